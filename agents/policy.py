@@ -1,0 +1,178 @@
+"""An SB3 actor-critic policy with memory: features -> memory core -> heads.
+
+The core reads the features of the whole history; how much of it is kept is the core's business.  Acting is a segment of
+one step, training a segment of a rollout: the same function.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import (
+    BaseFeaturesExtractor,
+    CombinedExtractor,
+    FlattenExtractor,
+    MlpExtractor,
+    NatureCNN,
+)
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.type_aliases import Schedule
+from torch import Tensor, nn
+
+from ..memory import ExpireSpan, ExpireSpanConfig, ExpireSpanState, LayerTrace
+from .encoders import MiniGridExtractor, is_minigrid_image
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceEvaluation:
+    """What the present weights make of recorded sequences; tensors are [T, B]."""
+
+    values: Tensor
+    log_prob: Tensor
+    entropy: Tensor
+    penalty: Tensor
+    """Unweighted memory penalty, summed over the sequences."""
+    trace: tuple[LayerTrace, ...] | None
+
+
+def default_extractor(space: spaces.Space) -> type[BaseFeaturesExtractor]:
+    """The features extractor for an observation space: MiniGrid's codes, pictures, dictionaries, or anything flat."""
+    if is_minigrid_image(space):
+        return MiniGridExtractor
+    if isinstance(space, spaces.Dict):
+        return CombinedExtractor
+    return NatureCNN if is_image_space(space) else FlattenExtractor
+
+
+class MemoryActorCriticPolicy(ActorCriticPolicy):
+    """Actor and critic on top of one memory core.
+
+    Arguments beyond those of SB3's ActorCriticPolicy: `memory`, the configuration of the core (or its fields as a
+    dictionary).  `net_arch` describes layers between the core and the heads; there are none by default.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        lr_schedule: Schedule,
+        memory: ExpireSpanConfig | dict[str, Any] | None = None,
+        net_arch: list[int] | dict[str, list[int]] | None = None,
+        features_extractor_class: type[BaseFeaturesExtractor] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(memory, dict):
+            memory = ExpireSpanConfig(**memory)
+        self.memory_config = memory or ExpireSpanConfig()
+        if kwargs.get("use_sde"):
+            raise ValueError("Expect `use_sde` to be False: state-dependent exploration is not supported, actual: True")
+        kwargs.setdefault("optimizer_kwargs", {"eps": 1e-5, "fused": True})
+        # SB3 would take MiniGrid's codes for pixels and divide them by 255.
+        kwargs.setdefault("normalize_images", not is_minigrid_image(observation_space))
+        super().__init__(
+            observation_space,
+            action_space,
+            lr_schedule,
+            net_arch=[] if net_arch is None else net_arch,
+            features_extractor_class=features_extractor_class or default_extractor(observation_space),
+            **kwargs,
+        )
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        # The optimizer, made by the parent, takes all parameters that exist by then.
+        self.core = ExpireSpan(self.memory_config)
+        same = self.features_dim == self.core.width
+        self.embed = nn.Identity() if same else nn.Linear(self.features_dim, self.core.width)
+        super()._build(lr_schedule)
+
+    def _build_mlp_extractor(self) -> None:
+        self.mlp_extractor = MlpExtractor(self.core.width, self.net_arch, self.activation_fn, self.device)
+
+    def initial_state(self, num_envs: int) -> ExpireSpanState:
+        """The memory of environments that have seen nothing."""
+        return self.core.initial_state(num_envs)
+
+    def forward(  # type: ignore[override]  # a policy with memory takes and returns a state
+        self, obs: Any, state: ExpireSpanState, episode_starts: Tensor, deterministic: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor, ExpireSpanState]:
+        """One step of B environments: actions, values [B], log-probabilities [B] and the state after it.
+
+        `episode_starts`, bool [B], says which rows have just been reset.
+        """
+        distribution, values, state = self._act(obs, state, episode_starts)
+        actions = distribution.get_actions(deterministic=deterministic)
+        return actions.reshape(-1, *self.action_space.shape), values, distribution.log_prob(actions), state
+
+    def predict_values(self, obs: Any, state: ExpireSpanState, episode_starts: Tensor) -> Tensor:  # type: ignore[override]  # as above
+        """Values [B] of one step; the state stays as it is."""
+        return self._act(obs, state, episode_starts)[1]
+
+    def evaluate_sequences(
+        self, obs: Any, actions: Tensor, state: ExpireSpanState, episode_starts: Tensor, *, trace: bool = False
+    ) -> SequenceEvaluation:
+        """Recorded sequences under the present weights.
+
+        Observations and actions are [T, B, ...], `episode_starts` is bool [T, B], `state` stood before the first step.
+        """
+        steps, rows = episode_starts.shape
+        flat = {k: v.flatten(0, 1) for k, v in obs.items()} if isinstance(obs, dict) else obs.flatten(0, 1)
+        features = self.embed(self.extract_features(flat)).unflatten(0, (steps, rows)).transpose(0, 1)
+        output = self.core(features, self.core.refresh(state), episode_starts.T, trace=trace)
+        distribution, values = self._heads(output.y.transpose(0, 1).flatten(0, 1))
+        log_prob = distribution.log_prob(actions.flatten(0, 1))
+        entropy = distribution.entropy()
+        if entropy is None:  # no closed form for this distribution
+            entropy = -log_prob
+        shape = (steps, rows)
+        return SequenceEvaluation(
+            values=values.unflatten(0, shape),
+            log_prob=log_prob.unflatten(0, shape),
+            entropy=entropy.unflatten(0, shape),
+            penalty=output.penalty,
+            trace=output.trace,
+        )
+
+    def predict(  # type: ignore[override]  # the state is a memory, not a tuple of arrays
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: ExpireSpanState | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, ExpireSpanState]:
+        """Actions for one observation or a batch of them, and the memory to hand in with the next.
+
+        Without a state the memory is empty; where `episode_start` is true, it is emptied first.
+        """
+        self.set_training_mode(False)
+        tensor, vectorized = self.obs_to_tensor(observation)
+        rows = len(next(iter(tensor.values())) if isinstance(tensor, dict) else tensor)
+        if state is None:
+            state = self.initial_state(rows)
+        starts = np.zeros(rows, dtype=bool) if episode_start is None else np.reshape(episode_start, -1).astype(bool)
+        if len(starts) != rows or len(state.time) != rows:
+            raise ValueError(
+                f"Expect `state` and `episode_start` to have a row for each of {rows} observations, "
+                f"actual: {len(state.time)} and {len(starts)}"
+            )
+        with torch.no_grad():
+            actions, _, _, state = self(tensor, state, torch.as_tensor(starts, device=self.device), deterministic)
+        actions = actions.cpu().numpy()
+        if isinstance(self.action_space, spaces.Box):
+            low, high = self.action_space.low, self.action_space.high
+            actions = self.unscale_action(actions) if self.squash_output else np.clip(actions, low, high)
+        return actions if vectorized else actions.squeeze(0), state
+
+    def _act(
+        self, obs: Any, state: ExpireSpanState, episode_starts: Tensor
+    ) -> tuple[Distribution, Tensor, ExpireSpanState]:
+        features = self.embed(self.extract_features(obs)).unsqueeze(1)
+        output = self.core(features, state, episode_starts.unsqueeze(1))
+        return *self._heads(output.y.squeeze(1)), output.state
+
+    def _heads(self, latent: Tensor) -> tuple[Distribution, Tensor]:
+        actor, critic = self.mlp_extractor(latent)
+        return self._get_action_dist_from_latent(actor), self.value_net(critic).squeeze(-1)

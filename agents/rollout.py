@@ -1,0 +1,105 @@
+"""A rollout as whole sequences: preallocated [T, B] tensors in, environment columns out.
+
+A minibatch is a set of environment columns over the whole rollout, with the memory that each had at its start; steps
+are never shuffled.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
+from torch import Tensor
+
+from ..memory import ExpireSpanState
+from .losses import gae
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceBatch:
+    """Some environment columns of a rollout; tensors are [T, B, ...]."""
+
+    observations: Any
+    actions: Tensor
+    episode_starts: Tensor
+    old_values: Tensor
+    old_log_prob: Tensor
+    advantages: Tensor
+    returns: Tensor
+    state: ExpireSpanState
+    """The memory before the first step."""
+
+
+class SequenceRolloutBuffer(RolloutBuffer):
+    """`buffer_size` steps (T) of `n_envs` environments (B) on torch tensors."""
+
+    state: ExpireSpanState
+
+    def reset(self) -> None:
+        """Forget the last rollout."""
+        shape = (self.buffer_size, self.n_envs)
+        if isinstance(self.observation_space, spaces.Dict):
+            self.observations = {k: self._empty(shape, space) for k, space in self.observation_space.items()}
+        else:
+            self.observations = self._empty(shape, self.observation_space)
+        self.actions = self._empty(shape, self.action_space)
+        self.rewards, self.values, self.log_probs, self.advantages, self.returns = (
+            torch.zeros(shape, device=self.device) for _ in range(5)
+        )
+        self.episode_starts = torch.zeros(shape, dtype=torch.bool, device=self.device)
+        self.pos = 0
+        self.full = False
+
+    def begin(self, state: ExpireSpanState) -> None:
+        """Start a rollout with this memory."""
+        self.reset()
+        self.state = state.packed()
+
+    def add(  # type: ignore[override]  # tensors instead of arrays
+        self, obs: Any, action: Tensor, reward: Tensor, episode_start: Tensor, value: Tensor, log_prob: Tensor
+    ) -> None:
+        """Store one step of all environments: [B, ...] each."""
+        if isinstance(obs, dict):
+            for name, store in self.observations.items():
+                store[self.pos] = obs[name]
+        else:
+            self.observations[self.pos] = obs
+        self.actions[self.pos] = action
+        self.rewards[self.pos] = reward
+        self.episode_starts[self.pos] = episode_start
+        self.values[self.pos] = value
+        self.log_probs[self.pos] = log_prob
+        self.pos += 1
+        self.full = self.pos == self.buffer_size
+
+    def compute_returns_and_advantage(self, last_values: Tensor, dones: np.ndarray) -> None:
+        """Advantages by GAE, and returns as advantage + value."""
+        last_dones = torch.as_tensor(dones, dtype=torch.bool, device=self.device)
+        self.advantages = gae(
+            self.rewards, self.values, last_values, self.episode_starts, last_dones, self.gamma, self.gae_lambda
+        )
+        self.returns = self.advantages + self.values
+
+    def get(self, batch_size: int | None = None) -> Generator[SequenceBatch, None, None]:  # type: ignore[override]  # whole sequences
+        """The rollout once, in random groups of columns; `batch_size` counts steps, all of them by default."""
+        columns = self.n_envs if batch_size is None else batch_size // self.buffer_size
+        for index in torch.randperm(self.n_envs).to(self.device).split(columns):
+            obs = self.observations
+            yield SequenceBatch(
+                observations={k: v[:, index] for k, v in obs.items()} if isinstance(obs, dict) else obs[:, index],
+                actions=self.actions[:, index],
+                episode_starts=self.episode_starts[:, index],
+                old_values=self.values[:, index],
+                old_log_prob=self.log_probs[:, index],
+                advantages=self.advantages[:, index],
+                returns=self.returns[:, index],
+                state=self.state.rows(index),
+            )
+
+    def _empty(self, shape: tuple[int, int], space: spaces.Space) -> Tensor:
+        assert space.shape is not None and space.dtype is not None
+        dtype = torch.from_numpy(np.zeros(0, dtype=space.dtype)).dtype
+        return torch.zeros((*shape, *space.shape), dtype=dtype, device=self.device)

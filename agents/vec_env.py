@@ -1,0 +1,109 @@
+"""Any Gymnasium VectorEnv as a Stable-Baselines3 VecEnv.
+
+SB3 expects that a finished row already shows its next episode and that its info keeps the last observation of the
+finished one.  A VectorEnv with same-step autoreset does just that, and one without autoreset is reset here; next-step
+autoreset inserts a step whose action is ignored, which would be learned from, so it is refused.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from stable_baselines3.common.vec_env import VecEnv
+
+
+class GymnasiumVecEnv(VecEnv):
+    """An SB3 VecEnv over a Gymnasium VectorEnv.
+
+    Raises ValueError where the autoreset mode of the VectorEnv is next-step or unknown.
+    """
+
+    def __init__(self, env: gym.vector.VectorEnv) -> None:
+        mode = env.metadata.get("autoreset_mode")
+        if mode not in (AutoresetMode.SAME_STEP, AutoresetMode.DISABLED):
+            raise ValueError(
+                "Expect `env` to have same-step or disabled autoreset, actual: "
+                f"{getattr(mode, 'value', mode)}; make_vec takes vector_kwargs={{'autoreset_mode': 'SameStep'}}"
+            )
+        self.envs = env
+        self.autoreset = mode
+        self.actions = np.zeros(0)
+        super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
+
+    def reset(self) -> Any:
+        """Begin new episodes in all rows, with the seeds given to `seed` if any."""
+        seeds = None if all(seed is None for seed in self._seeds) else list(self._seeds)
+        observations, infos = self.envs.reset(seed=seeds)
+        self.reset_infos = self._split(infos)
+        self._reset_seeds()
+        return observations
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Remember the actions of the coming step."""
+        self.actions = actions
+
+    def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        """Step all rows; `terminal_observation` and `TimeLimit.truncated` stand in the infos of finished ones."""
+        observations, rewards, terminated, truncated, infos = self.envs.step(self.actions)
+        done = np.logical_or(terminated, truncated)
+        split = self._split({name: value for name, value in infos.items() if not name.lstrip("_").startswith("final_")})
+        if done.any():
+            finals, final_infos = infos.get("final_obs"), infos.get("final_info", {})
+            endings = self._split(final_infos)
+            for row in np.flatnonzero(done):
+                last = self._row(observations, row) if self.autoreset is AutoresetMode.DISABLED else finals[row]
+                split[row] = (split[row] if self.autoreset is AutoresetMode.DISABLED else endings[row]) | {
+                    "terminal_observation": last,
+                    "TimeLimit.truncated": bool(truncated[row] and not terminated[row]),
+                }
+            if self.autoreset is AutoresetMode.DISABLED:
+                observations, _ = self.envs.reset(options={"reset_mask": done})
+        return observations, np.asarray(rewards, dtype=np.float32), done, split
+
+    def close(self) -> None:
+        """Close the VectorEnv."""
+        self.envs.close()
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """The attribute of the VectorEnv, once a row asked for."""
+        return [getattr(self.envs, attr_name)] * len(list(self._get_indices(indices)))
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """Set the attribute on the VectorEnv, for all rows."""
+        setattr(self.envs, attr_name, value)
+
+    def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
+        """Call the method of the VectorEnv once; its result, once a row asked for."""
+        result = getattr(self.envs, method_name)(*method_args, **method_kwargs)
+        return [result] * len(list(self._get_indices(indices)))
+
+    def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
+        """False: the rows are not environments of their own."""
+        return [False] * len(list(self._get_indices(indices)))
+
+    def get_images(self) -> Sequence[np.ndarray | None]:
+        """The pictures that the VectorEnv renders, one a row."""
+        images = self.envs.render()
+        return list(images) if images is not None else [None] * self.num_envs
+
+    @staticmethod
+    def _row(observations: Any, row: int) -> Any:
+        if isinstance(observations, dict):
+            return {name: value[row].copy() for name, value in observations.items()}
+        return observations[row].copy()
+
+    def _split(self, infos: dict[str, Any]) -> list[dict[str, Any]]:
+        """Gymnasium's dictionary of arrays as one dictionary a row."""
+        split: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        for name, values in infos.items():
+            if name.startswith("_"):
+                continue
+            present = infos.get(f"_{name}")
+            if isinstance(values, dict):
+                values = self._split(values)
+            for row, value in enumerate(values.tolist() if isinstance(values, np.ndarray) else values):
+                if present is None or present[row]:
+                    split[row][name] = value
+        return split

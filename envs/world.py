@@ -1,0 +1,145 @@
+"""What the grid tasks share: B worlds stepped at once in NumPy.
+
+A world is a stack of grids in MiniGrid's codes (object, colour, state), an agent's place in each, and per-row random
+generators.  It knows no Gymnasium: single.py and vector.py give it its two faces, so the rules of a task exist once.
+
+The view is centred on the agent, upright, and sees through walls: what is within `view_size // 2` cells is seen.
+"""
+
+from abc import ABC, abstractmethod
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+from gymnasium.utils import seeding
+from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
+
+EMPTY = (OBJECT_TO_IDX["empty"], 0, 0)
+WALL = (OBJECT_TO_IDX["wall"], COLOR_TO_IDX["grey"], 0)
+DOOR, BALL, CLOSED = OBJECT_TO_IDX["door"], OBJECT_TO_IDX["ball"], STATE_TO_IDX["closed"]
+COLORS = ("red", "blue", "green", "yellow", "purple", "grey")
+"""Colours in the order in which a task takes them."""
+COLOR_CODES = np.array([COLOR_TO_IDX[color] for color in COLORS], dtype=np.uint8)
+
+
+class Move(IntEnum):
+    """The four cardinal moves, in the order of MiniGrid's directions."""
+
+    RIGHT = 0
+    DOWN = 1
+    LEFT = 2
+    UP = 3
+
+
+MOVES = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)], dtype=np.int64)
+
+
+class StepResult(NamedTuple):
+    """What one step gave every row; the observation is that of the cell the agent stands in afterwards."""
+
+    reward: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+
+
+def whole_number(name: str, value: object, at_least: int) -> int:
+    """The value as an int; raises where it is not one or is too small."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"Expect `{name}` to be an int, actual: {value!r}")
+    if value < at_least:
+        raise ValueError(f"Expect `{name}` to be at least {at_least}, actual: {value}")
+    return int(value)
+
+
+class GridWorld(ABC):
+    """B grids of `width` x `height` cells, with the rules that a task adds."""
+
+    mission: str
+
+    def __init__(self, num_worlds: int, width: int, height: int, max_steps: int, view_size: int) -> None:
+        self.num_worlds = whole_number("num_envs", num_worlds, 1)
+        self.max_steps = whole_number("max_steps", max_steps, 1)
+        self.view_size = whole_number("view_size", view_size, 3)
+        if self.view_size % 2 == 0:
+            raise ValueError(f"Expect `view_size` to be odd, actual: {view_size}")
+        self.width, self.height, self.margin = width, height, self.view_size // 2
+        # A border of walls as wide as the view keeps every view inside the array.
+        shape = (num_worlds, width + 2 * self.margin, height + 2 * self.margin, 3)
+        self.grids = np.empty(shape, dtype=np.uint8)
+        self.grids[:] = WALL
+        self.positions = np.zeros((num_worlds, 2), dtype=np.int64)
+        self.directions = np.zeros(num_worlds, dtype=np.int64)
+        self.steps = np.zeros(num_worlds, dtype=np.int64)
+        self.generators: list[np.random.Generator] = [seeding.np_random(None)[0] for _ in range(num_worlds)]
+        self._rows = np.arange(num_worlds)
+        # All views are gathered at once as 3-byte cells at these offsets from the agent's cell.
+        offset = np.arange(self.view_size) - self.margin
+        self._offsets = (offset[:, None] * shape[2] + offset[None, :]).ravel()
+        self._first_cell = self._rows * (shape[1] * shape[2])
+
+    def seed(self, row: int, seed: int) -> None:
+        """Start one row's random stream anew, as Gymnasium seeds an environment."""
+        self.generators[row] = seeding.np_random(seed)[0]
+
+    def reset(self, row: int) -> None:
+        """Begin a new episode in one row."""
+        self.grid(row)[:] = WALL
+        self.directions[row] = Move.RIGHT
+        self.steps[row] = 0
+        self._build(row, self.generators[row])
+
+    def grid(self, row: int) -> np.ndarray:
+        """The cells of one row without the border, [width, height, 3]; writing to it changes the world."""
+        return self.grids[row, self.margin : self.margin + self.width, self.margin : self.margin + self.height]
+
+    def cells(self, positions: np.ndarray) -> np.ndarray:
+        """The codes of one cell a row, [B, 3]."""
+        return self.grids[self._rows, positions[:, 0] + self.margin, positions[:, 1] + self.margin]
+
+    def step(self, actions: np.ndarray) -> StepResult:
+        """Move every agent one cell in the direction of its action (`Move`), if the cell can be entered."""
+        self.directions = actions.copy()
+        targets = self.positions + MOVES[actions]
+        codes = self.cells(targets)
+        self.positions = np.where((codes[:, 0] == EMPTY[0])[:, None], targets, self.positions)
+        self.steps += 1
+        reward, terminated = self._rules(codes)
+        return StepResult(reward, terminated, (self.steps >= self.max_steps) & ~terminated)
+
+    def views(self) -> np.ndarray:
+        """What every agent sees, [B, view_size, view_size, 3] in MiniGrid's codes, indexed [row, x, y]."""
+        place = self.positions + self.margin
+        first = self._first_cell + place[:, 0] * self.grids.shape[2] + place[:, 1]
+        cells = self.grids.reshape(-1, 3)[first[:, None] + self._offsets]
+        return cells.reshape(self.num_worlds, self.view_size, self.view_size, 3)
+
+    def infos(self) -> dict[str, np.ndarray]:
+        """What a step's `info` tells about every row, beside what the observation shows."""
+        return {"relevant": self.relevant()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to continue exactly: arrays, and the state of the random generators."""
+        arrays = {name: getattr(self, name).copy() for name in self._array_names()}
+        return {"arrays": arrays, "generators": [generator.bit_generator.state for generator in self.generators]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned."""
+        for name in self._array_names():
+            getattr(self, name)[...] = state["arrays"][name]
+        for generator, saved in zip(self.generators, state["generators"], strict=True):
+            generator.bit_generator.state = saved
+
+    def _array_names(self) -> list[str]:
+        return ["grids", "positions", "directions", "steps"]
+
+    @abstractmethod
+    def relevant(self) -> np.ndarray:
+        """Whether each row's present observation carries what a later step needs, bool [B]."""
+
+    @abstractmethod
+    def _build(self, row: int, random: np.random.Generator) -> None:
+        """Draw one row's grid and place its agent."""
+
+    @abstractmethod
+    def _rules(self, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rewards and terminations, given the codes of the cells that the agents moved into or bumped against."""

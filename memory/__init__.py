@@ -1,0 +1,18 @@
+"""Memory cores that know only torch: the Expire-Span transformer, what it stores, and how to look into it."""
+
+from .core import CoreOutput, LayerTrace, MemoryCore
+from .expire_span import ExpireSpan, ExpireSpanConfig
+from .span import expire_mask, span_penalty
+from .state import ExpireSpanState, LayerMemory
+
+__all__ = [
+    "CoreOutput",
+    "ExpireSpan",
+    "ExpireSpanConfig",
+    "ExpireSpanState",
+    "LayerMemory",
+    "LayerTrace",
+    "MemoryCore",
+    "expire_mask",
+    "span_penalty",
+]

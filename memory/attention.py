@@ -1,0 +1,34 @@
+"""Attention over stored and current steps, with the expiry mask as an additive bias.
+
+softmax(q . k + log m) is the paper's a_ti = m_ti softmax(q_t . k_i) / sum_i (...): multiplying by the mask and
+renormalising is a shift of the scores by log m.  A step attends to its own memory too, so no row is ever empty (the
+released code leaves the step itself out and starts with rows that have nothing to attend to).
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def position_scores(
+    query: Float[Tensor, "B H T K"], position: Float[Tensor, "H K M"], age: Int[Tensor, "B T S"]
+) -> Float[Tensor, "B H T S"]:
+    """Score of each memory for being `age` steps old: q_t . p_age for age < M, 0 for older ones."""
+    window = position.shape[-1]
+    by_age = torch.nn.functional.pad(query @ position, (0, 1))  # the last column: older than M
+    index = age.clamp(0, window).unsqueeze(1).expand(-1, position.shape[0], -1, -1)
+    return by_age.gather(-1, index)
+
+
+def attend(
+    query: Float[Tensor, "B H T K"],
+    key: Float[Tensor, "B H S K"],
+    value: Float[Tensor, "B H S K"],
+    bias: Float[Tensor, "B T S"] | Float[Tensor, "B H T S"],
+) -> Float[Tensor, "B H T K"]:
+    """Multi-head attention softmax(q . k + bias) v; queries come scaled, and a bias [B, T, S] serves all heads."""
+    rows, heads, steps, _ = query.shape
+    if bias.dim() == 3:
+        bias = bias.unsqueeze(1).expand(-1, heads, -1, -1)
+    scores = torch.baddbmm(bias.reshape(rows * heads, steps, -1), query.flatten(0, 1), key.flatten(0, 1).mT)
+    return (torch.softmax(scores, dim=-1) @ value.flatten(0, 1)).unflatten(0, (rows, heads))

@@ -1,0 +1,277 @@
+"""The Expire-Span transformer (paper, section 4): a memory core whose memories decide how long they stay.
+
+Choices that a reader would question:
+
+- A step attends to its own memory (attention.py), so the first step of an episode is an ordinary one.
+- Stored memories enter a segment as inputs, detached; their keys, values and spans are recomputed with the current
+  weights (`refresh`), so that the projections learn from them while the past does not.
+- `penalty` is unweighted and summed, so that any split of a sequence into calls gives the same sum.  Who trains the
+  core divides by the number of steps and applies the weight.
+- Random shortening clamps the spans that attention sees; deletion and capacity go by the unclamped ones.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from .attention import attend, position_scores
+from .checks import check_choice, check_fraction, check_not_negative, check_positive, check_whole
+from .core import CoreOutput, LayerTrace, MemoryCore, segment_starts
+from .span import SpanPredictor, expire_mask, expiry_bias, span_penalty
+from .state import SLACK, ExpireSpanState, LayerMemory, outlived
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpireSpanConfig:
+    """Shape of the Expire-Span core."""
+
+    layers: int = 2
+    """Transformer layers, each with memories and spans of its own."""
+    width: int = 64
+    """Width of the model (D)."""
+    heads: int = 2
+    """Attention heads; they divide the width."""
+    ff_width: int = 128
+    """Hidden width of the feed-forward half of a layer."""
+    max_span: float = 256.0
+    """Longest span in steps that can be predicted (L)."""
+    ramp: float = 16.0
+    """Steps over which an expired memory fades (R)."""
+    initial_span: float = 0.1
+    """Spans at the start of training, as a fraction of max_span."""
+    pre_div: float = 1.0
+    """Divides w . h before the sigmoid: with a large max_span, small changes of w then move spans less."""
+    shorten_spans: bool = False
+    """Random shortening, in training only: clamp all spans of a forward pass to u * max_span, u ~ U(0, 1)."""
+    position_window: int = 0
+    """Learned relative positions for memories younger than this many steps (M); older ones carry none."""
+    capacity: int | None = None
+    """Most memories that a layer stores beyond the present step; None for no bound, 0 for no memory at all."""
+    dropout: float = 0.0
+    """Dropout after attention and after the feed-forward half, in training only."""
+    pre_norm: bool = True
+    """Normalise the input of each half of a layer; False normalises its output, as the first transformers did."""
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "width", "heads", "ff_width"):
+            check_whole(name, getattr(self, name), at_least=1)
+        if self.width % self.heads:
+            raise ValueError(f"Expect `width` to be a multiple of `heads` ({self.heads}), actual: {self.width}")
+        for name in ("max_span", "ramp", "pre_div"):
+            check_positive(name, getattr(self, name))
+        check_fraction("initial_span", self.initial_span)
+        check_whole("position_window", self.position_window, at_least=0)
+        if self.capacity is not None:
+            check_whole("capacity", self.capacity, at_least=0)
+        check_not_negative("dropout", self.dropout, below=1)
+        check_choice("shorten_spans", self.shorten_spans, (True, False))
+        check_choice("pre_norm", self.pre_norm, (True, False))
+
+
+class Clock(NamedTuple):
+    """When the steps of a segment happen and which of its steps each step may see; the same for every layer."""
+
+    steps: Int[Tensor, " T"]
+    """0, 1, ...: times since the segment began, in which ages are counted."""
+    time0: Int[Tensor, " B"]
+    """Time within the episode at which the segment begins, resets apart."""
+    time: Int[Tensor, "B T"]
+    """Time of each step within its episode."""
+    start: Int[Tensor, "B T"]
+    """The step at which the episode of each step began; -1 where that was before the segment."""
+    continues: Bool[Tensor, "B T"]
+    """Whether the episode of each step began before the segment."""
+    causal: Bool[Tensor, "B T T"]
+    """Whether a step may see another: in its episode and not later."""
+    lives: Bool[Tensor, "B T"]
+    """All true: every new memory is live at first."""
+
+
+def read_clock(time0: Int[Tensor, " B"], resets: Bool[Tensor, "B T"]) -> Clock:
+    """Times within the episode, from the time of the first step and the resets."""
+    steps = torch.arange(resets.shape[1], device=resets.device)
+    start = segment_starts(resets)
+    continues = start < 0
+    time = torch.where(continues, time0.unsqueeze(1) + steps, steps - start)
+    causal = (steps <= steps.unsqueeze(1)) & (steps >= start.unsqueeze(2))
+    return Clock(steps, time0, time, start, continues, causal, torch.ones_like(resets))
+
+
+class ExpireSpanLayer(nn.Module):
+    """One transformer layer: attention over its own memories, then a feed-forward half, each with a residual."""
+
+    def __init__(self, config: ExpireSpanConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.config = config
+        self.attention_norm = nn.LayerNorm(width)
+        self.feed_forward_norm = nn.LayerNorm(width)
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.output = nn.Linear(width, width)
+        self.feed_forward = nn.Sequential(nn.Linear(width, config.ff_width), nn.ReLU(), nn.Linear(config.ff_width, width))
+        self.dropout = nn.Dropout(config.dropout)
+        self.span = SpanPredictor(width, config.max_span, config.initial_span, config.pre_div)
+        positions = torch.zeros(config.heads, width // config.heads, config.position_window)
+        self.position = nn.Parameter(positions) if config.position_window else None
+        # Queries, keys and values that keep the size of their input: with torch's smaller default, attention starts
+        # nearly uniform and Corridor takes three times as many episodes.
+        for block in self.query_key_value.weight.data.split(width):
+            nn.init.orthogonal_(block)
+        nn.init.zeros_(self.query_key_value.bias)
+
+    def refresh(self, memory: LayerMemory) -> LayerMemory:
+        """The same memories with keys, values and spans from the current weights."""
+        width = self.config.width
+        weight, bias = self.query_key_value.weight[width:], self.query_key_value.bias[width:]
+        key, value = self._by_head(nn.functional.linear(memory.hidden, weight, bias), 2)
+        return replace(memory, key=key, value=value, span=self.span(memory.hidden))
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], memory: LayerMemory, clock: Clock, *, longest: float | None
+    ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, ""], LayerMemory, "Kept"]:
+        """Output, penalty, every memory stored or new, and which of them each step saw.
+
+        `longest` clamps the spans that attention sees (random shortening).
+        """
+        hidden = self.attention_norm(x) if self.config.pre_norm else x
+        query, key, value = self._by_head(self.query_key_value(hidden), 3)
+        new = LayerMemory(hidden=hidden, key=key, value=value, span=self.span(hidden), birth=clock.time, live=clock.lives)
+        known = memory.joined(new)
+        written = torch.cat([memory.birth - clock.time0.unsqueeze(1), clock.steps.expand_as(clock.time)], 1)
+        invisible = torch.cat([~(memory.live.unsqueeze(1) & clock.continues.unsqueeze(2)), ~clock.causal], 2)
+        evicted = self._evicted(known, clock)
+        if evicted is not None:
+            invisible = invisible | (evicted[:, :-1] & (written.unsqueeze(1) != clock.steps.unsqueeze(1)))
+        span = known.span if longest is None else known.span.clamp(max=longest)
+        bias, mask = expiry_bias(span, written, clock.steps, invisible, self.config.ramp)
+        penalty = span_penalty(span, mask, self.config.ramp)
+        query = query * query.shape[-1] ** -0.5
+        if self.position is not None:
+            age = clock.steps.unsqueeze(1) - written.unsqueeze(1)
+            bias = bias.unsqueeze(1) + position_scores(query, self.position, age)
+        read = attend(query, known.key, known.value, bias)
+        y = self._transform(x, read.transpose(1, 2).flatten(-2))
+        return y, penalty, known, Kept(mask, evicted)
+
+    def _by_head(self, projected: Tensor, parts: int) -> Sequence[Tensor]:
+        """[B, T, parts * D] as `parts` tensors [B, H, T, K]."""
+        return projected.unflatten(-1, (parts, self.config.heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+
+    def _transform(self, x: Tensor, read: Tensor) -> Tensor:
+        """The residual stream after what attention read and after the feed-forward half."""
+        attended = x + self.dropout(self.output(read))
+        if self.config.pre_norm:
+            return attended + self.dropout(self.feed_forward(self.feed_forward_norm(attended)))
+        attended = self.attention_norm(attended)
+        return self.feed_forward_norm(attended + self.dropout(self.feed_forward(attended)))
+
+    def _evicted(self, known: LayerMemory, clock: Clock) -> Bool[Tensor, "B T+1 S"] | None:
+        """Which memories the capacity has pushed out before the segment and after each step; None while it can't."""
+        capacity, slots = self.config.capacity, known.birth.shape[1]
+        if capacity is None or slots <= capacity:
+            return None
+        stored = slots - clock.time.shape[1]
+        episode = nn.functional.pad(clock.start, (stored, 0), value=-1)
+        same_episode = episode.unsqueeze(1) == episode.unsqueeze(2)
+        outlives = outlived(known.span.detach(), known.birth, known.live) & same_episode
+        before = outlives[:, :, :stored].sum(2, keepdim=True)
+        outliving = torch.cat([before, outlives[:, :, stored:]], 2).cumsum(2)
+        return (outliving >= capacity).transpose(1, 2)
+
+
+class Kept(NamedTuple):
+    """Which memories each step of a segment could see."""
+
+    mask: Float[Tensor, "B T S"]
+    """How visible each memory was; 0 outside the step's episode, after the step, and once evicted."""
+    evicted: Bool[Tensor, "B T+1 S"] | None
+
+
+def survivors(known: LayerMemory, kept: Kept, clock: Clock, ramp: float, keep_expired: bool) -> LayerMemory:
+    """The memories, detached, that a step after the segment could still see (all of the episode if `keep_expired`)."""
+    stored = known.live.shape[1] - clock.time.shape[1]
+    live = torch.cat([known.live[:, :stored] & clock.continues[:, -1:], clock.causal[:, -1]], 1)
+    if not keep_expired:
+        age = clock.time[:, -1:] + 1 - known.birth
+        live = live & (expire_mask(known.span, age.unsqueeze(1), ramp).squeeze(1) > 0)
+        if kept.evicted is not None:
+            live = live & ~kept.evicted[:, -1]
+    return replace(known.map(torch.Tensor.detach), live=live)
+
+
+def trace_layer(known: LayerMemory, kept: Kept, clock: Clock, ramp: float) -> LayerTrace:
+    """What the layer kept at each step of the segment."""
+    steps = clock.time.shape[1]
+    live = kept.mask > 0
+    evicted = torch.full_like(clock.time, -1)
+    if kept.evicted is not None:
+        next_age = clock.time.unsqueeze(2) + 1 - known.birth.unsqueeze(1)
+        pushed_out = live & kept.evicted[:, 1:] & (expire_mask(known.span, next_age, ramp) > 0)
+        evicted = torch.where(pushed_out, known.birth.unsqueeze(1), -1).amax(2)
+    return LayerTrace(span=known.span[:, -steps:].detach(), live=live.sum(2), evicted=evicted)
+
+
+class ExpireSpan(MemoryCore[ExpireSpanState]):
+    """The Expire-Span transformer over features of each step."""
+
+    def __init__(self, config: ExpireSpanConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.width = config.width
+        self.layers = nn.ModuleList(ExpireSpanLayer(config) for _ in range(config.layers))
+        self.final_norm = nn.LayerNorm(config.width) if config.pre_norm else nn.Identity()
+
+    def initial_state(self, batch_size: int) -> ExpireSpanState:
+        """No memories."""
+        check_whole("batch_size", batch_size, at_least=1)
+        like = self.layers[0].query_key_value.weight
+        wide, flat = like.new_zeros(batch_size, 0, self.width), like.new_zeros(batch_size, 0)
+        by_head = like.new_zeros(batch_size, self.config.heads, 0, self.width // self.config.heads)
+        birth = torch.zeros(batch_size, 0, dtype=torch.int64, device=like.device)
+        memory = LayerMemory(hidden=wide, key=by_head, value=by_head, span=flat, birth=birth, live=birth.bool())
+        time = torch.zeros(batch_size, dtype=torch.int64, device=like.device)
+        return ExpireSpanState(layers=(memory,) * self.config.layers, time=time)
+
+    def restore_state(self, tensors: dict[str, Tensor]) -> ExpireSpanState:
+        """The state whose `tensors()` these are, refreshed."""
+        like = self.layers[0].query_key_value.weight
+        layers = []
+        for number in range(self.config.layers):
+            hidden, birth, live = (tensors[f"{number}.{name}"].to(like.device) for name in ("hidden", "birth", "live"))
+            layers.append(LayerMemory(hidden=hidden, key=hidden, value=hidden, span=hidden[..., 0], birth=birth, live=live))
+        return self.refresh(ExpireSpanState(layers=tuple(layers), time=tensors["time"].to(like.device)))
+
+    def refresh(self, state: ExpireSpanState) -> ExpireSpanState:
+        """Keys, values and spans of stored memories from the current weights."""
+        return replace(
+            state, layers=tuple(layer.refresh(memory) for layer, memory in zip(self.layers, state.layers, strict=True))
+        )
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        state: ExpireSpanState,
+        resets: Bool[Tensor, "B T"],
+        *,
+        trace: bool = False,
+        keep_expired: bool = False,
+    ) -> CoreOutput[ExpireSpanState]:
+        """Read T steps; `keep_expired` stores expired memories too, which changes no result (law 2)."""
+        clock = read_clock(state.time, resets)
+        longest = None
+        if self.config.shorten_spans and self.training:
+            longest = self.config.max_span * torch.rand(()).item()
+        penalty = x.new_zeros(())
+        memories, traces = [], []
+        for layer, memory in zip(self.layers, state.layers, strict=True):
+            x, layer_penalty, known, kept = layer(x, memory, clock, longest=longest)
+            penalty = penalty + layer_penalty
+            memories.append(survivors(known, kept, clock, self.config.ramp, keep_expired).packed(slack=SLACK))
+            if trace:
+                traces.append(trace_layer(known, kept, clock, self.config.ramp))
+        after = ExpireSpanState(layers=tuple(memories), time=clock.time[:, -1] + 1)
+        return CoreOutput(y=self.final_norm(x), state=after, penalty=penalty, trace=tuple(traces) if trace else None)

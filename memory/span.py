@@ -1,0 +1,94 @@
+"""Expire-Span's mask and penalty (paper, section 4.1), as pure functions, and the layer that predicts spans.
+
+A memory written at time i with span e_i is fully visible until its age passes e_i and fades to nothing over the next R
+steps (the ramp):
+
+    r_ti = e_i - (t - i),    m_ti = clamp(1 + r_ti / R, 0, 1)
+
+The mask never rises again, so a memory with m = 0 can be deleted without changing any later output.  Attention weights
+are multiplied by m and renormalised, which is the same as adding log m to the scores before the softmax.
+"""
+
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+
+def expire_mask(span: Float[Tensor, "B S"], age: Int[Tensor, "B T S"], ramp: float) -> Float[Tensor, "B T S"]:
+    """How visible each memory is to each query, in [0, 1]: clamp(1 + (e - age) / R, 0, 1).  Ages are in steps."""
+    return torch.clamp((span.unsqueeze(1) - age) / ramp + 1, 0, 1)
+
+
+class _ExpiryBias(torch.autograd.Function):
+    """log clamp(x, 0, 1) with the invisible at minus infinity; also the clamped mask, which carries no gradient.
+
+    One pass forward and one backward where composed operations need eight, and no 0 * inf at m = 0.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, unclamped: Tensor, invisible: Tensor) -> tuple[Tensor, Tensor]:
+        mask = unclamped.clamp(0, 1).masked_fill_(invisible, 0)
+        ctx.save_for_backward(mask)
+        ctx.mark_non_differentiable(mask)
+        # The logarithm of 0 itself takes ten times as long as that of other numbers.
+        expired = mask == 0
+        return mask.masked_fill(expired, 1).log_().masked_fill_(expired, -torch.inf), mask
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_bias: Tensor, grad_mask: Tensor) -> tuple[Tensor, None]:
+        (mask,) = ctx.saved_tensors
+        return (grad_bias / mask).masked_fill_((mask == 0) | (mask == 1), 0), None
+
+
+def expiry_bias(
+    span: Float[Tensor, "B S"],
+    written: Int[Tensor, "B S"],
+    step: Int[Tensor, " T"],
+    invisible: Bool[Tensor, "B T S"],
+    ramp: float,
+) -> tuple[Float[Tensor, "B T S"], Float[Tensor, "B T S"]]:
+    """log m_ti as a bias for attention scores, with its gradient to the spans, and the mask m_ti itself without.
+
+    `written` and `step` are times of the same clock.  Where `invisible`, the mask is 0 and the bias minus infinity.
+    """
+    unclamped = ((span + written) / ramp + 1).unsqueeze(1) - (step / ramp).to(span.dtype).unsqueeze(1)
+    return _ExpiryBias.apply(unclamped, invisible)  # type: ignore[return-value]  # torch leaves apply untyped
+
+
+def span_penalty(
+    span: Float[Tensor, "B S"], mask: Float[Tensor, "B T S"], ramp: float
+) -> Float[Tensor, ""]:
+    """The sum of e_i / R over all pairs (t, i) in which memory i is on its ramp at step t (0 < m < 1).
+
+    A memory spends R steps on its ramp, so over its life it is charged about e_i.  Invisible pairs must have m = 0.
+    """
+    on_ramp = (mask > 0) & (mask < 1)
+    return (span * on_ramp.sum(1)).sum() / ramp
+
+
+def initial_bias(fraction: float) -> float:
+    """The bias b at which L * sigmoid(b) is `fraction` of L: -ln(1 / p - 1)."""
+    return -math.log(1 / fraction - 1)
+
+
+class SpanPredictor(nn.Module):
+    """e_i = L * sigmoid(w . h_i / pre_div + b): one span in steps for each memory, shared by a layer's heads.
+
+    w starts at 0 and b at `initial_bias(initial_fraction)`, so that every span starts at that fraction of L.
+    """
+
+    def __init__(self, width: int, max_span: float, initial_fraction: float, pre_div: float) -> None:
+        super().__init__()
+        self.max_span = max_span
+        self.pre_div = pre_div
+        self.weight = nn.Parameter(torch.zeros(width))
+        self.bias = nn.Parameter(torch.tensor(initial_bias(initial_fraction)))
+
+    def forward(self, hidden: Float[Tensor, "B S D"]) -> Float[Tensor, "B S"]:
+        """The span in steps of the memory made from each layer input."""
+        return self.max_span * torch.sigmoid(hidden @ self.weight / self.pre_div + self.bias)

@@ -1,0 +1,94 @@
+"""What a layer stores: insertion, deletion, capacity.
+
+Memories stand in slots whose order means nothing: attention ignores it and ages come from the time of birth.  New
+memories are appended and the dead are cleared away when they have become a quarter of the slots, so that a step costs
+what its live memories cost, whatever the age of the episode.
+
+Capacity is a hard bound on the memories stored beyond the present step.  Where more would be stored, the one that
+would expire first is evicted; of two that expire together, the older.  Since an evicted memory has `capacity` others
+that outlive it, "evict the first to expire, step by step" keeps exactly those memories which fewer than `capacity`
+others of the same episode outlive: no loop over time is needed.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Self
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+SLACK = 16
+"""Dead slots that are always tolerated before the live ones are packed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerMemory:
+    """The stored memories of one layer.  Key, value and span follow from hidden and the weights."""
+
+    hidden: Float[Tensor, "B S D"]
+    key: Float[Tensor, "B H S K"]
+    value: Float[Tensor, "B H S K"]
+    span: Float[Tensor, "B S"]
+    birth: Int[Tensor, "B S"]
+    live: Bool[Tensor, "B S"]
+
+    def map(self, function) -> Self:
+        """The same memories with `function` applied to every tensor."""
+        return type(self)(**{field.name: function(getattr(self, field.name)) for field in fields(self)})
+
+    def joined(self, new: Self) -> Self:
+        """These memories followed by new ones."""
+        both = [(field.name, getattr(self, field.name), getattr(new, field.name)) for field in fields(self)]
+        return type(self)(**{name: torch.cat([old, added], 2 if old.dim() == 4 else 1) for name, old, added in both})
+
+    def packed(self, slack: int = 0) -> Self:
+        """The live memories in as many slots as the fullest row needs.
+
+        With `slack`, as they are while they waste no more than a quarter and `slack` of their slots.
+        """
+        slots = int(self.live.sum(1).max())
+        if self.live.shape[1] <= slots + (slots // 4 + slack if slack else 0):
+            return self
+        order = self.live.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :slots]
+        rows = torch.arange(order.shape[0], device=order.device).unsqueeze(1)
+        return self.map(lambda x: x.transpose(1, 2)[rows, order].transpose(1, 2) if x.dim() == 4 else x[rows, order])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpireSpanState:
+    """The memories of every layer, and the clock of every row."""
+
+    layers: tuple[LayerMemory, ...]
+    time: Int[Tensor, " B"]
+    """Steps since the episode began; the time of the next step unless it is a reset."""
+
+    def rows(self, index: Tensor) -> Self:
+        """The state of some rows only."""
+        return type(self)(
+            layers=tuple(layer.map(lambda tensor: tensor[index]) for layer in self.layers), time=self.time[index]
+        )
+
+    def packed(self) -> Self:
+        """The same state in as few slots as it needs."""
+        return type(self)(layers=tuple(layer.packed() for layer in self.layers), time=self.time)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Named tensors: the clock, and hidden, birth and live for each layer."""
+        named = {"time": self.time}
+        for number, layer in enumerate(self.layers):
+            for name in ("hidden", "birth", "live"):
+                named[f"{number}.{name}"] = getattr(layer, name)
+        return named
+
+
+def outlived(
+    span: Float[Tensor, "B S"], birth: Int[Tensor, "B S"], exists: Bool[Tensor, "B S"]
+) -> Bool[Tensor, "B S S"]:
+    """[b, i, j]: memory j exists and expires later than memory i, or with it while being younger.
+
+    Compares e_j - e_i with the integer i - j, so that the result does not lose digits as the episode grows old.
+    """
+    longer = span.unsqueeze(1) - span.unsqueeze(2)
+    older = birth.unsqueeze(2) - birth.unsqueeze(1)
+    later = (longer > older) | ((longer == older) & (older < 0))
+    return later & exists.unsqueeze(1)
