@@ -1,23 +1,33 @@
 """Collecting experience with memory: what the on-policy algorithms share."""
 
-from typing import Any, ClassVar
+from collections import deque
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
-import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.utils import obs_as_tensor
-from stable_baselines3.common.vec_env import VecEnv, VecMonitor
+from stable_baselines3.common.utils import (
+    check_for_correct_spaces,
+    explained_variance,
+    get_system_info,
+    obs_as_tensor,
+)
+from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from ..memory import ExpireSpanState
+from .checkpoint import SUFFIX, read_checkpoint, write_checkpoint
 from .encoders import is_minigrid_image
-from .policy import MemoryActorCriticPolicy
+from .policy import MemoryActorCriticPolicy, environment_actions
+from .pressure import PressureConfig, SpanPressure
 from .rollout import SequenceRolloutBuffer
-from .vec_env import GymnasiumVecEnv
+from .saving import describe, read_arguments, restore, stored_spaces
+from .training_log import TrainingLog
+from .vec_env import as_vec_env
 
 
 class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
@@ -27,11 +37,163 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     policy: MemoryActorCriticPolicy  # type: ignore[assignment]  # narrower than the parent's
     rollout_buffer: SequenceRolloutBuffer  # type: ignore[assignment]  # narrower than the parent's
 
-    def __init__(self, policy: str | type[MemoryActorCriticPolicy], env: Any, **kwargs: Any) -> None:
-        if isinstance(env, gym.vector.VectorEnv):
-            env = VecMonitor(GymnasiumVecEnv(env))
+    config: Any
+
+    def __init__(
+        self,
+        policy: str | type[MemoryActorCriticPolicy],
+        env: Any,
+        config: Any,
+        pressure: PressureConfig,
+        policy_kwargs: dict[str, Any] | None,
+        _init_setup_model: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        self.config = config
+        self._policy_kwargs = dict(policy_kwargs or {})
+        self.pressure = SpanPressure(pressure)
         self._memory: ExpireSpanState | None = None
-        super().__init__(policy, env, rollout_buffer_class=SequenceRolloutBuffer, use_sde=False, sde_sample_freq=-1, **kwargs)
+        super().__init__(
+            policy,
+            as_vec_env(env),
+            learning_rate=config.learning_rate,
+            n_steps=config.n_steps,
+            gamma=config.gamma,
+            gae_lambda=config.gae_lambda,
+            ent_coef=config.ent_coef,
+            vf_coef=config.vf_coef,
+            max_grad_norm=config.max_grad_norm,
+            use_sde=False,
+            sde_sample_freq=-1,
+            rollout_buffer_class=SequenceRolloutBuffer,
+            policy_kwargs={"span_lr_scale": config.span_lr_scale, **(policy_kwargs or {})},
+            _init_setup_model=False,
+            **kwargs,
+        )
+        if _init_setup_model:
+            self._setup_model()
+
+    def _setup_model(self) -> None:
+        self._check_batch_size()
+        super()._setup_model()
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments that would make this model again, the environment and the device apart."""
+        default_policy = self.policy_aliases["MemoryPolicy"]
+        return {
+            "policy": "MemoryPolicy" if self.policy_class is default_policy else self.policy_class,
+            **asdict(self.config),
+            **asdict(self.pressure.config),
+            "policy_kwargs": self._policy_kwargs,
+            "seed": self.seed,
+            "stats_window_size": self._stats_window_size,
+            "tensorboard_log": self.tensorboard_log,
+            "verbose": self.verbose,
+        }
+
+    def save(self, path: Any, exclude: Any = None, include: Any = None) -> None:
+        """Write a checkpoint: one safetensors file, which executes nothing when it is read.
+
+        It holds the policy and everything that training needs to continue.  Arguments that are classes or functions
+        can't be in it and must be given to `load` again.  `.safetensors` is added to a path without a suffix;
+        `exclude` and `include` are SB3's and not supported.
+
+        Raises ValueError where `exclude` or `include` is given.
+        """
+        if exclude is not None or include is not None:
+            raise ValueError(f"Expect `exclude` and `include` to be None, actual: {exclude!r} and {include!r}")
+        write_checkpoint(checkpoint_path(path), *describe(self))
+
+    @classmethod
+    def load(
+        cls,
+        path: Any,
+        env: Any = None,
+        device: torch.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        **kwargs: Any,
+    ) -> Self:
+        """The model of a checkpoint.
+
+        Args:
+            path: The file; `.safetensors` is added to a path without a suffix.
+            env: An environment to go on training in; evaluation needs none.
+            device: Where the policy shall live.
+            custom_objects: Arguments that replace stored ones, like `kwargs`.
+            print_system_info: Print the versions in use, as SB3 does.
+            force_reset: Begin new episodes on the next `learn`.  If False, and if the environment can restore its
+                state, training goes on exactly where it stood, random numbers included.
+            kwargs: Arguments of the constructor that replace stored ones.
+
+        Raises:
+            FileNotFoundError: Where there is no such file.
+            ValueError: Where it is not a checkpoint of this algorithm, its spaces are not those of `env`, or it needs
+                an argument that it could not hold.
+        """
+        if print_system_info:
+            get_system_info()
+        tensors, document = read_checkpoint(checkpoint_path(path))
+        arguments = read_arguments(document, {**(custom_objects or {}), **kwargs}, cls.__name__)
+        model = cls(env=env, device=device, _init_setup_model=False, **arguments)
+        observation_space, action_space = stored_spaces(document)
+        if env is None:
+            model.observation_space, model.action_space = observation_space, action_space
+            model.n_envs = document["n_envs"]
+        else:
+            check_for_correct_spaces(model.get_env(), observation_space, action_space)
+        model._setup_model()
+        restore(model, tensors, document, continue_episodes=not force_reset)
+        return model
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether any experience has been collected since the model was made or restored."""
+        return self._last_obs is not None
+
+    def restore_statistics(self, episodes: list[dict[str, float]], successes: list[bool]) -> None:
+        """Put back the recent episodes that the log and the budget go by."""
+        self.ep_info_buffer = deque(episodes, maxlen=self._stats_window_size)
+        self.ep_success_buffer = deque(successes, maxlen=self._stats_window_size)
+
+    def predict(  # type: ignore[override]  # the state is a memory, not a tuple of arrays
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: ExpireSpanState | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, ExpireSpanState]:
+        """Actions, and the memory to hand in with the next observation; see `MemoryActorCriticPolicy.predict`."""
+        return self.policy.predict(observation, state, episode_start, deterministic)
+
+    def _check_batch_size(self) -> None:
+        """Minibatches are whole environment columns."""
+        steps, size = self.config.n_steps, self.config.batch_size
+        fitting = [columns * steps for columns in range(1, self.n_envs + 1) if self.n_envs % columns == 0]
+        if size not in fitting:
+            raise ValueError(
+                f"Expect `batch_size` to be whole columns of {steps} steps that divide {self.n_envs} environments, "
+                f"one of {', '.join(map(str, fitting))}, actual: {size}"
+            )
+
+    def _update_learning_rate(self, optimizers: Any) -> None:
+        rate = self.lr_schedule(self._current_progress_remaining)
+        self.logger.record("train/learning_rate", rate)
+        for group in self.policy.optimizer.param_groups:
+            group["lr"] = rate * group["lr_scale"]
+
+    def _finish_update(self, log: TrainingLog) -> None:
+        """Log an update, and let the pressure on the spans follow what came of it."""
+        buffer = self.rollout_buffer
+        explained = explained_variance(buffer.values.cpu().numpy().ravel(), buffer.returns.cpu().numpy().ravel())
+        log.add(explained_variance=float(explained), memory__penalty_weight=self.pressure.weight)
+        returns = [episode["r"] for episode in self.ep_info_buffer or ()]
+        self.pressure.update(float(np.mean(log.live())), float(np.mean(returns)) if returns else None)
+        if self.pressure.target is not None:
+            log.add(memory__target=self.pressure.target)
+        log.record(self.logger)
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
     @staticmethod
     def _wrap_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
@@ -58,7 +220,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             with torch.no_grad():
                 obs = obs_as_tensor(self._last_obs, self.device)
                 actions, values, log_probs, state = self.policy(obs, state, starts)
-            new_obs, rewards, dones, infos = env.step(self._for_environment(actions))
+            new_obs, rewards, dones, infos = env.step(environment_actions(self.policy, actions))
             self.num_timesteps += env.num_envs
             callback.update_locals(locals())
             if not callback.on_step():
@@ -74,14 +236,6 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
-
-    def _for_environment(self, actions: Tensor) -> np.ndarray:
-        array = actions.cpu().numpy()
-        if isinstance(self.action_space, spaces.Box):
-            if self.policy.squash_output:
-                return self.policy.unscale_action(array)
-            return np.clip(array, self.action_space.low, self.action_space.high)
-        return array
 
     def _truncation_values(self, infos: list[dict[str, Any]], dones: np.ndarray, state: ExpireSpanState) -> Tensor:
         """What truncated rows would still have earned, [B]: the value of their last observation, discounted.
@@ -102,3 +256,9 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
                 values = self.policy.predict_values(obs_as_tensor(last, self.device), state.rows(index), no_starts)
             extra[index] = self.gamma * values
         return extra
+
+
+def checkpoint_path(path: Any) -> Path:
+    """The path with the suffix of checkpoints, if it has none."""
+    path = Path(path)
+    return path if path.suffix else path.with_suffix(SUFFIX)

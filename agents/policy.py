@@ -5,7 +5,7 @@ one step, training a segment of a rollout: the same function.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -39,6 +39,16 @@ class SequenceEvaluation:
     trace: tuple[LayerTrace, ...] | None
 
 
+class Action(NamedTuple):
+    """One step of B environments."""
+
+    actions: Tensor
+    values: Tensor
+    log_prob: Tensor
+    state: ExpireSpanState
+    trace: tuple[LayerTrace, ...] | None
+
+
 def default_extractor(space: spaces.Space) -> type[BaseFeaturesExtractor]:
     """The features extractor for an observation space: MiniGrid's codes, pictures, dictionaries, or anything flat."""
     if is_minigrid_image(space):
@@ -53,6 +63,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
 
     Arguments beyond those of SB3's ActorCriticPolicy: `memory`, the configuration of the core (or its fields as a
     dictionary).  `net_arch` describes layers between the core and the heads; there are none by default.
+    `span_lr_scale` multiplies the learning rate for the weights that predict spans.
     """
 
     def __init__(
@@ -63,14 +74,17 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         memory: ExpireSpanConfig | dict[str, Any] | None = None,
         net_arch: list[int] | dict[str, list[int]] | None = None,
         features_extractor_class: type[BaseFeaturesExtractor] | None = None,
+        span_lr_scale: float = 1.0,
         **kwargs: Any,
     ) -> None:
         if isinstance(memory, dict):
             memory = ExpireSpanConfig(**memory)
         self.memory_config = memory or ExpireSpanConfig()
+        self.span_lr_scale = span_lr_scale
         if kwargs.get("use_sde"):
             raise ValueError("Expect `use_sde` to be False: state-dependent exploration is not supported, actual: True")
-        kwargs.setdefault("optimizer_kwargs", {"eps": 1e-5, "fused": True})
+        # SB3's eps of 1e-5 drowns the gradients of what is seen once in an episode.
+        kwargs.setdefault("optimizer_kwargs", {"eps": 1e-8, "fused": True})
         # SB3 would take MiniGrid's codes for pixels and divide them by 255.
         kwargs.setdefault("normalize_images", not is_minigrid_image(observation_space))
         super().__init__(
@@ -88,6 +102,15 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         same = self.features_dim == self.core.width
         self.embed = nn.Identity() if same else nn.Linear(self.features_dim, self.core.width)
         super()._build(lr_schedule)
+        # Values start near 0: random ones make a landscape of their own, which bootstrapping from truncated episodes
+        # keeps alive and the policy climbs, away from where the rewards are.
+        nn.init.orthogonal_(self.value_net.weight, 0.01)
+        spans = {id(parameter) for layer in self.core.layers for parameter in layer.span.parameters()}
+        groups = [
+            {"params": [p for p in self.parameters() if id(p) not in spans], "lr_scale": 1.0},
+            {"params": [p for p in self.parameters() if id(p) in spans], "lr_scale": self.span_lr_scale},
+        ]
+        self.optimizer = self.optimizer_class(groups, lr=lr_schedule(1), **self.optimizer_kwargs)
 
     def _build_mlp_extractor(self) -> None:
         self.mlp_extractor = MlpExtractor(self.core.width, self.net_arch, self.activation_fn, self.device)
@@ -103,13 +126,23 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
 
         `episode_starts`, bool [B], says which rows have just been reset.
         """
-        distribution, values, state = self._act(obs, state, episode_starts)
+        return self.act(obs, state, episode_starts, deterministic)[:4]
+
+    def act(
+        self, obs: Any, state: ExpireSpanState, episode_starts: Tensor, deterministic: bool = False, trace: bool = False
+    ) -> Action:
+        """One step of B environments, on request with what the layers keep at it."""
+        features = self.embed(self.extract_features(obs)).unsqueeze(1)
+        output = self.core(features, state, episode_starts.unsqueeze(1), trace=trace)
+        distribution, values = self._heads(output.y.squeeze(1))
         actions = distribution.get_actions(deterministic=deterministic)
-        return actions.reshape(-1, *self.action_space.shape), values, distribution.log_prob(actions), state
+        log_prob = distribution.log_prob(actions)
+        shaped = actions.reshape(-1, *(self.action_space.shape or ()))
+        return Action(shaped, values, log_prob, output.state, output.trace)
 
     def predict_values(self, obs: Any, state: ExpireSpanState, episode_starts: Tensor) -> Tensor:  # type: ignore[override]  # as above
         """Values [B] of one step; the state stays as it is."""
-        return self._act(obs, state, episode_starts)[1]
+        return self.act(obs, state, episode_starts).values
 
     def evaluate_sequences(
         self, obs: Any, actions: Tensor, state: ExpireSpanState, episode_starts: Tensor, *, trace: bool = False
@@ -160,19 +193,18 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
             )
         with torch.no_grad():
             actions, _, _, state = self(tensor, state, torch.as_tensor(starts, device=self.device), deterministic)
-        actions = actions.cpu().numpy()
-        if isinstance(self.action_space, spaces.Box):
-            low, high = self.action_space.low, self.action_space.high
-            actions = self.unscale_action(actions) if self.squash_output else np.clip(actions, low, high)
+        actions = environment_actions(self, actions)
         return actions if vectorized else actions.squeeze(0), state
-
-    def _act(
-        self, obs: Any, state: ExpireSpanState, episode_starts: Tensor
-    ) -> tuple[Distribution, Tensor, ExpireSpanState]:
-        features = self.embed(self.extract_features(obs)).unsqueeze(1)
-        output = self.core(features, state, episode_starts.unsqueeze(1))
-        return *self._heads(output.y.squeeze(1)), output.state
 
     def _heads(self, latent: Tensor) -> tuple[Distribution, Tensor]:
         actor, critic = self.mlp_extractor(latent)
         return self._get_action_dist_from_latent(actor), self.value_net(critic).squeeze(-1)
+
+
+def environment_actions(policy: ActorCriticPolicy, actions: Tensor) -> np.ndarray:
+    """Actions as the environment takes them: continuous ones within their bounds."""
+    array = actions.cpu().numpy()
+    space = policy.action_space
+    if isinstance(space, spaces.Box):
+        return policy.unscale_action(array) if policy.squash_output else np.clip(array, space.low, space.high)
+    return array

@@ -1,101 +1,182 @@
 """Proximal Policy Optimization (Schulman et al., 2017) on whole sequences with memory."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from stable_baselines3.common.utils import explained_variance
 
+from ..memory.checks import check_not_negative, check_positive, check_share, check_whole
 from .losses import clipped_surrogate, normalized_advantages, value_loss
 from .on_policy import MemoryOnPolicyAlgorithm
 from .policy import MemoryActorCriticPolicy
+from .pressure import PressureConfig
+from .rollout import SequenceBatch
+from .training_log import TrainingLog
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOConfig:
+    """Settings of the algorithm, the same for every task."""
+
+    learning_rate: float = 7e-4
+    """Step size of Adam."""
+    span_lr_scale: float = 0.2
+    """Step size of the spans' weights, as a multiple of learning_rate."""
+    n_steps: int = 128
+    """Steps of a rollout in each environment: the length of a training segment (T)."""
+    batch_size: int = 1024
+    """Steps of a minibatch: whole environment columns, so a multiple of n_steps that divides the rollout."""
+    n_epochs: int = 4
+    """Passes over a rollout."""
+    gamma: float = 0.995
+    """Discount of future rewards."""
+    gae_lambda: float = 0.8
+    """Weight of longer returns in the advantage estimate."""
+    clip_range: float = 0.2
+    """How far the probability ratio may move before the objective stops rewarding it."""
+    clip_range_vf: float | None = None
+    """How far a value may move from the one recorded; None for no limit."""
+    normalize_advantage: bool = True
+    """Scale the advantages of a rollout to a standard deviation of 1."""
+    advantage_floor: float = 0.1
+    """Smallest standard deviation that normalisation divides by: rollouts without reward are not blown up."""
+    ent_coef: float = 0.005
+    """Weight of the entropy bonus."""
+    vf_coef: float = 0.5
+    """Weight of the value loss."""
+    max_grad_norm: float = 0.5
+    """Longest gradient; longer ones are scaled down."""
+    target_kl: float | None = 0.03
+    """Leave a rollout once the policy has moved this far (times 1.5) from the one that collected it."""
+
+    def __post_init__(self) -> None:
+        for name in ("n_steps", "batch_size", "n_epochs"):
+            check_whole(name, getattr(self, name), at_least=1)
+        for name in ("learning_rate", "clip_range", "advantage_floor", "max_grad_norm"):
+            check_positive(name, getattr(self, name))
+        for name in ("clip_range_vf", "target_kl"):
+            if getattr(self, name) is not None:
+                check_positive(name, getattr(self, name))
+        for name in ("span_lr_scale", "ent_coef", "vf_coef"):
+            check_not_negative(name, getattr(self, name))
+        for name in ("gamma", "gae_lambda"):
+            check_share(name, getattr(self, name))
 
 
 class MemoryPPO(MemoryOnPolicyAlgorithm):
-    """PPO whose policy remembers."""
+    """PPO whose policy remembers: an SB3 algorithm with the usual arguments, callbacks, logger and methods.
+
+    Args:
+        policy: `"MemoryPolicy"` or a subclass of `MemoryActorCriticPolicy`.
+        env: A Gymnasium environment or its id, an SB3 VecEnv, or a Gymnasium VectorEnv.
+        memory_budget: Mean live memories per layer that training aims at; see `PressureConfig`.
+        penalty_weight: The paper's constant weight of the span penalty instead of a budget; see `PressureConfig`.
+        learning_rate: As all that are not named here, see `PPOConfig`, which also holds the defaults.
+        policy_kwargs: Arguments of the policy; `{"memory": ExpireSpanConfig(...)}` describes the core.
+        kwargs: SB3's `stats_window_size`, `tensorboard_log`, `verbose`, `seed`, `device`.
+
+    Raises:
+        ValueError: Where a setting is out of range, or `batch_size` does not divide the rollout into whole
+            environment columns; the message says which sizes do.
+    """
+
+    config: PPOConfig
 
     def __init__(
         self,
         policy: str | type[MemoryActorCriticPolicy],
         env: Any,
-        learning_rate: float = 1e-3,
-        n_steps: int = 128,
-        batch_size: int = 1024,
-        n_epochs: int = 4,
-        gamma: float = 0.995,
-        gae_lambda: float = 0.95,
-        clip_range: float = 0.2,
-        clip_range_vf: float | None = None,
-        normalize_advantage: bool = True,
-        advantage_floor: float = 0.1,
-        ent_coef: float = 0.02,
-        vf_coef: float = 0.5,
-        max_grad_norm: float = 0.5,
-        target_kl: float | None = 0.03,
-        pressure=None,
-        span_lr_scale: float = 1.0,
+        learning_rate: float = PPOConfig.learning_rate,
+        n_steps: int = PPOConfig.n_steps,
+        batch_size: int = PPOConfig.batch_size,
+        n_epochs: int = PPOConfig.n_epochs,
+        gamma: float = PPOConfig.gamma,
+        gae_lambda: float = PPOConfig.gae_lambda,
+        clip_range: float = PPOConfig.clip_range,
+        clip_range_vf: float | None = PPOConfig.clip_range_vf,
+        normalize_advantage: bool = PPOConfig.normalize_advantage,
+        advantage_floor: float = PPOConfig.advantage_floor,
+        ent_coef: float = PPOConfig.ent_coef,
+        vf_coef: float = PPOConfig.vf_coef,
+        max_grad_norm: float = PPOConfig.max_grad_norm,
+        target_kl: float | None = PPOConfig.target_kl,
+        span_lr_scale: float = PPOConfig.span_lr_scale,
+        memory_budget: float | None = PressureConfig.memory_budget,
+        penalty_weight: float | None = PressureConfig.penalty_weight,
+        budget_patience: int = PressureConfig.budget_patience,
+        budget_tolerance: float = PressureConfig.budget_tolerance,
+        budget_rate: float = PressureConfig.budget_rate,
+        policy_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            policy, env, learning_rate=learning_rate, n_steps=n_steps, gamma=gamma, gae_lambda=gae_lambda,
-            ent_coef=ent_coef, vf_coef=vf_coef, max_grad_norm=max_grad_norm, **kwargs,
+        config = PPOConfig(
+            learning_rate=learning_rate,
+            span_lr_scale=span_lr_scale,
+            n_steps=n_steps,
+            batch_size=batch_size,
+            n_epochs=n_epochs,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            clip_range=clip_range,
+            clip_range_vf=clip_range_vf,
+            normalize_advantage=normalize_advantage,
+            advantage_floor=advantage_floor,
+            ent_coef=ent_coef,
+            vf_coef=vf_coef,
+            max_grad_norm=max_grad_norm,
+            target_kl=target_kl,
         )
-        self.batch_size = batch_size
-        self.n_epochs = n_epochs
-        self.clip_range = clip_range
-        self.clip_range_vf = clip_range_vf
-        self.normalize_advantage = normalize_advantage
-        self.advantage_floor = advantage_floor
-        self.target_kl = target_kl
-        self.pressure = pressure
-        self.span_lr_scale = span_lr_scale
-        spans = [p for n, p in self.policy.named_parameters() if ".span." in n]
-        ids = {id(p) for p in spans}
-        rest = [p for p in self.policy.parameters() if id(p) not in ids]
-        self.policy.optimizer = torch.optim.Adam([{"params": rest}, {"params": spans}], lr=learning_rate, eps=float(__import__("os").environ.get("EPS","1e-5")), fused=True)
+        pressure = PressureConfig(
+            memory_budget=memory_budget,
+            penalty_weight=penalty_weight,
+            budget_patience=budget_patience,
+            budget_tolerance=budget_tolerance,
+            budget_rate=budget_rate,
+        )
+        super().__init__(policy, env, config, pressure, policy_kwargs, **kwargs)
 
     def train(self) -> None:
-        """Some epochs over the rollout just collected."""
+        """Some epochs over the rollout just collected, until the policy has moved as far as it may."""
+        config, buffer, log = self.config, self.rollout_buffer, TrainingLog()
         self.policy.set_training_mode(True)
-        lr = self.lr_schedule(self._current_progress_remaining)
-        groups = self.policy.optimizer.param_groups
-        groups[0]["lr"], groups[1]["lr"] = lr, lr * self.span_lr_scale
-        buffer = self.rollout_buffer
-        if self.normalize_advantage:
-            buffer.advantages = normalized_advantages(buffer.advantages, self.advantage_floor)
-        weight = self.pressure.weight if self.pressure else 0.0
-        stats: dict[str, list] = {k: [] for k in ["policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "penalty", "live", "maxspan", "grad_norm"]}
-        stop = False
-        for epoch in range(self.n_epochs):
-            for batch in buffer.get(self.batch_size):
-                ev = self.policy.evaluate_sequences(batch.observations, batch.actions, batch.state, batch.episode_starts, trace=epoch == 0)
-                log_ratio = ev.log_prob - batch.old_log_prob
-                ratio = log_ratio.exp()
-                with torch.no_grad():
-                    kl = ((ratio - 1) - log_ratio).mean().item()
-                stats["approx_kl"].append(kl)
-                if self.target_kl is not None and kl > 1.5 * self.target_kl:
-                    stop = True
-                    break
-                pl = clipped_surrogate(ratio, batch.advantages, self.clip_range)
-                vl = value_loss(ev.values, batch.old_values, batch.returns, self.clip_range_vf)
-                entropy = ev.entropy.mean()
-                penalty = ev.penalty / batch.old_values.numel()
-                loss = pl + self.vf_coef * vl - self.ent_coef * entropy + weight * penalty
-                self.policy.optimizer.zero_grad()
-                loss.backward()
-                gn = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
-                self.policy.optimizer.step()
-                stats["policy_loss"].append(pl.item()); stats["value_loss"].append(vl.item()); stats["entropy"].append(entropy.item())
-                stats["penalty"].append(penalty.item()); stats["grad_norm"].append(gn.item())
-                stats["clip_fraction"].append(((ratio - 1).abs() > self.clip_range).float().mean().item())
-                if ev.trace is not None:
-                    stats["live"].append([t.live.float().mean().item() for t in ev.trace])
-                    stats["maxspan"].append([t.span.max().item() for t in ev.trace])
-            if stop:
+        self._update_learning_rate(self.policy.optimizer)
+        if config.normalize_advantage:
+            buffer.advantages = normalized_advantages(buffer.advantages, config.advantage_floor)
+        for epoch in range(config.n_epochs):
+            if not all(self._update(batch, log, trace=epoch == 0) for batch in buffer.get(config.batch_size)):
                 break
-        import numpy as np
-        live = np.mean(stats["live"], 0); maxspan = np.max(stats["maxspan"], 0)
-        self.last = {k: float(np.mean(v)) for k, v in stats.items() if k not in ("live", "maxspan")} | {"live": live, "maxspan": maxspan, "updates": len(stats["policy_loss"])}
-        self.last["ev"] = explained_variance(buffer.values.numpy().ravel(), buffer.returns.numpy().ravel())
-        if self.pressure:
-            self.pressure.update(live, self)
+        self._n_updates += config.n_epochs
+        self._finish_update(log)
+
+    def _update(self, batch: SequenceBatch, log: TrainingLog, trace: bool) -> bool:
+        """One gradient step; False, and no step, where the policy has already moved too far."""
+        config = self.config
+        now = self.policy.evaluate_sequences(
+            batch.observations, batch.actions, batch.state, batch.episode_starts, trace=trace
+        )
+        log_ratio = now.log_prob - batch.old_log_prob
+        ratio = log_ratio.exp()
+        with torch.no_grad():
+            approx_kl = (ratio - 1 - log_ratio).mean().item()
+            clip_fraction = ((ratio - 1).abs() > config.clip_range).float().mean().item()
+        log.add(approx_kl=approx_kl, clip_fraction=clip_fraction)
+        log.add_trace(now.trace)
+        if config.target_kl is not None and approx_kl > 1.5 * config.target_kl:
+            return False
+        policy_loss = clipped_surrogate(ratio, batch.advantages, config.clip_range)
+        values_loss = value_loss(now.values, batch.old_values, batch.returns, config.clip_range_vf)
+        entropy = now.entropy.mean()
+        penalty = now.penalty / batch.old_values.numel()
+        loss = policy_loss + config.vf_coef * values_loss - config.ent_coef * entropy + self.pressure.weight * penalty
+        self.policy.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.policy.parameters(), config.max_grad_norm)
+        self.policy.optimizer.step()
+        log.add(
+            policy_gradient_loss=policy_loss.item(),
+            value_loss=values_loss.item(),
+            entropy_loss=-entropy.item(),
+            loss=loss.item(),
+            memory__penalty=penalty.item(),
+        )
+        return True

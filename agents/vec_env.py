@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecMonitor
 
 
 class GymnasiumVecEnv(VecEnv):
@@ -51,15 +51,17 @@ class GymnasiumVecEnv(VecEnv):
         split = self._split({name: value for name, value in infos.items() if not name.lstrip("_").startswith("final_")})
         if done.any():
             finals, final_infos = infos.get("final_obs"), infos.get("final_info", {})
-            endings = self._split(final_infos)
+            endings, begun = self._split(final_infos), split
+            if self.autoreset is AutoresetMode.DISABLED:
+                finals = {row: self._row(observations, row) for row in np.flatnonzero(done)}
+                observations, reset_infos = self.envs.reset(options={"reset_mask": done})
+                endings, begun = split, self._split(reset_infos)
             for row in np.flatnonzero(done):
-                last = self._row(observations, row) if self.autoreset is AutoresetMode.DISABLED else finals[row]
-                split[row] = (split[row] if self.autoreset is AutoresetMode.DISABLED else endings[row]) | {
-                    "terminal_observation": last,
+                self.reset_infos[row] = begun[row]
+                split[row] = endings[row] | {
+                    "terminal_observation": finals[row],
                     "TimeLimit.truncated": bool(truncated[row] and not terminated[row]),
                 }
-            if self.autoreset is AutoresetMode.DISABLED:
-                observations, _ = self.envs.reset(options={"reset_mask": done})
         return observations, np.asarray(rewards, dtype=np.float32), done, split
 
     def close(self) -> None:
@@ -107,3 +109,40 @@ class GymnasiumVecEnv(VecEnv):
                 if present is None or present[row]:
                     split[row][name] = value
         return split
+
+
+def as_vec_env(env: Any) -> Any:
+    """A Gymnasium VectorEnv as a VecEnv that reports its episodes; anything else as it is."""
+    return VecMonitor(GymnasiumVecEnv(env)) if isinstance(env, gym.vector.VectorEnv) else env
+
+
+def environment_state(env: VecEnv) -> dict[str, Any] | None:
+    """Where every row's episode stands, as {"arrays": ..., "generators": ...}; None where the rows can't tell.
+
+    The environments of this project can; most others keep state that nothing outside can restore.
+    """
+    monitor, inner = _monitor_and_rows(env)
+    if inner is None or monitor is None:
+        return None
+    state = inner.state_dict()
+    counted = {"episode_returns": monitor.episode_returns.copy(), "episode_lengths": monitor.episode_lengths.copy()}
+    return {"arrays": state["arrays"] | counted, "generators": state["generators"]}
+
+
+def restore_environment_state(env: VecEnv, state: dict[str, Any]) -> None:
+    """Continue the episodes that `environment_state` described."""
+    monitor, inner = _monitor_and_rows(env)
+    if inner is None or monitor is None:
+        raise ValueError(f"Expect `env` to be able to restore its state, actual: {env}")
+    arrays = dict(state["arrays"])
+    monitor.episode_returns, monitor.episode_lengths = arrays.pop("episode_returns"), arrays.pop("episode_lengths")
+    inner.load_state_dict({"arrays": arrays, "generators": state["generators"]})
+
+
+def _monitor_and_rows(env: VecEnv) -> tuple[VecMonitor | None, Any]:
+    monitor = None
+    while isinstance(env, VecEnvWrapper):
+        monitor = env if isinstance(env, VecMonitor) else monitor
+        env = env.venv
+    rows = env.envs.unwrapped if isinstance(env, GymnasiumVecEnv) else None
+    return monitor, rows if hasattr(rows, "load_state_dict") else None

@@ -3,9 +3,11 @@
 from gymnasium.envs.registration import register
 
 from .corridor import CorridorEnv, CorridorVectorEnv
+from .make import make_batched, make_single
+from .solvers import CorridorSolver
 from .world import Move
 
-__all__ = ["CorridorEnv", "CorridorVectorEnv", "Move"]
+__all__ = ["CorridorEnv", "CorridorSolver", "CorridorVectorEnv", "Move", "make_batched", "make_single"]
 
 for _name, _lengths in {"Corridor": (3, 200), "CorridorShort": (3, 20), "CorridorLong": (1000, 2000)}.items():
     register(

@@ -6,17 +6,18 @@ width, K head width, L maximum span, R ramp, M steps with a position.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 
+@runtime_checkable
 class State(Protocol):
     """What a core carries from one call to the next; rows are environments."""
 
-    def rows(self, index: Tensor) -> Self:
+    def rows(self, index: Tensor) -> "State":
         """The state of some rows only, [B] -> [len(index)]."""
         ...
 
@@ -34,6 +35,8 @@ class LayerTrace:
 
     span: Float[Tensor, "B T"]
     """Predicted span in steps of the memory written at each step."""
+    lifetime: Int[Tensor, "B T"]
+    """Steps at which that memory is visible unless it is evicted, the one that writes it included."""
     live: Int[Tensor, "B T"]
     """Live memories at each step: those with m > 0, the step's own included."""
     evicted: Int[Tensor, "B T"]

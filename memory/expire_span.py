@@ -67,7 +67,7 @@ class ExpireSpanConfig:
         check_whole("position_window", self.position_window, at_least=0)
         if self.capacity is not None:
             check_whole("capacity", self.capacity, at_least=0)
-        check_not_negative("dropout", self.dropout, below=1)
+        check_not_negative("dropout", self.dropout, below=1.0)
         check_choice("shorten_spans", self.shorten_spans, (True, False))
         check_choice("pre_norm", self.pre_norm, (True, False))
 
@@ -169,7 +169,7 @@ class ExpireSpanLayer(nn.Module):
         attended = self.attention_norm(attended)
         return self.feed_forward_norm(attended + self.dropout(self.feed_forward(attended)))
 
-    def _evicted(self, known: LayerMemory, clock: Clock) -> Bool[Tensor, "B T+1 S"] | None:
+    def _evicted(self, known: LayerMemory, clock: Clock) -> Bool[Tensor, "B boundaries S"] | None:
         """Which memories the capacity has pushed out before the segment and after each step; None while it can't."""
         capacity, slots = self.config.capacity, known.birth.shape[1]
         if capacity is None or slots <= capacity:
@@ -188,7 +188,7 @@ class Kept(NamedTuple):
 
     mask: Float[Tensor, "B T S"]
     """How visible each memory was; 0 outside the step's episode, after the step, and once evicted."""
-    evicted: Bool[Tensor, "B T+1 S"] | None
+    evicted: Bool[Tensor, "B boundaries S"] | None
 
 
 def survivors(known: LayerMemory, kept: Kept, clock: Clock, ramp: float, keep_expired: bool) -> LayerMemory:
@@ -212,7 +212,8 @@ def trace_layer(known: LayerMemory, kept: Kept, clock: Clock, ramp: float) -> La
         next_age = clock.time.unsqueeze(2) + 1 - known.birth.unsqueeze(1)
         pushed_out = live & kept.evicted[:, 1:] & (expire_mask(known.span, next_age, ramp) > 0)
         evicted = torch.where(pushed_out, known.birth.unsqueeze(1), -1).amax(2)
-    return LayerTrace(span=known.span[:, -steps:].detach(), live=live.sum(2), evicted=evicted)
+    span = known.span[:, -steps:].detach()
+    return LayerTrace(span=span, lifetime=(span + ramp).ceil().long(), live=live.sum(2), evicted=evicted)
 
 
 class ExpireSpan(MemoryCore[ExpireSpanState]):
@@ -242,7 +243,12 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
         layers = []
         for number in range(self.config.layers):
             hidden, birth, live = (tensors[f"{number}.{name}"].to(like.device) for name in ("hidden", "birth", "live"))
-            layers.append(LayerMemory(hidden=hidden, key=hidden, value=hidden, span=hidden[..., 0], birth=birth, live=live))
+            # Placeholders of the right shape, which refresh replaces.
+            by_head = hidden.unflatten(-1, (self.config.heads, -1)).transpose(1, 2)
+            memory = LayerMemory(
+                hidden=hidden, key=by_head, value=by_head, span=hidden[..., 0], birth=birth, live=live
+            )
+            layers.append(memory)
         return self.refresh(ExpireSpanState(layers=tuple(layers), time=tensors["time"].to(like.device)))
 
     def refresh(self, state: ExpireSpanState) -> ExpireSpanState:

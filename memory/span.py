@@ -9,7 +9,8 @@ The mask never rises again, so a memory with m = 0 can be deleted without changi
 are multiplied by m and renormalised, which is the same as adding log m to the scores before the softmax.
 """
 
-import math
+import math, os
+RENT = bool(os.environ.get("RENT"))
 from typing import Any
 
 import torch
@@ -56,7 +57,7 @@ def expiry_bias(
 
     `written` and `step` are times of the same clock.  Where `invisible`, the mask is 0 and the bias minus infinity.
     """
-    unclamped = ((span + written) / ramp + 1).unsqueeze(1) - (step / ramp).to(span.dtype).unsqueeze(1)
+    unclamped = ((span + written) / ramp + 1).unsqueeze(1) - step.to(span.dtype).unsqueeze(1) / ramp
     return _ExpiryBias.apply(unclamped, invisible)  # type: ignore[return-value]  # torch leaves apply untyped
 
 
@@ -67,7 +68,7 @@ def span_penalty(
 
     A memory spends R steps on its ramp, so over its life it is charged about e_i.  Invisible pairs must have m = 0.
     """
-    on_ramp = (mask > 0) & (mask < 1)
+    on_ramp = (mask > 0) & (mask < 1) if not RENT else mask > 0
     return (span * on_ramp.sum(1)).sum() / ramp
 
 

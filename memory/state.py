@@ -10,9 +10,8 @@ that outlive it, "evict the first to expire, step by step" keeps exactly those m
 others of the same episode outlive: no loop over time is needed.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Self
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -32,16 +31,16 @@ class LayerMemory:
     birth: Int[Tensor, "B S"]
     live: Bool[Tensor, "B S"]
 
-    def map(self, function) -> Self:
+    def map(self, function: Callable[[Tensor], Tensor]) -> "LayerMemory":
         """The same memories with `function` applied to every tensor."""
         return type(self)(**{field.name: function(getattr(self, field.name)) for field in fields(self)})
 
-    def joined(self, new: Self) -> Self:
+    def joined(self, new: "LayerMemory") -> "LayerMemory":
         """These memories followed by new ones."""
         both = [(field.name, getattr(self, field.name), getattr(new, field.name)) for field in fields(self)]
         return type(self)(**{name: torch.cat([old, added], 2 if old.dim() == 4 else 1) for name, old, added in both})
 
-    def packed(self, slack: int = 0) -> Self:
+    def packed(self, slack: int = 0) -> "LayerMemory":
         """The live memories in as many slots as the fullest row needs.
 
         With `slack`, as they are while they waste no more than a quarter and `slack` of their slots.
@@ -62,13 +61,13 @@ class ExpireSpanState:
     time: Int[Tensor, " B"]
     """Steps since the episode began; the time of the next step unless it is a reset."""
 
-    def rows(self, index: Tensor) -> Self:
+    def rows(self, index: Tensor) -> "ExpireSpanState":
         """The state of some rows only."""
         return type(self)(
             layers=tuple(layer.map(lambda tensor: tensor[index]) for layer in self.layers), time=self.time[index]
         )
 
-    def packed(self) -> Self:
+    def packed(self) -> "ExpireSpanState":
         """The same state in as few slots as it needs."""
         return type(self)(layers=tuple(layer.packed() for layer in self.layers), time=self.time)
 

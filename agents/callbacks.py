@@ -1,0 +1,114 @@
+"""What happens beside training: checkpoints, a clean stop, the timeline picture, a line of progress."""
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Figure
+from tqdm import tqdm
+
+from ..memory.timeline import draw_timeline
+from .evaluation import record_episode
+from .on_policy import MemoryOnPolicyAlgorithm
+
+
+class CheckpointCallback(BaseCallback):
+    """Saves between updates, when the state of training is whole, and stops there when asked to.
+
+    The first Ctrl-C finishes the rollout and its update, saves and stops; a second one stops at once.
+    """
+
+    model: MemoryOnPolicyAlgorithm
+
+    def __init__(self, path: Path, every: int) -> None:
+        super().__init__()
+        self.path, self.every = path, every
+        self.stopping = self.stopped = False
+        self._next = 0
+
+    def interrupt(self, number: int, frame: FrameType | None) -> None:
+        """A signal handler: ask for a stop, and give the signal back its usual effect."""
+        self.stopping = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _on_training_start(self) -> None:
+        self._next = self.num_timesteps + self.every
+
+    def _on_rollout_start(self) -> None:
+        # Called before the first step of a rollout: the update after the last one is done.
+        if self.stopping or self.model.num_timesteps >= self._next:
+            self.model.save(self.path)
+            self._next = self.model.num_timesteps + self.every
+            self.stopped = self.stopping
+
+    def _on_step(self) -> bool:
+        return not self.stopped
+
+
+class TimelineCallback(BaseCallback):
+    """Plays one evaluation episode every so many steps and writes its picture to `memory/timeline`."""
+
+    model: MemoryOnPolicyAlgorithm
+
+    def __init__(self, make_env: Callable[[], gym.Env], every: int, seed: int) -> None:
+        super().__init__()
+        self.make_env, self.every, self.seed = make_env, every, seed
+
+    def _on_rollout_start(self) -> None:
+        before = self.model.num_timesteps - self.model.n_envs * self.model.n_steps
+        if self.every and before >= 0 and before // self.every < self.model.num_timesteps // self.every:
+            env = self.make_env()
+            trace = record_episode(self.model.policy, env, self.seed)
+            env.close()
+            title = f"step {self.model.num_timesteps}, return {trace.rewards.sum():g}"
+            figure = Figure(draw_timeline(trace, title), close=True)
+            self.logger.record("memory/timeline", figure, exclude=("stdout", "log", "json", "csv"))
+
+    def _on_step(self) -> bool:
+        return True
+
+
+class ProgressCallback(BaseCallback):
+    """A bar with steps per second, return, success and live memories."""
+
+    model: MemoryOnPolicyAlgorithm
+
+    def __init__(self, total: int) -> None:
+        super().__init__()
+        self.total = total
+        self._bar: tqdm | None = None
+        self._begun = (0, 0.0)
+
+    def _on_training_start(self) -> None:
+        self._bar = tqdm(total=self.total, initial=self.num_timesteps, unit="step", unit_scale=True, dynamic_ncols=True)
+        self._begun = (self.num_timesteps, time.perf_counter())
+
+    def _on_rollout_start(self) -> None:
+        if self._bar is None:
+            return
+        steps, begun = self._begun
+        rate = (self.num_timesteps - steps) / max(time.perf_counter() - begun, 1e-9)
+        shown: dict[str, Any] = {"steps/s": f"{rate:.0f}"}
+        if self.model.ep_info_buffer:
+            shown["return"] = f"{np.mean([episode['r'] for episode in self.model.ep_info_buffer]):.2f}"
+        if self.model.ep_success_buffer:
+            shown["success"] = f"{np.mean(self.model.ep_success_buffer):.0%}"
+        live = [v for k, v in self.logger.name_to_value.items() if k.startswith("memory/live_layer_")]
+        if live:
+            shown["live"] = "/".join(f"{value:.0f}" for value in live)
+        self._bar.set_postfix(shown, refresh=False)
+        self._bar.update(min(self.num_timesteps, self.total) - self._bar.n)
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_training_end(self) -> None:
+        self._on_rollout_start()
+        if self._bar is not None:
+            self._bar.close()

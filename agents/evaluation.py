@@ -1,0 +1,124 @@
+"""Playing episodes to measure an agent: what it earns, what it keeps, and whether it keeps the right things."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+from stable_baselines3.common.utils import obs_as_tensor
+
+from ..memory.analysis import retention_score
+from ..memory.trace import EpisodeRecorder, EpisodeTrace
+from .policy import MemoryActorCriticPolicy, environment_actions
+from .vec_env import GymnasiumVecEnv
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What some episodes gave; arrays over episodes are [N], over all their steps [steps], over layers [layers]."""
+
+    returns: np.ndarray
+    successes: np.ndarray
+    """As the environment says; where it does not, a return above 0."""
+    steps: np.ndarray
+    """Steps of each episode."""
+    lengths: np.ndarray | None
+    """The environment's `length` of each episode, where it tells one."""
+    live: np.ndarray
+    """Live memories at each step of each layer, [steps, layers]."""
+    everything: np.ndarray
+    """Memories that keeping everything would hold at each step, [steps]."""
+    evictions: np.ndarray
+    """Memories pushed out by the capacity, [layers]."""
+    retention: np.ndarray
+    """Retention score of each layer; NaN where the environment does not say what is relevant."""
+    steps_per_second: float
+
+
+def evaluate_policy(
+    policy: MemoryActorCriticPolicy,
+    env: VectorEnv,
+    episodes: int,
+    seed: int,
+    deterministic: bool = True,
+    on_episode: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Play `episodes` episodes, shared out evenly among the rows so that short ones are not favoured.
+
+    Row i is seeded with `seed + i`.  `on_episode` is called at the end of each.
+    """
+    if episodes < 1:
+        raise ValueError(f"Expect `episodes` to be at least 1, actual: {episodes}")
+    rows = GymnasiumVecEnv(env)
+    rows.seed(seed)
+    observations, infos = rows.reset(), rows.reset_infos
+    count, quota = rows.num_envs, np.array([(episodes + row) // rows.num_envs for row in range(rows.num_envs)])[::-1]
+    policy.set_training_mode(False)
+    state, starts = policy.initial_state(count), np.ones(count, dtype=bool)
+    returns, times, played = np.zeros(count), np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
+    endings: list[dict[str, Any]] = []
+    kept: list[tuple[np.ndarray, ...]] = []
+    evictions: np.ndarray | int = 0
+    begun = time.perf_counter()
+    while (counted := played < quota).any():
+        with torch.no_grad():
+            tensor = obs_as_tensor(observations, policy.device)
+            action = policy.act(tensor, state, torch.as_tensor(starts, device=policy.device), deterministic, trace=True)
+        state, trace = action.state, action.trace or ()
+        span, live, evicted = (
+            np.stack([getattr(layer, name)[:, 0].cpu().numpy() for layer in trace], 1)[counted]
+            for name in ("span", "live", "evicted")
+        )
+        relevant = np.array([info.get("relevant", False) for info in infos])[counted]
+        kept.append((span, live, relevant, times[counted] + 1))
+        evictions = evictions + (evicted >= 0).sum(0)
+        observations, rewards, starts, infos = rows.step(environment_actions(policy, action.actions))
+        returns, times = returns + rewards, times + 1
+        for row in np.flatnonzero(starts):
+            if counted[row]:
+                endings.append({"return": returns[row], "steps": times[row], **infos[row]})
+                on_episode()
+            infos[row] = rows.reset_infos[row]
+        played[starts] += 1
+        returns[starts], times[starts] = 0, 0
+    seconds = time.perf_counter() - begun
+    spans, live, relevant, everything = (np.concatenate(parts) for parts in zip(*kept, strict=True))
+    return Evaluation(
+        returns=np.array([ending["return"] for ending in endings]),
+        successes=np.array([ending.get("is_success", ending["return"] > 0) for ending in endings], dtype=bool),
+        steps=np.array([ending["steps"] for ending in endings]),
+        lengths=np.array([ending["length"] for ending in endings]) if "length" in endings[0] else None,
+        live=live,
+        everything=everything,
+        evictions=np.asarray(evictions),
+        retention=np.array([retention_score(spans[:, layer], relevant) for layer in range(spans.shape[1])]),
+        steps_per_second=len(everything) / seconds,
+    )
+
+
+def record_episode(
+    policy: MemoryActorCriticPolicy,
+    env: gym.Env,
+    seed: int,
+    deterministic: bool = True,
+    on_step: Callable[[], None] = lambda: None,
+) -> EpisodeTrace:
+    """Play one episode and record its memory; `on_step` is called before each action, to take pictures, say."""
+    policy.set_training_mode(False)
+    observation, info = env.reset(seed=seed)
+    state, recorder, over = policy.initial_state(1), EpisodeRecorder(), False
+    start = torch.ones(1, dtype=torch.bool, device=policy.device)
+    while not over:
+        on_step()
+        with torch.no_grad():
+            action = policy.act(policy.obs_to_tensor(observation)[0], state, start, deterministic, trace=True)
+        chosen = environment_actions(policy, action.actions)[0]
+        relevant = bool(info.get("relevant", False))
+        observation, reward, terminated, truncated, info = env.step(chosen)
+        recorder.add(action.trace or (), relevant, chosen, float(reward))
+        state, start, over = action.state, torch.zeros_like(start), terminated or truncated
+    return recorder.finish()

@@ -1,0 +1,47 @@
+"""What is learned about a policy update while it runs, and how it is logged."""
+
+from collections import defaultdict
+
+import numpy as np
+import torch
+from stable_baselines3.common.logger import Logger
+
+from ..memory import LayerTrace
+
+
+class TrainingLog:
+    """Collects the figures of one policy update."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, list[float]] = defaultdict(list)
+        self._traces: list[tuple[LayerTrace, ...]] = []
+
+    def add(self, **values: float) -> None:
+        """Figures of one minibatch; a double underscore stands for the slash of a tag, as in memory__penalty."""
+        for name, value in values.items():
+            self._values[name.replace("__", "/")].append(value)
+
+    def add_trace(self, trace: tuple[LayerTrace, ...] | None) -> None:
+        """What the layers kept in one minibatch; nothing where it was not asked for."""
+        if trace is not None:
+            self._traces.append(trace)
+
+    def live(self) -> list[float]:
+        """Mean live memories of each layer over the recorded steps."""
+        return [
+            torch.cat([layer.live.flatten() for layer in batches]).float().mean().item()
+            for batches in zip(*self._traces, strict=True)
+        ]
+
+    def record(self, logger: Logger) -> None:
+        """Write means of the figures, and for each layer live memories, spans and evictions."""
+        for name, values in self._values.items():
+            logger.record(name if "/" in name else f"train/{name}", float(np.mean(values)))
+        for number, batches in enumerate(zip(*self._traces, strict=True), 1):
+            spans = torch.cat([layer.span.flatten() for layer in batches])
+            evictions = sum(int((layer.evicted >= 0).sum()) for layer in batches)
+            logger.record(f"memory/live_layer_{number}", self.live()[number - 1])
+            logger.record(f"memory/span_mean_layer_{number}", spans.mean().item())
+            logger.record(f"memory/span_max_layer_{number}", spans.max().item())
+            logger.record(f"memory/evictions_layer_{number}", evictions)
+            logger.record(f"memory/spans_layer_{number}", spans.cpu(), exclude=("stdout", "log", "json", "csv"))

@@ -1,0 +1,38 @@
+"""Scripted solvers that see what an agent sees: with perfect memory a task's ceiling, without memory its floor."""
+
+import numpy as np
+
+from .world import BALL, DOOR, Move
+
+
+class CorridorSolver:
+    """Walks right and leaves by the door of the ball's colour, or by either door where it may not remember.
+
+    Reads images in MiniGrid's codes, [B, view, view, 3], and works for every view size.
+    """
+
+    def __init__(self, num_envs: int, remember: bool, seed: int | None = None) -> None:
+        self.remember = remember
+        self.colors = np.full(num_envs, -1)
+        self.random = np.random.default_rng(seed)
+
+    def act(self, images: np.ndarray, episode_starts: np.ndarray) -> np.ndarray:
+        """A `Move` for every row; `episode_starts` says which rows have just been reset."""
+        self.colors[episode_starts] = -1
+        return np.array([self._move(row, image) for row, image in enumerate(images)], dtype=np.int64)
+
+    def _move(self, row: int, image: np.ndarray) -> Move:
+        balls = np.argwhere(image[:, :, 0] == BALL)
+        if self.remember and len(balls):
+            self.colors[row] = image[tuple(balls[0])][1]
+        middle = image.shape[0] // 2
+        beside = {
+            Move.RIGHT: image[middle + 1, middle],
+            Move.DOWN: image[middle, middle + 1],
+            Move.UP: image[middle, middle - 1],
+        }
+        doors = {move: cell[1] for move, cell in beside.items() if cell[0] == DOOR}
+        if len(doors) < 2:  # the last cell is the one with two doors around it
+            return Move.RIGHT
+        known = [move for move, color in doors.items() if color == self.colors[row]]
+        return known[0] if known else list(doors)[self.random.integers(len(doors))]

@@ -1,0 +1,182 @@
+"""Evaluate the agent of a run folder: what it earns, what it keeps, and whether it keeps the right things."""
+
+import json
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import tyro
+from tqdm import tqdm
+
+from expirespan.agents.evaluation import Evaluation, evaluate_policy, record_episode
+from expirespan.agents.policy import MemoryActorCriticPolicy
+from expirespan.envs import make_batched, make_single
+from expirespan.memory.analysis import mean_interval, share_interval
+from expirespan.memory.checks import check_whole
+from expirespan.memory.filmstrip import save_episode_gif
+from expirespan.memory.timeline import save_timeline
+from expirespan.train_agent import EVALUATION_SEED, TrainConfig, load_model, parse_env_args, read_run
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Evaluate the agent of a run folder."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run folder of expirespan-train."""
+    episodes: int = 1000
+    """Episodes to play."""
+    seed: int = EVALUATION_SEED
+    """Environment i is seeded with seed + i; training uses seeds from its own --seed on."""
+    sample: bool = False
+    """Draw actions from the policy instead of taking the likeliest."""
+    num_envs: int = 64
+    """Environments stepped side by side."""
+    env: str | None = None
+    """Another environment than the one trained on, with the same observations and actions."""
+    env_args: tuple[str, ...] = ()
+    """Arguments of that environment, as NAME=VALUE."""
+    threads: int = 1
+    """Threads of torch on the CPU."""
+    json: Path | None = None
+    """Write the figures to this file."""
+    timeline: bool = False
+    """Write RUN/timeline.png: one episode, with what each layer kept and for how long."""
+    gif: bool = False
+    """Write RUN/episode.gif: the same episode, with the frames it still remembers."""
+
+    def __post_init__(self) -> None:
+        for name in ("episodes", "num_envs", "threads"):
+            check_whole(name, getattr(self, name), at_least=1)
+        check_whole("seed", self.seed, at_least=0)
+        if self.env_args and self.env is None:
+            raise ValueError(f"Expect `env_args` to come with `env`, actual: {' '.join(self.env_args)}")
+        parse_env_args(self.env_args)
+
+
+def nice_bins(lengths: np.ndarray, most: int = 5) -> list[tuple[int, int]]:
+    """At most `most` bins with round limits over whole lengths, as (first, last), both included."""
+    low, high = int(lengths.min()), int(lengths.max())
+    steps = (int(base * 10**power) for power in range(10) for base in (1, 2, 2.5, 5) if base * 10**power >= 1)
+    width = next(step for step in steps if math.ceil(high / step) - (low - 1) // step <= most)
+    return [(first + 1, first + width) for first in range((low - 1) // width * width, high, width)]
+
+
+def summarize(result: Evaluation) -> dict[str, Any]:
+    """The figures of an evaluation, as JSON knows them."""
+    successes = result.successes
+    summary: dict[str, Any] = {
+        "episodes": len(successes),
+        "mean_return": dict(zip(("mean", "low", "high"), mean_interval(result.returns), strict=True)),
+        "success": dict(zip(("mean", "low", "high"), share_interval(int(successes.sum()), len(successes)), strict=True)),
+        "mean_steps": float(result.steps.mean()),
+        "keeping_everything": float(result.everything.mean()),
+        "steps_per_second": result.steps_per_second,
+        "layers": [
+            {
+                "live_mean": float(live.mean()),
+                "live_p95": float(np.percentile(live, 95)),
+                "live_max": int(live.max()),
+                "evictions": int(evictions),
+                "retention_score": None if math.isnan(score) else float(score),
+            }
+            for live, evictions, score in zip(result.live.T, result.evictions, result.retention, strict=True)
+        ],
+    }
+    if result.lengths is not None:
+        bins = ((first, last, (result.lengths >= first) & (result.lengths <= last)) for first, last in nice_bins(result.lengths))
+        summary["success_by_length"] = [
+            {"from": first, "to": last, "episodes": int(chosen.sum()), "success": float(successes[chosen].mean())}
+            for first, last, chosen in bins
+            if chosen.any()
+        ]
+    return summary
+
+
+def report(summary: dict[str, Any]) -> Iterator[str]:
+    """The figures as lines to read."""
+    reward, success = summary["mean_return"], summary["success"]
+    yield f"episodes          {summary['episodes']}, {summary['mean_steps']:.1f} steps each on average"
+    yield f"mean return       {reward['mean']:.3f}  (95 % interval {reward['low']:.3f} to {reward['high']:.3f})"
+    yield f"success           {success['mean']:.1%}  (95 % interval {success['low']:.1%} to {success['high']:.1%})"
+    for row in summary.get("success_by_length", []):
+        yield f"  length {row['from']:>5} to {row['to']:<5} {row['success']:7.1%}  of {row['episodes']} episodes"
+    yield "memory            live mean   p95   max   evictions   retention score"
+    for number, layer in enumerate(summary["layers"], 1):
+        score = "-" if layer["retention_score"] is None else f"{layer['retention_score']:.3f}"
+        live = f"{layer['live_mean']:9.1f} {layer['live_p95']:5.0f} {layer['live_max']:5d}"
+        yield f"  layer {number}         {live} {layer['evictions']:11d}   {score:>15}"
+    yield f"  everything      {summary['keeping_everything']:9.1f}"
+    yield f"steps per second  {summary['steps_per_second']:.0f}"
+
+
+def draw_episode(
+    policy: MemoryActorCriticPolicy, config: EvaluateConfig, env_id: str, env_args: dict[str, Any], view_size: int | None
+) -> Iterator[Path]:
+    """Play one episode and write the pictures asked for."""
+    env = make_single(env_id, env_args, view_size, render_mode="rgb_array" if config.gif else None)
+    scenes: list[np.ndarray] = []
+    views: list[np.ndarray] = []
+
+    def photograph() -> None:
+        scene: Any = env.render()
+        scenes.append(scene)
+        pov = getattr(env.unwrapped, "get_pov_render", None)
+        views.append(scene if pov is None else pov(16))
+
+    trace = record_episode(policy, env, config.seed, not config.sample, photograph if config.gif else lambda: None)
+    env.close()
+    if config.timeline:
+        title = f"{env_id}: {len(trace.relevant)} steps, return {trace.rewards.sum():g}"
+        save_timeline(trace, config.run / "timeline.png", title)
+        yield config.run / "timeline.png"
+    if config.gif:
+        save_episode_gif(trace, scenes, views, config.run / "episode.gif")
+        yield config.run / "episode.gif"
+
+
+def evaluate(config: EvaluateConfig) -> dict[str, Any]:
+    """Play the episodes, print the report, write the files asked for.  Returns the figures."""
+    trained: TrainConfig = read_run(config.run)
+    torch.set_num_threads(config.threads)
+    env_id = config.env or trained.env
+    args = parse_env_args(config.env_args if config.env else trained.env_args)
+    num_envs = min(config.num_envs, config.episodes)
+    env = make_batched(env_id, num_envs, args, trained.view_size)
+    policy = load_model(config.run, device=trained.device).policy
+    for name, ours in (("observation", env.single_observation_space), ("action", env.single_action_space)):
+        theirs = getattr(policy, f"{name}_space")
+        if ours != theirs:
+            raise ValueError(f"Expect `env` to have the {name} space {theirs}, actual: {ours}")
+    torch.manual_seed(config.seed)
+    with tqdm(total=config.episodes, unit="episode", leave=False) as bar:
+        result = evaluate_policy(policy, env, config.episodes, config.seed, not config.sample, bar.update)
+    env.close()
+    summary = {"run": str(config.run), "env": env_id, "seed": config.seed, "greedy": not config.sample} | summarize(result)
+    print("\n".join(report(summary)))
+    if config.timeline or config.gif:
+        for path in draw_episode(policy, config, env_id, args, trained.view_size):
+            print(f"wrote {path}")
+    if config.json is not None:
+        config.json.write_text(json.dumps(summary, indent=2) + "\n")
+        print(f"wrote {config.json}")
+    return summary
+
+
+def main(args: list[str] | None = None) -> None:
+    """The command line: parse, evaluate, and turn errors about arguments into one line."""
+    try:
+        evaluate(tyro.cli(EvaluateConfig, args=args, prog="expirespan-evaluate"))
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        sys.exit(f"expirespan-evaluate: {error}")
+    except KeyboardInterrupt:
+        sys.exit("expirespan-evaluate: stopped before the end, nothing was written")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Expire-Span as the paper writes it, step by step in loops: the yardstick of the core's fourth law.
+
+Memories are kept in a list; the mask is multiplied into the softmax, which is then renormalised; the penalty is charged
+memory by memory; the capacity evicts one memory at a time.  Slow and literal on purpose.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from expirespan.memory.expire_span import ExpireSpan, ExpireSpanLayer
+
+
+@dataclass
+class Memory:
+    hidden: Tensor
+    birth: int
+
+
+def reference_layer(
+    layer: ExpireSpanLayer, inputs: list[Tensor], times: list[int], longest: float | None = None
+) -> tuple[list[Tensor], Tensor, list[Memory], int]:
+    """Outputs of one row's steps, the penalty, the memories left, and how many were evicted."""
+    config = layer.config
+    width, heads, ramp = config.width, config.heads, config.ramp
+    query_w, key_w, value_w = layer.query_key_value.weight.split(width)
+    query_b, key_b, value_b = layer.query_key_value.bias.split(width)
+    memories: list[Memory] = []
+    outputs, penalty, evictions = [], torch.zeros((), dtype=inputs[0].dtype), 0
+
+    def span(hidden: Tensor, clamped: bool) -> Tensor:
+        logit = (layer.span.weight * hidden).sum() / config.pre_div + layer.span.bias
+        predicted = config.max_span / (1 + torch.exp(-logit))
+        return torch.clamp(predicted, max=longest) if clamped and longest is not None else predicted
+
+    for x, now in zip(inputs, times, strict=True):
+        if now == 0:
+            memories = []
+        hidden = layer.attention_norm(x) if config.pre_norm else x
+        memories.append(Memory(hidden, now))
+        masks = []
+        for memory in memories:
+            e = span(memory.hidden, clamped=True)
+            m = torch.clamp(1 + (e - (now - memory.birth)) / ramp, 0, 1)
+            masks.append(m)
+            if 0 < m.item() < 1:
+                penalty = penalty + e / ramp
+        head_width = width // heads
+        read = []
+        for h in range(heads):
+            part = slice(h * head_width, (h + 1) * head_width)
+            q = (query_w @ hidden + query_b)[part]
+            scores, values = [], []
+            for memory in memories:
+                score = q @ (key_w @ memory.hidden + key_b)[part]
+                age = now - memory.birth
+                if layer.position is not None and age < config.position_window:
+                    score = score + q @ layer.position[h, :, age]
+                scores.append(score / head_width**0.5)
+                values.append((value_w @ memory.hidden + value_b)[part])
+            attention = torch.softmax(torch.stack(scores), 0) * torch.stack(masks)
+            attention = attention / attention.sum()
+            read.append(sum(a * v for a, v in zip(attention, values, strict=True)))
+        attended = x + layer.output(torch.cat(read))
+        if config.pre_norm:
+            y = attended + layer.feed_forward(layer.feed_forward_norm(attended))
+        else:
+            attended = layer.attention_norm(attended)
+            y = layer.feed_forward_norm(attended + layer.feed_forward(attended))
+        outputs.append(y)
+        unclamped = [span(memory.hidden, clamped=False).item() for memory in memories]
+        alive = [(e, memory) for e, memory in zip(unclamped, memories, strict=True) if now + 1 - memory.birth < e + ramp]
+        if config.capacity is not None and len(alive) > config.capacity:
+            alive.remove(min(alive, key=lambda pair: (pair[0] + pair[1].birth, pair[1].birth)))
+            evictions += 1
+        memories = [memory for _, memory in alive]
+    return outputs, penalty, memories, evictions
+
+
+def reference_core(
+    core: ExpireSpan, x: Tensor, resets: Tensor, longest: float | None = None
+) -> tuple[Tensor, Tensor, list[list[list[Memory]]], int]:
+    """y [B, T, D], the penalty, the memories left as [row][layer], and evictions, starting from nothing."""
+    rows, penalty, left, evictions = [], torch.zeros((), dtype=x.dtype), [], 0
+    for b in range(x.shape[0]):
+        times, now = [], -1
+        for reset in resets[b].tolist():
+            now = 0 if reset else now + 1
+            times.append(now)
+        stream = list(x[b])
+        left.append([])
+        for layer in core.layers:
+            assert isinstance(layer, ExpireSpanLayer)
+            stream, charged, memories, evicted = reference_layer(layer, stream, times, longest)
+            penalty, evictions = penalty + charged, evictions + evicted
+            left[-1].append(memories)
+        rows.append(torch.stack([core.final_norm(y) for y in stream]))
+    return torch.stack(rows), penalty, left, evictions
+
+
+def randomize(module: nn.Module, seed: int) -> None:
+    """Weights far from their tidy initial values, so that every term of a formula matters."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in module.parameters():
+        noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+        parameter.data.add_(noise * (0.4 if parameter.dim() < 2 else 0.25))

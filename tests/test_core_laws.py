@@ -1,0 +1,190 @@
+"""The laws that hold for every core, in float64, on random weights, inputs and resets.
+
+Law 6, acting equals training, concerns the policy and stands in test_ppo.py.
+"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from reference import randomize, reference_core
+from torch import Tensor
+
+from expirespan.memory import ExpireSpan, ExpireSpanConfig, ExpireSpanState
+from expirespan.memory.state import SLACK
+
+ROWS, STEPS, WIDTH = 3, 29, 10
+BASE = ExpireSpanConfig(layers=2, width=WIDTH, heads=2, ff_width=7, max_span=23.0, ramp=5.0, initial_span=0.3)
+CORES = {
+    "plain": BASE,
+    "post-norm": replace(BASE, pre_norm=False),
+    "positions": replace(BASE, position_window=11),
+    "capacity 3": replace(BASE, capacity=3),
+    "capacity 1": replace(BASE, capacity=1),
+    "no memory": replace(BASE, capacity=0),
+    "pre_div": replace(BASE, pre_div=3.0, layers=3, heads=5),
+    "long spans": replace(BASE, max_span=97.0, initial_span=0.6),
+    "short ramp": replace(BASE, ramp=0.5),
+}
+
+
+@pytest.fixture(params=CORES.values(), ids=list(CORES))
+def core(request: pytest.FixtureRequest) -> ExpireSpan:
+    torch.manual_seed(2)
+    made = ExpireSpan(request.param).double()
+    randomize(made, 3)
+    return made
+
+
+def episode_data(seed: int = 5, rows: int = ROWS, steps: int = STEPS) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(rows, steps, WIDTH, generator=generator, dtype=torch.float64)
+    resets = torch.rand(rows, steps, generator=generator) < 0.06
+    resets[:, 0] = True
+    return x, resets
+
+
+def stored(state: ExpireSpanState) -> list[list[dict[int, Tensor]]]:
+    """[layer][row]: hidden by time of birth, of the live memories."""
+    return [
+        [
+            {int(birth): layer.hidden[row, slot] for slot, birth in enumerate(layer.birth[row]) if layer.live[row, slot]}
+            for row in range(len(layer.birth))
+        ]
+        for layer in state.layers
+    ]
+
+
+def assert_same_memories(a: ExpireSpanState, b: ExpireSpanState) -> None:
+    torch.testing.assert_close(a.time, b.time)
+    for rows_a, rows_b in zip(stored(a), stored(b), strict=True):
+        for row_a, row_b in zip(rows_a, rows_b, strict=True):
+            assert row_a.keys() == row_b.keys()
+            for birth in row_a:
+                torch.testing.assert_close(row_a[birth], row_b[birth])
+
+
+@pytest.mark.parametrize("split", [[1] * STEPS, [13, 16], [1, 2, 3, 5, 7, 11]])
+def test_any_split_is_the_same(core: ExpireSpan, split: list[int]) -> None:
+    x, resets = episode_data()
+    whole = core(x, core.initial_state(ROWS), resets, trace=True)
+    state, ys, penalty, evicted, live = core.initial_state(ROWS), [], torch.zeros((), dtype=torch.float64), [], []
+    for part, reset in zip(x.split(split, 1), resets.split(split, 1), strict=True):
+        output = core(part, state, reset, trace=True)
+        state, penalty = output.state, penalty + output.penalty
+        ys.append(output.y)
+        evicted.append([layer.evicted for layer in output.trace])
+        live.append([layer.live for layer in output.trace])
+    torch.testing.assert_close(torch.cat(ys, 1), whole.y)
+    torch.testing.assert_close(penalty, whole.penalty)
+    assert_same_memories(state, whole.state)
+    for number, layer in enumerate(whole.trace):
+        torch.testing.assert_close(torch.cat([parts[number] for parts in evicted], 1), layer.evicted)
+        torch.testing.assert_close(torch.cat([parts[number] for parts in live], 1), layer.live)
+
+
+def gradients(core: ExpireSpan, loss: Tensor) -> list[Tensor]:
+    return list(torch.autograd.grad(loss, list(core.parameters()), allow_unused=True, materialize_grads=True))
+
+
+def test_deletion_changes_nothing(core: ExpireSpan) -> None:
+    x, resets = episode_data()
+    results = []
+    for keep in (False, True):
+        state = core.initial_state(ROWS)
+        with torch.no_grad():
+            state = core(x, state, resets, keep_expired=keep).state
+        more, more_resets = episode_data(seed=7, steps=17)
+        more_resets[:, 0] = False
+        output = core(more, core.refresh(state), more_resets, keep_expired=keep)
+        loss = (output.y * torch.linspace(-1, 1, WIDTH, dtype=torch.float64)).sum() + 0.1 * output.penalty
+        results.append((output.y, output.penalty, gradients(core, loss)))
+    for deleted, kept in zip(results[0][:2], results[1][:2], strict=True):
+        torch.testing.assert_close(deleted, kept)
+    for deleted, kept in zip(results[0][2], results[1][2], strict=True):
+        torch.testing.assert_close(deleted, kept)
+
+
+def test_rows_are_independent_of_company_and_order(core: ExpireSpan) -> None:
+    x, resets = episode_data()
+    state = core(x, core.initial_state(ROWS), resets).state
+    more, more_resets = episode_data(seed=11, steps=7)
+    more_resets[:, 0] = False
+    together = core(more, state, more_resets)
+    order = torch.tensor([2, 0])
+    apart = core(more[order], state.rows(order), more_resets[order])
+    torch.testing.assert_close(apart.y, together.y[order])
+    assert_same_memories(apart.state, together.state.rows(order))
+
+
+def test_slots_carry_no_meaning(core: ExpireSpan) -> None:
+    x, resets = episode_data()
+    state = core(x, core.initial_state(ROWS), resets).state
+    shuffled = replace(
+        state,
+        layers=tuple(layer.map(lambda t: t.flip(2) if t.dim() == 4 else t.flip(1)) for layer in state.layers),
+    )
+    more, more_resets = episode_data(seed=13, steps=7)
+    more_resets[:, 0] = False
+    torch.testing.assert_close(core(more, shuffled, more_resets).y, core(more, state, more_resets).y)
+
+
+def test_reference_agrees(core: ExpireSpan) -> None:
+    x, resets = episode_data()
+    output = core(x, core.initial_state(ROWS), resets, trace=True)
+    y, penalty, memories, evictions = reference_core(core, x, resets)
+    torch.testing.assert_close(output.y, y)
+    torch.testing.assert_close(output.penalty, penalty)
+    kept = stored(output.state)
+    for row, layers in enumerate(memories):
+        for number, left in enumerate(layers):
+            assert sorted(kept[number][row]) == sorted(memory.birth for memory in left)
+    assert sum(int((layer.evicted >= 0).sum()) for layer in output.trace) == evictions
+    weights = torch.linspace(-1, 2, WIDTH, dtype=torch.float64)
+    ours = gradients(core, (output.y * weights).sum() + 0.3 * output.penalty)
+    theirs = gradients(core, (y * weights).sum() + 0.3 * penalty)
+    for name, mine, literal in zip(dict(core.named_parameters()), ours, theirs, strict=True):
+        torch.testing.assert_close(mine, literal, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_reference_agrees_under_random_shortening(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(2)
+    core = ExpireSpan(replace(BASE, shorten_spans=True)).double()
+    randomize(core, 3)
+    x, resets = episode_data()
+    monkeypatch.setattr(torch, "rand", lambda shape: torch.full(shape, 0.17))
+    core.train()
+    short = core(x, core.initial_state(ROWS), resets)
+    y, penalty, memories, _ = reference_core(core, x, resets, longest=BASE.max_span * torch.tensor(0.17).item())
+    torch.testing.assert_close(short.y, y)
+    torch.testing.assert_close(short.penalty, penalty)
+    for row, layers in enumerate(memories):  # deletion goes by the spans that were not shortened
+        for number, left in enumerate(layers):
+            assert sorted(stored(short.state)[number][row]) == sorted(memory.birth for memory in left)
+    core.eval()
+    assert not torch.allclose(core(x, core.initial_state(ROWS), resets).y, y)
+
+
+def test_state_survives_storage(core: ExpireSpan) -> None:
+    x, resets = episode_data()
+    state = core(x, core.initial_state(ROWS), resets).state
+    restored = core.restore_state({name: tensor.clone() for name, tensor in state.tensors().items()})
+    more, more_resets = episode_data(seed=17, steps=7)
+    more_resets[:, 0] = False
+    torch.testing.assert_close(core(more, restored, more_resets).y, core(more, state, more_resets).y)
+
+
+def test_cost_follows_what_is_kept() -> None:
+    torch.manual_seed(2)
+    core = ExpireSpan(replace(BASE, max_span=20.0))
+    state = core.initial_state(1)
+    slots, live = [], []
+    with torch.no_grad():
+        for step in range(3000):
+            output = core(torch.randn(1, 1, WIDTH), state, torch.tensor([[step == 0]]), trace=True)
+            state = output.state
+            slots.append(max(layer.live.shape[1] for layer in state.layers))
+            live.append(max(int(layer.live[0, 0]) for layer in output.trace))
+    assert int(state.time[0]) == 3000
+    assert max(slots) <= max(live) * 1.25 + SLACK
+    assert max(slots[2000:]) <= max(slots[:200])

@@ -1,0 +1,55 @@
+"""The mask and the penalty on numbers worked out by hand."""
+
+import math
+
+import pytest
+import torch
+
+from expirespan.memory.attention import position_scores
+from expirespan.memory.span import SpanPredictor, expire_mask, expiry_bias, initial_bias, span_penalty
+
+
+def test_mask_is_one_until_the_span_and_falls_to_zero_over_the_ramp() -> None:
+    mask = expire_mask(torch.tensor([[3.0]]), torch.tensor([[[0], [3], [4], [5], [6], [7], [8]]]), ramp=4.0)
+    assert mask[0, :, 0].tolist() == [1, 1, 0.75, 0.5, 0.25, 0, 0]
+
+
+def test_penalty_charges_only_memories_on_the_ramp() -> None:
+    span = torch.tensor([[3.0, 10.0]])
+    mask = expire_mask(span, torch.tensor([[[2, 2], [4, 4], [6, 11], [7, 12]]]), ramp=4.0)
+    # memory 0 is on its ramp at ages 4 and 6, memory 1 at ages 11 and 12
+    assert span_penalty(span, mask, ramp=4.0).item() == pytest.approx((2 * 3 + 2 * 10) / 4)
+
+
+def test_bias_is_the_logarithm_of_the_mask_with_its_gradient() -> None:
+    span = torch.tensor([[3.0, 10.0, 0.5]], dtype=torch.float64, requires_grad=True)
+    written, step = torch.tensor([[-5, -2, 0]]), torch.tensor([0, 1])
+    invisible = torch.tensor([[[False, False, False], [False, True, False]]])
+    bias, mask = expiry_bias(span, written, step, invisible, ramp=4.0)
+    assert mask.tolist() == [[[0.5, 1, 1], [0.25, 0, 0.875]]]
+    assert bias[0, 0].tolist() == pytest.approx([math.log(0.5), 0, 0])
+    assert bias[0, 1, 1].item() == -math.inf
+    (gradient,) = torch.autograd.grad(bias[bias.isfinite()].sum(), span)
+    # d log m / de = 1 / (R m) on the ramp
+    assert gradient.tolist()[0] == pytest.approx([1 / (4 * 0.5) + 1 / (4 * 0.25), 0, 1 / (4 * 0.875)])
+
+
+def test_gradient_at_an_expired_memory_is_zero_not_nan() -> None:
+    span = torch.tensor([[1.0]], requires_grad=True)
+    bias, _ = expiry_bias(span, torch.tensor([[-50]]), torch.tensor([0]), torch.tensor([[[False]]]), ramp=4.0)
+    (gradient,) = torch.autograd.grad(torch.softmax(torch.cat([bias, torch.zeros(1, 1, 1)], 2), 2)[..., 0].sum(), span)
+    assert gradient.item() == 0
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.1, 0.5])
+def test_spans_start_at_the_initial_fraction(fraction: float) -> None:
+    predictor = SpanPredictor(7, max_span=130.0, initial_fraction=fraction, pre_div=2.0)
+    torch.testing.assert_close(predictor(torch.randn(2, 3, 7)), torch.full((2, 3), 130.0 * fraction))
+    assert initial_bias(0.1) == pytest.approx(-math.log(9))
+
+
+def test_position_scores_pick_the_key_of_the_age_and_nothing_beyond_the_window() -> None:
+    query = torch.tensor([[[[2.0, 3.0]]]])
+    position = torch.tensor([[[1.0, 10.0], [100.0, 1000.0]]])  # ages 0 and 1
+    scores = position_scores(query, position, torch.tensor([[[0, 1, 2, 500]]]))
+    assert scores[0, 0, 0].tolist() == [302, 3020, 0, 0]

@@ -1,0 +1,182 @@
+"""Train an agent with memory from the command line, into a run folder that can be resumed, watched and evaluated."""
+
+import json
+import signal
+import sys
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
+from torch.utils.tensorboard import SummaryWriter
+
+from expirespan.agents import MemoryPPO, PPOConfig, PressureConfig
+from expirespan.agents.callbacks import CheckpointCallback, ProgressCallback, TimelineCallback
+from expirespan.envs import make_batched, make_single
+from expirespan.memory import ExpireSpanConfig
+from expirespan.memory.checks import check_whole
+
+CHECKPOINT, CONFIGURATION = "checkpoint.safetensors", "config.json"
+EVALUATION_SEED = 1_000_000
+"""Evaluation episodes are seeded from here on, far from those of training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Train an agent whose memory decides what to keep."""
+
+    env: str = "expirespan/Corridor-v0"
+    """Id of the environment: one of this project's, of MiniGrid's, or any other of Gymnasium's."""
+    env_args: tuple[str, ...] = ()
+    """Arguments of the environment, as NAME=VALUE."""
+    view_size: int | None = None
+    """Cells across the agent's view, for this project's grids and MiniGrid's; None for the environment's own."""
+    algo: Literal["ppo"] = "ppo"
+    """The algorithm."""
+    total_steps: int = 1_500_000
+    """Environment steps to train for, over all environments."""
+    num_envs: int = 32
+    """Environments stepped side by side."""
+    seed: int = 0
+    """Seed of weights, actions and environments."""
+    device: str = "cpu"
+    """Where the policy lives: cpu or cuda."""
+    threads: int = 1
+    """Threads of torch on the CPU.  For networks of this size a second one costs more than it brings."""
+    out: Path | None = None
+    """Run folder, which must not exist or be empty; runs/ENVIRONMENT-TIME where None."""
+    resume: Path | None = None
+    """Run folder to go on with.  Everything but total_steps then comes from its configuration."""
+    checkpoint_every: int = 100_000
+    """Steps between checkpoints."""
+    timeline_every: int = 250_000
+    """Steps between timeline pictures in TensorBoard; 0 for none."""
+    memory: ExpireSpanConfig = field(default_factory=ExpireSpanConfig)
+    pressure: PressureConfig = field(default_factory=PressureConfig)
+    ppo: PPOConfig = field(default_factory=PPOConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("total_steps", "num_envs", "threads", "checkpoint_every"):
+            check_whole(name, getattr(self, name), at_least=1)
+        check_whole("seed", self.seed, at_least=0)
+        check_whole("timeline_every", self.timeline_every, at_least=0)
+        parse_env_args(self.env_args)
+        if self.device != "cpu" and not (self.device.startswith("cuda") and torch.cuda.is_available()):
+            raise ValueError(f"Expect `device` to be cpu, or cuda where there is a GPU, actual: {self.device!r}")
+
+
+def parse_env_args(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """NAME=VALUE pairs as arguments; a VALUE is read as JSON where it is JSON, else as text."""
+    arguments: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise ValueError(f"Expect `env_args` to be NAME=VALUE, actual: {pair!r}")
+        try:
+            arguments[name] = json.loads(value)
+        except json.JSONDecodeError:
+            arguments[name] = value
+    return arguments
+
+
+def to_json(config: TrainConfig) -> str:
+    """The configuration as it stands in the run folder."""
+    return json.dumps(asdict(config), indent=2, default=str)
+
+
+def from_json(text: str) -> TrainConfig:
+    """The configuration of a run folder.  Raises ValueError where it is not one."""
+    try:
+        values = json.loads(text)
+        groups = {"memory": ExpireSpanConfig, "pressure": PressureConfig, "ppo": PPOConfig}
+        for name, group in groups.items():
+            values[name] = group(**values[name])
+        values["env_args"] = tuple(values["env_args"])
+        for name in ("out", "resume"):
+            values[name] = None if values[name] is None else Path(values[name])
+        return TrainConfig(**values)
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"The configuration of the run can't be read: {error!r}") from error
+
+
+def read_run(run: Path) -> TrainConfig:
+    """The configuration of a run folder.  Raises ValueError where it has none."""
+    if not (run / CONFIGURATION).is_file():
+        raise ValueError(f"Expect a run folder with a {CONFIGURATION}, actual: {run}")
+    return from_json((run / CONFIGURATION).read_text())
+
+
+def load_model(run: Path, env: Any = None, device: str = "cpu", force_reset: bool = True) -> MemoryPPO:
+    """The agent of a run folder.  Raises FileNotFoundError where it has no checkpoint yet."""
+    return MemoryPPO.load(run / CHECKPOINT, env=env, device=device, force_reset=force_reset)
+
+
+def prepare(config: TrainConfig) -> tuple[TrainConfig, Path, MemoryPPO]:
+    """The configuration in force, the run folder and the agent, new or resumed."""
+    if config.resume is not None:
+        run, total = config.resume, config.total_steps
+        stored = read_run(run)
+        config = replace(stored, total_steps=stored.total_steps if total == TrainConfig.total_steps else total)
+    else:
+        run = config.out or Path("runs") / f"{config.env.rsplit('/')[-1]}-{datetime.now():%Y%m%d-%H%M%S}"
+        if run.exists() and (not run.is_dir() or any(run.iterdir())):
+            raise ValueError(f"Expect `out` to be a new or empty folder, actual: {run}; go on with it by --resume {run}")
+    torch.set_num_threads(config.threads)
+    resumed = (run / CHECKPOINT).is_file()
+    env = make_batched(config.env, config.num_envs, parse_env_args(config.env_args), config.view_size)
+    if resumed:
+        model = load_model(run, env, config.device, force_reset=False)
+    else:
+        arguments = asdict(config.ppo) | asdict(config.pressure)
+        policy = {"memory": config.memory}
+        model = MemoryPPO("MemoryPolicy", env, seed=config.seed, device=config.device, policy_kwargs=policy, **arguments)
+    run.mkdir(parents=True, exist_ok=True)
+    (run / CONFIGURATION).write_text(to_json(config))
+    return config, run, model
+
+
+def train(config: TrainConfig) -> Path:
+    """Train, or go on training.  Returns the run folder."""
+    config, run, model = prepare(config)
+    left = config.total_steps - model.num_timesteps
+    if left <= 0:
+        print(f"{run} has already trained for {model.num_timesteps} steps; ask for more with --total-steps")
+        return run
+    writer = TensorBoardOutputFormat(str(run))
+    # Events past the checkpoint, from a run that was killed, are dropped.
+    writer.writer = SummaryWriter(str(run), purge_step=model.num_timesteps or None)
+    model.set_logger(Logger(str(run), [writer]))
+    args = parse_env_args(config.env_args)
+    saving = CheckpointCallback(run / CHECKPOINT, config.checkpoint_every)
+    timeline = TimelineCallback(
+        lambda: make_single(config.env, args, config.view_size), config.timeline_every, EVALUATION_SEED + config.seed
+    )
+    print(f"Training into {run}; watch it with: tensorboard --logdir {run}")
+    previous = signal.signal(signal.SIGINT, saving.interrupt)
+    try:
+        progress = ProgressCallback(config.total_steps)
+        model.learn(left, callback=[saving, timeline, progress], reset_num_timesteps=model.num_timesteps == 0)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if saving.stopped:
+        print(f"Stopped at {model.num_timesteps} steps; go on with: expirespan-train --resume {run}")
+        return run
+    model.logger.dump(model.num_timesteps)
+    model.save(run / CHECKPOINT)
+    print(f"Trained for {model.num_timesteps} steps; evaluate with: expirespan-evaluate {run}")
+    return run
+
+
+def main(args: list[str] | None = None) -> None:
+    """The command line: parse, train, and turn errors about arguments into one line."""
+    try:
+        train(tyro.cli(tyro.conf.OmitArgPrefixes[TrainConfig], args=args, prog="expirespan-train"))
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        sys.exit(f"expirespan-train: {error}")
+
+
+if __name__ == "__main__":
+    main()
