@@ -78,7 +78,7 @@ def evaluate_policy(
         evictions = evictions + (evicted >= 0).sum(0)
         observations, rewards, starts, infos = rows.step(environment_actions(policy, action.actions))
         returns, times = returns + rewards, times + 1
-        for row in np.flatnonzero(starts):
+        for row in np.flatnonzero(starts).tolist():
             if counted[row]:
                 endings.append({"return": returns[row], "steps": times[row], **infos[row]})
                 on_episode()

@@ -3,7 +3,7 @@
 from collections import deque
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -114,7 +114,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         print_system_info: bool = False,
         force_reset: bool = True,
         **kwargs: Any,
-    ) -> Self:
+    ) -> "MemoryOnPolicyAlgorithm":
         """The model of a checkpoint.
 
         Args:

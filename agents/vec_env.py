@@ -53,10 +53,10 @@ class GymnasiumVecEnv(VecEnv):
             finals, final_infos = infos.get("final_obs"), infos.get("final_info", {})
             endings, begun = self._split(final_infos), split
             if self.autoreset is AutoresetMode.DISABLED:
-                finals = {row: self._row(observations, row) for row in np.flatnonzero(done)}
+                finals = {row: self._row(observations, row) for row in np.flatnonzero(done).tolist()}
                 observations, reset_infos = self.envs.reset(options={"reset_mask": done})
                 endings, begun = split, self._split(reset_infos)
-            for row in np.flatnonzero(done):
+            for row in np.flatnonzero(done).tolist():
                 self.reset_infos[row] = begun[row]
                 split[row] = endings[row] | {
                     "terminal_observation": finals[row],

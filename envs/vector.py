@@ -59,11 +59,11 @@ class GridVectorEnv(VectorEnv):
             return self.world.views(), reward, terminated, truncated, self._infos()
         final_obs = np.full(self.num_envs, None, dtype=object)
         views = self.world.views()
-        for row in np.flatnonzero(done):
+        for row in np.flatnonzero(done).tolist():
             final_obs[row] = views[row]
         final_info = self.world.infos() | {"is_success": terminated & (reward > 0)}
         final_info |= {f"_{name}": done for name in final_info}
-        for row in np.flatnonzero(done):
+        for row in np.flatnonzero(done).tolist():
             self.world.reset(row)
         infos = self._infos() | {"final_obs": final_obs, "_final_obs": done, "final_info": final_info, "_final_info": done}
         return self.world.views(), reward, terminated, truncated, infos
