@@ -178,7 +178,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             )
 
     def _update_learning_rate(self, optimizers: Any) -> None:
-        rate = self.lr_schedule(self._current_progress_remaining)
+        remaining = self._current_progress_remaining
+        rate = self.lr_schedule(remaining) * (remaining if self.config.anneal else 1)
         self.logger.record("train/learning_rate", rate)
         for group in self.policy.optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
@@ -189,7 +190,9 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         explained = explained_variance(buffer.values.cpu().numpy().ravel(), buffer.returns.cpu().numpy().ravel())
         log.add(explained_variance=float(explained), memory__penalty_weight=self.pressure.weight)
         returns = [episode["r"] for episode in self.ep_info_buffer or ()]
-        self.pressure.update(float(np.mean(log.live())), float(np.mean(returns)) if returns else None)
+        # The first episodes to end are the short ones, which would set a best that nothing can hold.
+        enough = len(returns) == self._stats_window_size
+        self.pressure.update(float(np.mean(log.live())), float(np.mean(returns)) if enough else None)
         if self.pressure.target is not None:
             log.add(memory__target=self.pressure.target)
         log.record(self.logger)

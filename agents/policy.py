@@ -35,7 +35,9 @@ class SequenceEvaluation:
     log_prob: Tensor
     entropy: Tensor
     penalty: Tensor
-    """Unweighted memory penalty, summed over the sequences."""
+    """Unweighted memory penalty of the paper, summed over the sequences."""
+    rent: Tensor
+    """The same for the charge on every live memory."""
     trace: tuple[LayerTrace, ...] | None
 
 
@@ -83,8 +85,9 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         self.span_lr_scale = span_lr_scale
         if kwargs.get("use_sde"):
             raise ValueError("Expect `use_sde` to be False: state-dependent exploration is not supported, actual: True")
-        # SB3's eps of 1e-5 drowns the gradients of what is seen once in an episode.
-        kwargs.setdefault("optimizer_kwargs", {"eps": 1e-8, "fused": True})
+        # SB3's eps of 1e-5 drowns the gradients of what is seen once in an episode; a shorter memory of squared
+        # gradients than Adam's usual one keeps a sudden large gradient after quiet ones from becoming a huge step.
+        kwargs.setdefault("optimizer_kwargs", {"eps": 1e-8, "betas": (0.9, 0.98), "fused": True})
         # SB3 would take MiniGrid's codes for pixels and divide them by 255.
         kwargs.setdefault("normalize_images", not is_minigrid_image(observation_space))
         super().__init__(
@@ -166,6 +169,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
             log_prob=log_prob.unflatten(0, shape),
             entropy=entropy.unflatten(0, shape),
             penalty=output.penalty,
+            rent=output.rent,
             trace=output.trace,
         )
 

@@ -19,8 +19,11 @@ class PPOConfig:
     """Settings of the algorithm, the same for every task."""
 
     learning_rate: float = 7e-4
-    """Step size of Adam."""
-    span_lr_scale: float = 0.2
+    """Step size of Adam at the start."""
+    anneal: bool = True
+    """Let the step size fall linearly to 0 over training: Adam turns the small gradients of a solved task into steps
+    of full size, which a constant one never stops taking."""
+    span_lr_scale: float = 0.1
     """Step size of the spans' weights, as a multiple of learning_rate."""
     n_steps: int = 128
     """Steps of a rollout in each environment: the length of a training segment (T)."""
@@ -28,7 +31,7 @@ class PPOConfig:
     """Steps of a minibatch: whole environment columns, so a multiple of n_steps that divides the rollout."""
     n_epochs: int = 4
     """Passes over a rollout."""
-    gamma: float = 0.995
+    gamma: float = 0.99
     """Discount of future rewards."""
     gae_lambda: float = 0.8
     """Weight of longer returns in the advantage estimate."""
@@ -40,7 +43,7 @@ class PPOConfig:
     """Scale the advantages of a rollout to a standard deviation of 1."""
     advantage_floor: float = 0.1
     """Smallest standard deviation that normalisation divides by: rollouts without reward are not blown up."""
-    ent_coef: float = 0.005
+    ent_coef: float = 0.004
     """Weight of the entropy bonus."""
     vf_coef: float = 0.5
     """Weight of the value loss."""
@@ -100,6 +103,7 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         vf_coef: float = PPOConfig.vf_coef,
         max_grad_norm: float = PPOConfig.max_grad_norm,
         target_kl: float | None = PPOConfig.target_kl,
+        anneal: bool = PPOConfig.anneal,
         span_lr_scale: float = PPOConfig.span_lr_scale,
         memory_budget: float | None = PressureConfig.memory_budget,
         penalty_weight: float | None = PressureConfig.penalty_weight,
@@ -111,6 +115,7 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
     ) -> None:
         config = PPOConfig(
             learning_rate=learning_rate,
+            anneal=anneal,
             span_lr_scale=span_lr_scale,
             n_steps=n_steps,
             batch_size=batch_size,
@@ -166,7 +171,7 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         policy_loss = clipped_surrogate(ratio, batch.advantages, config.clip_range)
         values_loss = value_loss(now.values, batch.old_values, batch.returns, config.clip_range_vf)
         entropy = now.entropy.mean()
-        penalty = now.penalty / batch.old_values.numel()
+        penalty = (now.rent if self.pressure.charges_rent else now.penalty) / batch.old_values.numel()
         loss = policy_loss + config.vf_coef * values_loss - config.ent_coef * entropy + self.pressure.weight * penalty
         self.policy.optimizer.zero_grad()
         loss.backward()

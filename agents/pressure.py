@@ -5,6 +5,9 @@ as long as the task gives the spans no gradient, any penalty makes them collapse
 the chance that the task ever gets to use memory.  So the default here is a budget: a number of live memories to arrive
 at, approached only as fast as the return allows.
 
+The budget charges a rent on every live memory rather than the paper's penalty on those that are on their ramp: a span
+that outlasts the episodes is never on its ramp.
+
 1. Wait: no penalty until the return has stopped improving.
 2. Tighten: while the return holds, a target falls by a few per cent an update from what is live towards the budget.
    Where the return falls away from its best, the target rises again and the penalty rests.
@@ -29,9 +32,9 @@ class PressureConfig:
     memories as it has steps, so a budget below max_span's ramp cannot be met."""
     penalty_weight: float | None = None
     """The paper's constant weight (alpha) in place of the budget."""
-    budget_patience: int = 60
+    budget_patience: int = 30
     """Updates without a better return after which tightening begins."""
-    budget_tolerance: float = 0.05
+    budget_tolerance: float = 0.1
     """How far the return may fall below its best before the pressure rests, as a share of best minus worst."""
     budget_rate: float = 0.03
     """Share by which the target falls in an update while the return holds."""
@@ -50,8 +53,8 @@ SMOOTHING = 0.2
 """Share of the newest mean return in the smoothed one."""
 GAIN = 0.3
 """How fast the weight follows: d log(weight) per update and unit of log(live / target)."""
-WEIGHTS = (1e-7, 1e-3)
-FIRST_WEIGHT = 1e-5
+WEIGHTS = (1e-6, 1e-1)
+FIRST_WEIGHT = 1e-4
 
 
 class SpanPressure:
@@ -67,6 +70,11 @@ class SpanPressure:
         self._best = -math.inf
         self._worst = math.inf
         self._waited = 0
+
+    @property
+    def charges_rent(self) -> bool:
+        """Whether the weight is that of the rent rather than of the paper's penalty."""
+        return self.config.penalty_weight is None
 
     def update(self, live: float, mean_return: float | None) -> None:
         """Take note of the mean live memories per layer and of the mean return of recent episodes (None: no episode)."""

@@ -50,7 +50,9 @@ class CoreOutput(Generic[S]):
     y: Float[Tensor, "B T D"]
     state: S
     penalty: Float[Tensor, ""]
-    """Unweighted memory penalty, summed over rows, steps and layers; 0 where a core has none."""
+    """Unweighted memory penalty of the paper, summed over rows, steps and layers; 0 where a core has none."""
+    rent: Float[Tensor, ""]
+    """The same for a charge on every live memory, which a memory budget is kept by."""
     trace: tuple[LayerTrace, ...] | None
     """One entry a layer; only on request."""
 

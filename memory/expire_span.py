@@ -5,7 +5,7 @@ Choices that a reader would question:
 - A step attends to its own memory (attention.py), so the first step of an episode is an ordinary one.
 - Stored memories enter a segment as inputs, detached; their keys, values and spans are recomputed with the current
   weights (`refresh`), so that the projections learn from them while the past does not.
-- `penalty` is unweighted and summed, so that any split of a sequence into calls gives the same sum.  Who trains the
+- `penalty` and `rent` are unweighted and summed, so that any split of a sequence into calls gives the same sum.  Who trains the
   core divides by the number of steps and applies the weight.
 - Random shortening clamps the spans that attention sees; deletion and capacity go by the unclamped ones.
 """
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from .attention import attend, position_scores
 from .checks import check_choice, check_fraction, check_not_negative, check_positive, check_whole
 from .core import CoreOutput, LayerTrace, MemoryCore, segment_starts
-from .span import SpanPredictor, expire_mask, expiry_bias, span_penalty
+from .span import SpanPredictor, expire_mask, expiry_bias, span_penalty, span_rent
 from .state import SLACK, ExpireSpanState, LayerMemory, outlived
 
 
@@ -41,8 +41,9 @@ class ExpireSpanConfig:
     """Longest span in steps that can be predicted (L)."""
     ramp: float = 16.0
     """Steps over which an expired memory fades (R)."""
-    initial_span: float = 0.1
-    """Spans at the start of training, as a fraction of max_span."""
+    initial_span: float = 0.8
+    """Spans at the start of training, as a fraction of max_span.  The paper starts at 0.1; long spans let the task learn
+    to use memory before the budget shortens them."""
     pre_div: float = 1.0
     """Divides w . h before the sigmoid: with a large max_span, small changes of w then move spans less."""
     shorten_spans: bool = False
@@ -132,8 +133,8 @@ class ExpireSpanLayer(nn.Module):
 
     def forward(
         self, x: Float[Tensor, "B T D"], memory: LayerMemory, clock: Clock, *, longest: float | None
-    ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, ""], LayerMemory, "Kept"]:
-        """Output, penalty, every memory stored or new, and which of them each step saw.
+    ) -> tuple[Float[Tensor, "B T D"], LayerMemory, "Kept"]:
+        """Output, every memory stored or new, and which of them each step saw.
 
         `longest` clamps the spans that attention sees (random shortening).
         """
@@ -149,13 +150,14 @@ class ExpireSpanLayer(nn.Module):
         span = known.span if longest is None else known.span.clamp(max=longest)
         bias, mask = expiry_bias(span, written, clock.steps, invisible, self.config.ramp)
         penalty = span_penalty(span, mask, self.config.ramp)
+        rent = span_rent(span, mask, self.config.max_span)
         query = query * query.shape[-1] ** -0.5
         if self.position is not None:
             age = clock.steps.unsqueeze(1) - written.unsqueeze(1)
             bias = bias.unsqueeze(1) + position_scores(query, self.position, age)
         read = attend(query, known.key, known.value, bias)
         y = self._transform(x, read.transpose(1, 2).flatten(-2))
-        return y, penalty, known, Kept(mask, evicted)
+        return y, known, Kept(mask, evicted, penalty, rent)
 
     def _by_head(self, projected: Tensor, parts: int) -> Sequence[Tensor]:
         """[B, T, parts * D] as `parts` tensors [B, H, T, K]."""
@@ -189,6 +191,9 @@ class Kept(NamedTuple):
     mask: Float[Tensor, "B T S"]
     """How visible each memory was; 0 outside the step's episode, after the step, and once evicted."""
     evicted: Bool[Tensor, "B boundaries S"] | None
+    """Which ones the capacity had pushed out before the segment and after each step; None where it can't have."""
+    penalty: Float[Tensor, ""]
+    rent: Float[Tensor, ""]
 
 
 def survivors(known: LayerMemory, kept: Kept, clock: Clock, ramp: float, keep_expired: bool) -> LayerMemory:
@@ -271,13 +276,14 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
         longest = None
         if self.config.shorten_spans and self.training:
             longest = self.config.max_span * torch.rand(()).item()
-        penalty = x.new_zeros(())
+        penalty, rent = x.new_zeros(()), x.new_zeros(())
         memories, traces = [], []
         for layer, memory in zip(self.layers, state.layers, strict=True):
-            x, layer_penalty, known, kept = layer(x, memory, clock, longest=longest)
-            penalty = penalty + layer_penalty
+            x, known, kept = layer(x, memory, clock, longest=longest)
+            penalty, rent = penalty + kept.penalty, rent + kept.rent
             memories.append(survivors(known, kept, clock, self.config.ramp, keep_expired).packed(slack=SLACK))
             if trace:
                 traces.append(trace_layer(known, kept, clock, self.config.ramp))
         after = ExpireSpanState(layers=tuple(memories), time=clock.time[:, -1] + 1)
-        return CoreOutput(y=self.final_norm(x), state=after, penalty=penalty, trace=tuple(traces) if trace else None)
+        shown = tuple(traces) if trace else None
+        return CoreOutput(y=self.final_norm(x), state=after, penalty=penalty, rent=rent, trace=shown)

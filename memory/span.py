@@ -9,8 +9,7 @@ The mask never rises again, so a memory with m = 0 can be deleted without changi
 are multiplied by m and renormalised, which is the same as adding log m to the scores before the softmax.
 """
 
-import math, os
-RENT = bool(os.environ.get("RENT"))
+import math
 from typing import Any
 
 import torch
@@ -68,8 +67,17 @@ def span_penalty(
 
     A memory spends R steps on its ramp, so over its life it is charged about e_i.  Invisible pairs must have m = 0.
     """
-    on_ramp = (mask > 0) & (mask < 1) if not RENT else mask > 0
+    on_ramp = (mask > 0) & (mask < 1)
     return (span * on_ramp.sum(1)).sum() / ramp
+
+
+def span_rent(span: Float[Tensor, "B S"], mask: Float[Tensor, "B T S"], max_span: float) -> Float[Tensor, ""]:
+    """The sum of e_i / L over all pairs (t, i) in which memory i is live at step t (m > 0).
+
+    Not in the paper: its penalty never reaches a span that outlasts the episode, so such spans would stay for ever.
+    Invisible pairs must have m = 0.
+    """
+    return (span * (mask > 0).sum(1)).sum() / max_span
 
 
 def initial_bias(fraction: float) -> float:

@@ -1,0 +1,150 @@
+"""The command line, run in-process for seconds: train, interrupt, resume, evaluate, and wrong arguments."""
+
+import json
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from expirespan import evaluate, train_agent
+
+SMALL = (
+    "--env expirespan/CorridorShort-v0 --num-envs 4 --n-steps 32 --batch-size 64 --width 16 --ff-width 16 --ramp 4 "
+    "--max-span 40 --checkpoint-every 128 --timeline-every 256 --env-args max_length=6"
+).split()
+ROLLOUT = 4 * 32
+
+
+def train(*arguments: object) -> None:
+    train_agent.main([str(argument) for argument in arguments])
+
+
+def policy_weights(run: Path) -> dict:
+    tensors = load_file(run / "checkpoint.safetensors")
+    return {name: tensor for name, tensor in tensors.items() if name.startswith(("policy/", "optimizer/"))}
+
+
+def test_train_then_evaluate_leaves_everything_in_the_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run = tmp_path / "run"
+    train(*SMALL, "--total-steps", 4 * ROLLOUT, "--out", run)
+    assert f"expirespan-evaluate {run}" in capsys.readouterr().out
+    events = EventAccumulator(str(run))
+    events.Reload()
+    tags = events.Tags()
+    assert "memory/timeline" in tags["images"]
+    assert {"memory/spans_layer_1", "memory/spans_layer_2"} <= set(tags["histograms"])
+    assert {"rollout/ep_rew_mean", "train/loss", "time/fps", "memory/live_layer_1"} <= set(tags["scalars"])
+    evaluate.main([str(run), "--episodes", "30", "--json", str(tmp_path / "e.json"), "--timeline", "--gif"])
+    printed = capsys.readouterr().out
+    for line in ("mean return", "success", "length", "layer 1", "retention score", "everything", "steps per second"):
+        assert line in printed
+    for name in ("timeline.png", "episode.gif"):
+        assert (run / name).is_file() and f"wrote {run / name}" in printed
+    figures = json.loads((tmp_path / "e.json").read_text())
+    assert figures["episodes"] == 30 and len(figures["layers"]) == 2
+    assert sum(row["episodes"] for row in figures["success_by_length"]) == 30
+
+
+def test_evaluation_is_the_same_for_the_same_seed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    train(*SMALL, "--total-steps", ROLLOUT, "--out", tmp_path / "run")
+    results = []
+    for _ in range(2):
+        evaluate.main([str(tmp_path / "run"), "--episodes", "20", "--sample", "--json", str(tmp_path / "e.json")])
+        results.append(json.loads((tmp_path / "e.json").read_text()))
+    assert results[0]["mean_return"] == results[1]["mean_return"] and results[0]["layers"] == results[1]["layers"]
+
+
+def test_resuming_is_exact(tmp_path: Path) -> None:
+    steady = [*SMALL, "--no-anneal"]  # an annealed step size depends on the total
+    train(*steady, "--total-steps", 6 * ROLLOUT, "--out", tmp_path / "whole")
+    train(*steady, "--total-steps", 3 * ROLLOUT, "--out", tmp_path / "half")
+    train("--resume", tmp_path / "half", "--total-steps", 6 * ROLLOUT)
+    whole, half = policy_weights(tmp_path / "whole"), policy_weights(tmp_path / "half")
+    assert whole.keys() == half.keys()
+    assert all(whole[name].equal(half[name]) for name in whole)
+
+
+def test_interrupt_saves_says_how_to_go_on_and_loses_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(*SMALL, "--total-steps", 6 * ROLLOUT, "--out", tmp_path / "whole")
+    collect, calls = train_agent.MemoryPPO.collect_rollouts, []
+
+    def interrupted(self, *args, **kwargs):
+        calls.append(0)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return collect(self, *args, **kwargs)
+
+    monkeypatch.setattr(train_agent.MemoryPPO, "collect_rollouts", interrupted)
+    train(*SMALL, "--total-steps", 6 * ROLLOUT, "--out", tmp_path / "cut")
+    assert f"expirespan-train --resume {tmp_path / 'cut'}" in capsys.readouterr().out
+    monkeypatch.undo()
+    train("--resume", tmp_path / "cut")
+    whole, cut = policy_weights(tmp_path / "whole"), policy_weights(tmp_path / "cut")
+    assert all(whole[name].equal(cut[name]) for name in whole)
+
+
+def test_a_finished_run_says_so_when_resumed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    train(*SMALL, "--total-steps", ROLLOUT, "--out", tmp_path / "run")
+    train("--resume", tmp_path / "run")
+    assert "has already trained for 128 steps" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--env", "expirespan/Nowhere-v0"], "`env` to be the id of a registered environment"),
+        (["--total-steps", "0"], "`total_steps` to be at least 1, actual: 0"),
+        (["--batch-size", "100"], "`batch_size` to be whole columns of 128 steps that divide 32 environments"),
+        (["--env-args", "max_length"], "`env_args` to be NAME=VALUE, actual: 'max_length'"),
+        (["--env-args", "colour=3"], "`env_args` to be arguments of expirespan/Corridor-v0"),
+        (["--heads", "7"], r"`width` to be a multiple of `heads` \(7\), actual: 64"),
+        (["--device", "tpu"], "`device` to be cpu, or cuda where there is a GPU, actual: 'tpu'"),
+        (["--memory-budget", "-3"], "`memory_budget` to be positive, actual: -3"),
+        (["--resume", "nowhere"], "a run folder with a config.json, actual: nowhere"),
+    ],
+)
+def test_wrong_arguments_end_in_one_line_and_leave_nothing(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        train(*arguments)
+    # What tyro finds itself, it prints in a box and leaves with 2.
+    said = f"{end.value} {capsys.readouterr().err}".replace("│", " ")
+    assert re.search(message, " ".join(said.split()))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_in_use_is_not_trained_into(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(SystemExit, match="`out` to be a new or empty folder"):
+        train(*SMALL, "--out", tmp_path)
+
+
+def test_evaluating_what_is_no_run_ends_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"a run folder with a config\.json, actual:"):
+        evaluate.main([str(tmp_path)])
+
+
+def test_evaluating_on_an_environment_with_other_observations_is_refused(tmp_path: Path) -> None:
+    train(*SMALL, "--total-steps", ROLLOUT, "--out", tmp_path / "run")
+    with pytest.raises(SystemExit, match="`env` to have the observation space"):
+        evaluate.main([str(tmp_path / "run"), "--env", "expirespan/Corridor-v0", "--env-args", "view_size=5"])
+
+
+def test_bins_are_round_and_cover_everything() -> None:
+    import numpy as np
+
+    assert evaluate.nice_bins(np.arange(3, 201)) == [(1, 50), (51, 100), (101, 150), (151, 200)]
+    assert evaluate.nice_bins(np.arange(3, 21)) == [(1, 5), (6, 10), (11, 15), (16, 20)]
+    assert evaluate.nice_bins(np.array([7])) == [(7, 7)]
