@@ -11,8 +11,6 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import tyro
-from tqdm import tqdm
-
 from expirespan.agents.evaluation import Evaluation, evaluate_policy, record_episode
 from expirespan.agents.policy import MemoryActorCriticPolicy
 from expirespan.envs import make_batched, make_single
@@ -21,6 +19,7 @@ from expirespan.memory.checks import check_whole
 from expirespan.memory.filmstrip import save_episode_gif
 from expirespan.memory.timeline import save_timeline
 from expirespan.train_agent import EVALUATION_SEED, TrainConfig, load_model, parse_env_args, read_run
+from tqdm import tqdm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +72,9 @@ def summarize(result: Evaluation) -> dict[str, Any]:
     summary: dict[str, Any] = {
         "episodes": len(successes),
         "mean_return": dict(zip(("mean", "low", "high"), mean_interval(result.returns), strict=True)),
-        "success": dict(zip(("mean", "low", "high"), share_interval(int(successes.sum()), len(successes)), strict=True)),
+        "success": dict(
+            zip(("mean", "low", "high"), share_interval(int(successes.sum()), len(successes)), strict=True)
+        ),
         "mean_steps": float(result.steps.mean()),
         "keeping_everything": float(result.everything.mean()),
         "steps_per_second": result.steps_per_second,
@@ -89,7 +90,10 @@ def summarize(result: Evaluation) -> dict[str, Any]:
         ],
     }
     if result.lengths is not None:
-        bins = ((first, last, (result.lengths >= first) & (result.lengths <= last)) for first, last in nice_bins(result.lengths))
+        bins = (
+            (first, last, (result.lengths >= first) & (result.lengths <= last))
+            for first, last in nice_bins(result.lengths)
+        )
         summary["success_by_length"] = [
             {"from": first, "to": last, "episodes": int(chosen.sum()), "success": float(successes[chosen].mean())}
             for first, last, chosen in bins
@@ -116,7 +120,11 @@ def report(summary: dict[str, Any]) -> Iterator[str]:
 
 
 def draw_episode(
-    policy: MemoryActorCriticPolicy, config: EvaluateConfig, env_id: str, env_args: dict[str, Any], view_size: int | None
+    policy: MemoryActorCriticPolicy,
+    config: EvaluateConfig,
+    env_id: str,
+    env_args: dict[str, Any],
+    view_size: int | None,
 ) -> Iterator[Path]:
     """Play one episode and write the pictures asked for."""
     env = make_single(env_id, env_args, view_size, render_mode="rgb_array" if config.gif else None)
@@ -157,7 +165,9 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     with tqdm(total=config.episodes, unit="episode", leave=False) as bar:
         result = evaluate_policy(policy, env, config.episodes, config.seed, not config.sample, bar.update)
     env.close()
-    summary = {"run": str(config.run), "env": env_id, "seed": config.seed, "greedy": not config.sample} | summarize(result)
+    summary = {"run": str(config.run), "env": env_id, "seed": config.seed, "greedy": not config.sample} | summarize(
+        result
+    )
     print("\n".join(report(summary)))
     if config.timeline or config.gif:
         for path in draw_episode(policy, config, env_id, args, trained.view_size):

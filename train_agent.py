@@ -3,21 +3,20 @@
 import json
 import signal
 import sys
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
 import tyro
-from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
-from torch.utils.tensorboard import SummaryWriter
-
 from expirespan.agents import MemoryPPO, PPOConfig, PressureConfig
 from expirespan.agents.callbacks import CheckpointCallback, ProgressCallback, TimelineCallback
 from expirespan.envs import make_batched, make_single
 from expirespan.memory import ExpireSpanConfig
 from expirespan.memory.checks import check_whole
+from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
+from torch.utils.tensorboard import SummaryWriter
 
 CHECKPOINT, CONFIGURATION = "checkpoint.safetensors", "config.json"
 EVALUATION_SEED = 1_000_000
@@ -36,7 +35,7 @@ class TrainConfig:
     """Cells across the agent's view, for this project's grids and MiniGrid's; None for the environment's own."""
     algo: Literal["ppo"] = "ppo"
     """The algorithm."""
-    total_steps: int = 1_500_000
+    total_steps: int = 2_000_000
     """Environment steps to train for, over all environments."""
     num_envs: int = 32
     """Environments stepped side by side."""
@@ -123,7 +122,9 @@ def prepare(config: TrainConfig) -> tuple[TrainConfig, Path, MemoryPPO]:
     else:
         run = config.out or Path("runs") / f"{config.env.rsplit('/')[-1]}-{datetime.now():%Y%m%d-%H%M%S}"
         if run.exists() and (not run.is_dir() or any(run.iterdir())):
-            raise ValueError(f"Expect `out` to be a new or empty folder, actual: {run}; go on with it by --resume {run}")
+            raise ValueError(
+                f"Expect `out` to be a new or empty folder, actual: {run}; go on with it by --resume {run}"
+            )
     torch.set_num_threads(config.threads)
     resumed = (run / CHECKPOINT).is_file()
     env = make_batched(config.env, config.num_envs, parse_env_args(config.env_args), config.view_size)
@@ -132,7 +133,9 @@ def prepare(config: TrainConfig) -> tuple[TrainConfig, Path, MemoryPPO]:
     else:
         arguments = asdict(config.ppo) | asdict(config.pressure)
         policy = {"memory": config.memory}
-        model = MemoryPPO("MemoryPolicy", env, seed=config.seed, device=config.device, policy_kwargs=policy, **arguments)
+        model = MemoryPPO(
+            "MemoryPolicy", env, seed=config.seed, device=config.device, policy_kwargs=policy, **arguments
+        )
     run.mkdir(parents=True, exist_ok=True)
     (run / CONFIGURATION).write_text(to_json(config))
     return config, run, model

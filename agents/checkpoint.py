@@ -28,7 +28,9 @@ def write_checkpoint(path: Path, tensors: dict[str, Tensor], document: dict[str,
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
-        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, unfinished, metadata)
+        save_file(
+            {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, unfinished, metadata
+        )
         with unfinished.open("rb") as file:
             os.fsync(file.fileno())
         unfinished.replace(path)
@@ -48,7 +50,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
                 raise ValueError(f"{path} is a safetensors file, but not a checkpoint of the format {FORMAT}")
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata["document"])  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata["document"])
     except SafetensorError as error:
         raise ValueError(f"{path} is not a readable checkpoint: {error}") from error
 

@@ -12,6 +12,7 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import (
     BaseFeaturesExtractor,
     CombinedExtractor,
@@ -19,7 +20,6 @@ from stable_baselines3.common.torch_layers import (
     MlpExtractor,
     NatureCNN,
 )
-from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
@@ -136,7 +136,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
     ) -> Action:
         """One step of B environments, on request with what the layers keep at it."""
         features = self.embed(self.extract_features(obs)).unsqueeze(1)
-        output = self.core(features, state, episode_starts.unsqueeze(1), trace=trace)
+        output = self.core(features, state, episode_starts.unsqueeze(1), charge=False, trace=trace)
         distribution, values = self._heads(output.y.squeeze(1))
         actions = distribution.get_actions(deterministic=deterministic)
         log_prob = distribution.log_prob(actions)

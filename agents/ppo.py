@@ -23,7 +23,7 @@ class PPOConfig:
     anneal: bool = True
     """Let the step size fall linearly to 0 over training: Adam turns the small gradients of a solved task into steps
     of full size, which a constant one never stops taking."""
-    span_lr_scale: float = 0.1
+    span_lr_scale: float = 0.3
     """Step size of the spans' weights, as a multiple of learning_rate."""
     n_steps: int = 128
     """Steps of a rollout in each environment: the length of a training segment (T)."""
@@ -31,7 +31,7 @@ class PPOConfig:
     """Steps of a minibatch: whole environment columns, so a multiple of n_steps that divides the rollout."""
     n_epochs: int = 4
     """Passes over a rollout."""
-    gamma: float = 0.99
+    gamma: float = 0.995
     """Discount of future rewards."""
     gae_lambda: float = 0.8
     """Weight of longer returns in the advantage estimate."""
@@ -43,7 +43,7 @@ class PPOConfig:
     """Scale the advantages of a rollout to a standard deviation of 1."""
     advantage_floor: float = 0.1
     """Smallest standard deviation that normalisation divides by: rollouts without reward are not blown up."""
-    ent_coef: float = 0.004
+    ent_coef: float = 0.005
     """Weight of the entropy bonus."""
     vf_coef: float = 0.5
     """Weight of the value loss."""

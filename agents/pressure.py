@@ -8,7 +8,7 @@ at, approached only as fast as the return allows.
 The budget charges a rent on every live memory rather than the paper's penalty on those that are on their ramp: a span
 that outlasts the episodes is never on its ramp.
 
-1. Wait: no penalty until the return has stopped improving.
+1. Wait: no pull until the return has stopped improving, and none any more once it improves again.
 2. Tighten: while the return holds, a target falls by a few per cent an update from what is live towards the budget.
    Where the return falls away from its best, the target rises again and the penalty rests.
 3. The weight follows the target: it grows geometrically while more is live than the target and shrinks while less is.
@@ -32,11 +32,11 @@ class PressureConfig:
     memories as it has steps, so a budget below max_span's ramp cannot be met."""
     penalty_weight: float | None = None
     """The paper's constant weight (alpha) in place of the budget."""
-    budget_patience: int = 30
+    budget_patience: int = 40
     """Updates without a better return after which tightening begins."""
-    budget_tolerance: float = 0.1
+    budget_tolerance: float = 0.05
     """How far the return may fall below its best before the pressure rests, as a share of best minus worst."""
-    budget_rate: float = 0.03
+    budget_rate: float = 0.015
     """Share by which the target falls in an update while the return holds."""
 
     def __post_init__(self) -> None:
@@ -51,9 +51,11 @@ class PressureConfig:
 
 SMOOTHING = 0.2
 """Share of the newest mean return in the smoothed one."""
+IMPROVEMENT = 0.05
+"""How much better the return must get, as a share of best minus worst, to count as improving."""
 GAIN = 0.3
 """How fast the weight follows: d log(weight) per update and unit of log(live / target)."""
-WEIGHTS = (1e-6, 1e-1)
+WEIGHTS = (1e-6, 1e-2)
 FIRST_WEIGHT = 1e-4
 
 
@@ -82,6 +84,8 @@ class SpanPressure:
         if self.config.penalty_weight is not None or budget is None or mean_return is None:
             return
         holds = self._observe(mean_return)
+        if self._waited == 0:  # better than ever: learning goes before forgetting
+            self.target, self.weight = None, 0.0
         if self.target is None:
             if self._waited < self.config.budget_patience:
                 return
@@ -112,9 +116,8 @@ class SpanPressure:
         before = mean_return if self._smoothed is None else self._smoothed
         self._smoothed = before + SMOOTHING * (mean_return - before)
         self._worst = min(self._worst, self._smoothed)
-        spread = self._best - self._worst
-        if self._smoothed > self._best + 0.01 * max(spread, 0.0):
+        if self._smoothed > self._best + IMPROVEMENT * max(self._best - self._worst, 0.0):
             self._best, self._waited = self._smoothed, 0
         else:
-            self._waited += 1
+            self._best, self._waited = max(self._best, self._smoothed), self._waited + 1
         return self._smoothed >= self._best - self.config.budget_tolerance * (self._best - self._worst)

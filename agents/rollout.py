@@ -96,7 +96,7 @@ class SequenceRolloutBuffer(RolloutBuffer):
                 old_log_prob=self.log_probs[:, index],
                 advantages=self.advantages[:, index],
                 returns=self.returns[:, index],
-                state=self.state.rows(index),
+                state=self.state.rows(index).packed(),
             )
 
     def _empty(self, shape: tuple[int, int], space: spaces.Space) -> Tensor:

@@ -24,11 +24,15 @@ def make_single(
     try:
         env = gym.make(env_id, render_mode=render_mode, **arguments)
     except gym.error.Error as error:
-        raise ValueError(f"Expect `env` to be the id of a registered environment, actual: {env_id!r} ({error})") from error
+        raise ValueError(
+            f"Expect `env` to be the id of a registered environment, actual: {env_id!r} ({error})"
+        ) from error
     except TypeError as error:
         raise ValueError(f"Expect `env_args` to be arguments of {env_id}, actual: {arguments} ({error})") from error
     if view_size is not None and not isinstance(env.unwrapped, MiniGridEnv):
-        raise ValueError(f"Expect `view_size` to be None for {env_id}, which is no MiniGrid environment, actual: {view_size}")
+        raise ValueError(
+            f"Expect `view_size` to be None for {env_id}, which is no MiniGrid environment, actual: {view_size}"
+        )
     if view_size is not None and not isinstance(env.unwrapped, GridEnv):
         env = ViewSizeWrapper(env, view_size)
     image_and_mission = isinstance(env.observation_space, spaces.Dict) and isinstance(env.unwrapped, MiniGridEnv)

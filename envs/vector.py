@@ -37,7 +37,11 @@ class GridVectorEnv(VectorEnv):
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin new episodes in all rows; row i is seeded with `seed + i` or with `seed[i]`."""
-        seeds = [None if seed is None else seed + row for row in range(self.num_envs)] if not isinstance(seed, list) else seed
+        seeds = (
+            [None if seed is None else seed + row for row in range(self.num_envs)]
+            if not isinstance(seed, list)
+            else seed
+        )
         if len(seeds) != self.num_envs:
             raise ValueError(f"Expect `seed` to have one entry for each of {self.num_envs} rows, actual: {len(seeds)}")
         for row, row_seed in enumerate(seeds):
@@ -46,13 +50,13 @@ class GridVectorEnv(VectorEnv):
             self.world.reset(row)
         return self.world.views(), self._infos()
 
-    def step(
-        self, actions: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Step all rows; finished ones are reset at once."""
         actions = np.asarray(actions, dtype=np.int64)
         if actions.shape != (self.num_envs,) or (actions < 0).any() or (actions >= len(Move)).any():
-            raise ValueError(f"Expect `actions` to be {self.num_envs} ints from 0 to {len(Move) - 1}, actual: {actions}")
+            raise ValueError(
+                f"Expect `actions` to be {self.num_envs} ints from 0 to {len(Move) - 1}, actual: {actions}"
+            )
         reward, terminated, truncated = self.world.step(actions)
         done = terminated | truncated
         if not done.any():
@@ -65,7 +69,12 @@ class GridVectorEnv(VectorEnv):
         final_info |= {f"_{name}": done for name in final_info}
         for row in np.flatnonzero(done).tolist():
             self.world.reset(row)
-        infos = self._infos() | {"final_obs": final_obs, "_final_obs": done, "final_info": final_info, "_final_info": done}
+        infos = self._infos() | {
+            "final_obs": final_obs,
+            "_final_obs": done,
+            "final_info": final_info,
+            "_final_info": done,
+        }
         return self.world.views(), reward, terminated, truncated, infos
 
     def state_dict(self) -> dict[str, Any]:

@@ -84,9 +84,12 @@ class MemoryCore(nn.Module, ABC, Generic[S]):
 
     @abstractmethod
     def forward(
-        self, x: Float[Tensor, "B T D"], state: S, resets: Bool[Tensor, "B T"], *, trace: bool = False
+        self, x: Float[Tensor, "B T D"], state: S, resets: Bool[Tensor, "B T"], *, charge: bool = True, trace: bool = False
     ) -> CoreOutput[S]:
-        """Read T steps.  `resets[b, t]`: step t of row b starts an episode and sees nothing from before it."""
+        """Read T steps.  `resets[b, t]`: step t of row b starts an episode and sees nothing from before it.
+
+        Without `charge`, penalty and rent are left at 0: acting has no use for them.
+        """
 
 
 def segment_starts(resets: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:

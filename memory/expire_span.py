@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from .attention import attend, position_scores
 from .checks import check_choice, check_fraction, check_not_negative, check_positive, check_whole
 from .core import CoreOutput, LayerTrace, MemoryCore, segment_starts
-from .span import SpanPredictor, expire_mask, expiry_bias, span_penalty, span_rent
-from .state import SLACK, ExpireSpanState, LayerMemory, outlived
+from .span import SpanPredictor, expiry_bias, fading, span_penalty, span_rent
+from .state import ExpireSpanState, LayerMemory, outlived
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class ExpireSpanConfig:
     """Attention heads; they divide the width."""
     ff_width: int = 128
     """Hidden width of the feed-forward half of a layer."""
-    max_span: float = 256.0
+    max_span: float = 4096.0
     """Longest span in steps that can be predicted (L)."""
     ramp: float = 16.0
     """Steps over which an expired memory fades (R)."""
@@ -113,7 +113,9 @@ class ExpireSpanLayer(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(width)
         self.query_key_value = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
-        self.feed_forward = nn.Sequential(nn.Linear(width, config.ff_width), nn.ReLU(), nn.Linear(config.ff_width, width))
+        self.feed_forward = nn.Sequential(
+            nn.Linear(width, config.ff_width), nn.ReLU(), nn.Linear(config.ff_width, width)
+        )
         self.dropout = nn.Dropout(config.dropout)
         self.span = SpanPredictor(width, config.max_span, config.initial_span, config.pre_div)
         positions = torch.zeros(config.heads, width // config.heads, config.position_window)
@@ -140,24 +142,29 @@ class ExpireSpanLayer(nn.Module):
         """
         hidden = self.attention_norm(x) if self.config.pre_norm else x
         query, key, value = self._by_head(self.query_key_value(hidden), 3)
-        new = LayerMemory(hidden=hidden, key=key, value=value, span=self.span(hidden), birth=clock.time, live=clock.lives)
+        new = LayerMemory(
+            hidden=hidden, key=key, value=value, span=self.span(hidden), birth=clock.time, live=clock.lives
+        )
         known = memory.joined(new)
         written = torch.cat([memory.birth - clock.time0.unsqueeze(1), clock.steps.expand_as(clock.time)], 1)
         invisible = torch.cat([~(memory.live.unsqueeze(1) & clock.continues.unsqueeze(2)), ~clock.causal], 2)
         evicted = self._evicted(known, clock)
+        hidden_from = invisible
         if evicted is not None:
-            invisible = invisible | (evicted[:, :-1] & (written.unsqueeze(1) != clock.steps.unsqueeze(1)))
-        span = known.span if longest is None else known.span.clamp(max=longest)
-        bias, mask = expiry_bias(span, written, clock.steps, invisible, self.config.ramp)
-        penalty = span_penalty(span, mask, self.config.ramp)
-        rent = span_rent(span, mask, self.config.max_span)
+            hidden_from = invisible | (evicted[:, :-1] & (written.unsqueeze(1) != clock.steps.unsqueeze(1)))
+        unclamped = fading(known.span, written, clock.steps, self.config.ramp)
+        span, seen = known.span, unclamped
+        if longest is not None:
+            span = known.span.clamp(max=longest)
+            seen = fading(span, written, clock.steps, self.config.ramp)
+        bias, mask = expiry_bias(seen, hidden_from)
         query = query * query.shape[-1] ** -0.5
         if self.position is not None:
             age = clock.steps.unsqueeze(1) - written.unsqueeze(1)
             bias = bias.unsqueeze(1) + position_scores(query, self.position, age)
         read = attend(query, known.key, known.value, bias)
         y = self._transform(x, read.transpose(1, 2).flatten(-2))
-        return y, known, Kept(mask, evicted, penalty, rent)
+        return y, known, Kept(span, mask, unclamped.detach() > 1 / self.config.ramp, invisible, evicted)
 
     def _by_head(self, projected: Tensor, parts: int) -> Sequence[Tensor]:
         """[B, T, parts * D] as `parts` tensors [B, H, T, K]."""
@@ -188,21 +195,23 @@ class ExpireSpanLayer(nn.Module):
 class Kept(NamedTuple):
     """Which memories each step of a segment could see."""
 
+    span: Float[Tensor, "B S"]
+    """The spans that attention saw."""
     mask: Float[Tensor, "B T S"]
     """How visible each memory was; 0 outside the step's episode, after the step, and once evicted."""
+    lasting: Bool[Tensor, "B T S"]
+    """Whether it would still be visible one step later."""
+    invisible: Bool[Tensor, "B T S"]
+    """Whether it lies outside the step's episode or after the step."""
     evicted: Bool[Tensor, "B boundaries S"] | None
     """Which ones the capacity had pushed out before the segment and after each step; None where it can't have."""
-    penalty: Float[Tensor, ""]
-    rent: Float[Tensor, ""]
 
 
-def survivors(known: LayerMemory, kept: Kept, clock: Clock, ramp: float, keep_expired: bool) -> LayerMemory:
+def survivors(known: LayerMemory, kept: Kept, keep_expired: bool) -> LayerMemory:
     """The memories, detached, that a step after the segment could still see (all of the episode if `keep_expired`)."""
-    stored = known.live.shape[1] - clock.time.shape[1]
-    live = torch.cat([known.live[:, :stored] & clock.continues[:, -1:], clock.causal[:, -1]], 1)
+    live = ~kept.invisible[:, -1]
     if not keep_expired:
-        age = clock.time[:, -1:] + 1 - known.birth
-        live = live & (expire_mask(known.span, age.unsqueeze(1), ramp).squeeze(1) > 0)
+        live = live & kept.lasting[:, -1]
         if kept.evicted is not None:
             live = live & ~kept.evicted[:, -1]
     return replace(known.map(torch.Tensor.detach), live=live)
@@ -210,14 +219,12 @@ def survivors(known: LayerMemory, kept: Kept, clock: Clock, ramp: float, keep_ex
 
 def trace_layer(known: LayerMemory, kept: Kept, clock: Clock, ramp: float) -> LayerTrace:
     """What the layer kept at each step of the segment."""
-    steps = clock.time.shape[1]
     live = kept.mask > 0
     evicted = torch.full_like(clock.time, -1)
     if kept.evicted is not None:
-        next_age = clock.time.unsqueeze(2) + 1 - known.birth.unsqueeze(1)
-        pushed_out = live & kept.evicted[:, 1:] & (expire_mask(known.span, next_age, ramp) > 0)
+        pushed_out = live & kept.evicted[:, 1:] & kept.lasting
         evicted = torch.where(pushed_out, known.birth.unsqueeze(1), -1).amax(2)
-    span = known.span[:, -steps:].detach()
+    span = known.span[:, -clock.time.shape[1] :].detach()
     return LayerTrace(span=span, lifetime=(span + ramp).ceil().long(), live=live.sum(2), evicted=evicted)
 
 
@@ -250,9 +257,7 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
             hidden, birth, live = (tensors[f"{number}.{name}"].to(like.device) for name in ("hidden", "birth", "live"))
             # Placeholders of the right shape, which refresh replaces.
             by_head = hidden.unflatten(-1, (self.config.heads, -1)).transpose(1, 2)
-            memory = LayerMemory(
-                hidden=hidden, key=by_head, value=by_head, span=hidden[..., 0], birth=birth, live=live
-            )
+            memory = LayerMemory(hidden=hidden, key=by_head, value=by_head, span=hidden[..., 0], birth=birth, live=live)
             layers.append(memory)
         return self.refresh(ExpireSpanState(layers=tuple(layers), time=tensors["time"].to(like.device)))
 
@@ -268,6 +273,7 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
         state: ExpireSpanState,
         resets: Bool[Tensor, "B T"],
         *,
+        charge: bool = True,
         trace: bool = False,
         keep_expired: bool = False,
     ) -> CoreOutput[ExpireSpanState]:
@@ -280,8 +286,10 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
         memories, traces = [], []
         for layer, memory in zip(self.layers, state.layers, strict=True):
             x, known, kept = layer(x, memory, clock, longest=longest)
-            penalty, rent = penalty + kept.penalty, rent + kept.rent
-            memories.append(survivors(known, kept, clock, self.config.ramp, keep_expired).packed(slack=SLACK))
+            if charge:
+                penalty = penalty + span_penalty(kept.span, kept.mask, self.config.ramp)
+                rent = rent + span_rent(kept.span, kept.mask, self.config.ramp)
+            memories.append(survivors(known, kept, keep_expired).packed_after(x.shape[1]))
             if trace:
                 traces.append(trace_layer(known, kept, clock, self.config.ramp))
         after = ExpireSpanState(layers=tuple(memories), time=clock.time[:, -1] + 1)

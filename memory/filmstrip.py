@@ -33,7 +33,9 @@ def save_episode_gif(
     if not len(scenes) == len(views) == steps:
         raise ValueError(f"Expect {steps} `scenes` and `views`, actual: {len(scenes)} and {len(views)}")
     width = COLUMNS * THUMBNAIL
-    thumbnails = [Image.fromarray(view).resize((THUMBNAIL - 4, THUMBNAIL - 4), Image.Resampling.NEAREST) for view in views]
+    thumbnails = [
+        Image.fromarray(view).resize((THUMBNAIL - 4, THUMBNAIL - 4), Image.Resampling.NEAREST) for view in views
+    ]
     shown = range(0, steps, -(-steps // MOST_FRAMES))
     frames = [_frame(trace, step, _fitted(scenes[step], width), thumbnails) for step in shown]
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=1000 // fps, loop=0)
@@ -52,7 +54,9 @@ def _frame(trace: EpisodeTrace, step: int, scene: Image.Image, thumbnails: Seque
     kept = trace.remembered(step)
     left_out = max(0, len(kept) - COLUMNS * ROWS)
     # The oldest memories are the ones that somebody decided to keep.
-    caption = f"step {step}: {len(kept)} of {step + 1} steps remembered" + (f", the newest {left_out} not shown" if left_out else "")
+    caption = f"step {step}: {len(kept)} of {step + 1} steps remembered" + (
+        f", the newest {left_out} not shown" if left_out else ""
+    )
     draw.text((4, scene.height + 4), caption, fill="black")
     for place, written in enumerate(kept[: COLUMNS * ROWS]):
         x, y = place % COLUMNS * THUMBNAIL, scene.height + 2 * CAPTION + place // COLUMNS * cell

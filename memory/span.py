@@ -45,24 +45,24 @@ class _ExpiryBias(torch.autograd.Function):
         return (grad_bias / mask).masked_fill_((mask == 0) | (mask == 1), 0), None
 
 
+def fading(
+    span: Float[Tensor, "B S"], written: Int[Tensor, "B S"], step: Int[Tensor, " T"], ramp: float
+) -> Float[Tensor, "B T S"]:
+    """1 + r_ti / R, which clamped to [0, 1] is the mask.  `written` and `step` are times of the same clock."""
+    return ((span + written) / ramp + 1).unsqueeze(1) - step.to(span.dtype).unsqueeze(1) / ramp
+
+
 def expiry_bias(
-    span: Float[Tensor, "B S"],
-    written: Int[Tensor, "B S"],
-    step: Int[Tensor, " T"],
-    invisible: Bool[Tensor, "B T S"],
-    ramp: float,
+    unclamped: Float[Tensor, "B T S"], invisible: Bool[Tensor, "B T S"]
 ) -> tuple[Float[Tensor, "B T S"], Float[Tensor, "B T S"]]:
     """log m_ti as a bias for attention scores, with its gradient to the spans, and the mask m_ti itself without.
 
-    `written` and `step` are times of the same clock.  Where `invisible`, the mask is 0 and the bias minus infinity.
+    `unclamped` is what `fading` returns.  Where `invisible`, the mask is 0 and the bias minus infinity.
     """
-    unclamped = ((span + written) / ramp + 1).unsqueeze(1) - step.to(span.dtype).unsqueeze(1) / ramp
     return _ExpiryBias.apply(unclamped, invisible)  # type: ignore[return-value]  # torch leaves apply untyped
 
 
-def span_penalty(
-    span: Float[Tensor, "B S"], mask: Float[Tensor, "B T S"], ramp: float
-) -> Float[Tensor, ""]:
+def span_penalty(span: Float[Tensor, "B S"], mask: Float[Tensor, "B T S"], ramp: float) -> Float[Tensor, ""]:
     """The sum of e_i / R over all pairs (t, i) in which memory i is on its ramp at step t (0 < m < 1).
 
     A memory spends R steps on its ramp, so over its life it is charged about e_i.  Invisible pairs must have m = 0.
@@ -71,13 +71,15 @@ def span_penalty(
     return (span * on_ramp.sum(1)).sum() / ramp
 
 
-def span_rent(span: Float[Tensor, "B S"], mask: Float[Tensor, "B T S"], max_span: float) -> Float[Tensor, ""]:
-    """The sum of e_i / L over all pairs (t, i) in which memory i is live at step t (m > 0).
+def span_rent(span: Float[Tensor, "B S"], mask: Float[Tensor, "B T S"], ramp: float) -> Float[Tensor, ""]:
+    """The sum of log(1 + e_i / R) over all pairs (t, i) in which memory i is live at step t (m > 0).
 
-    Not in the paper: its penalty never reaches a span that outlasts the episode, so such spans would stay for ever.
+    Not in the paper.  Its penalty never reaches a span that outlasts the episode, so such a span would stay for ever;
+    and it pulls on a span in proportion to its length, so that the few memories that must stay long bear most of it.
+    The logarithm pulls on all long spans alike, and on those well below the ramp, which frees no memory, hardly at all.
     Invisible pairs must have m = 0.
     """
-    return (span * (mask > 0).sum(1)).sum() / max_span
+    return (torch.log1p(span / ramp) * (mask > 0).sum(1)).sum()
 
 
 def initial_bias(fraction: float) -> float:

@@ -12,6 +12,7 @@ others of the same episode outlive: no loop over time is needed.
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -40,13 +41,24 @@ class LayerMemory:
         both = [(field.name, getattr(self, field.name), getattr(new, field.name)) for field in fields(self)]
         return type(self)(**{name: torch.cat([old, added], 2 if old.dim() == 4 else 1) for name, old, added in both})
 
-    def packed(self, slack: int = 0) -> "LayerMemory":
-        """The live memories in as many slots as the fullest row needs.
+    def packed_after(self, added: int) -> "LayerMemory":
+        """These memories, of which `added` are new: packed where that is worth it.
 
-        With `slack`, as they are while they waste no more than a quarter and `slack` of their slots.
+        Looked at only once in `SLACK` new slots, and left as they are while a quarter and `SLACK` slots are wasted.
         """
-        slots = int(self.live.sum(1).max())
-        if self.live.shape[1] <= slots + (slots // 4 + slack if slack else 0):
+        slots = self.live.shape[1]
+        if slots // SLACK == (slots - added) // SLACK:
+            return self
+        needed = self._needed()
+        return self if slots <= needed + needed // 4 + SLACK else self.packed()
+
+    def _needed(self) -> int:
+        return int(self.live.sum(1).max())
+
+    def packed(self) -> "LayerMemory":
+        """The live memories in as many slots as the fullest row needs."""
+        slots = self._needed()
+        if self.live.shape[1] == slots:
             return self
         order = self.live.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :slots]
         rows = torch.arange(order.shape[0], device=order.device).unsqueeze(1)

@@ -7,9 +7,8 @@ memory by memory; the capacity evicts one memory at a time.  Slow and literal on
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-
 from expirespan.memory.expire_span import ExpireSpan, ExpireSpanLayer
+from torch import Tensor, nn
 
 
 @dataclass
@@ -70,7 +69,9 @@ def reference_layer(
             y = layer.feed_forward_norm(attended + layer.feed_forward(attended))
         outputs.append(y)
         unclamped = [span(memory.hidden, clamped=False).item() for memory in memories]
-        alive = [(e, memory) for e, memory in zip(unclamped, memories, strict=True) if now + 1 - memory.birth < e + ramp]
+        alive = [
+            (e, memory) for e, memory in zip(unclamped, memories, strict=True) if now + 1 - memory.birth < e + ramp
+        ]
         if config.capacity is not None and len(alive) > config.capacity:
             alive.remove(min(alive, key=lambda pair: (pair[0] + pair[1].birth, pair[1].birth)))
             evictions += 1
@@ -81,7 +82,7 @@ def reference_layer(
 def reference_core(
     core: ExpireSpan, x: Tensor, resets: Tensor, longest: float | None = None
 ) -> tuple[Tensor, Tensor, list[list[list[Memory]]], int]:
-    """y [B, T, D], the penalty, the memories left as [row][layer], and evictions, starting from nothing."""
+    """Y [B, T, D], the penalty, the memories left as [row][layer], and evictions, starting from nothing."""
     rows, penalty, left, evictions = [], torch.zeros((), dtype=x.dtype), [], 0
     for b in range(x.shape[0]):
         times, now = [], -1

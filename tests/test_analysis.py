@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-
 from expirespan.memory import LayerTrace
 from expirespan.memory.analysis import mean_interval, retention_score, share_interval
 from expirespan.memory.filmstrip import save_episode_gif

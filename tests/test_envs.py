@@ -6,14 +6,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from expirespan.envs import CorridorEnv, CorridorSolver, CorridorVectorEnv, Move, make_batched, make_single
+from expirespan.envs.corridor import CorridorWorld
+from expirespan.envs.world import whole_number
 from gymnasium.utils.env_checker import check_env
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX
 from minigrid.wrappers import FlatObsWrapper, ImgObsWrapper, RGBImgPartialObsWrapper
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
-
-from expirespan.envs import CorridorEnv, CorridorSolver, CorridorVectorEnv, Move, make_batched, make_single
-from expirespan.envs.corridor import CorridorWorld
-from expirespan.envs.world import whole_number
 
 IDS = ["expirespan/Corridor-v0", "expirespan/CorridorShort-v0", "expirespan/CorridorLong-v0"]
 BALL, DOOR, WALL, EMPTY = (OBJECT_TO_IDX[name] for name in ("ball", "door", "wall", "empty"))
@@ -26,7 +25,9 @@ def test_gymnasium_checks_pass_without_a_warning(env_id: str) -> None:
         check_env(gym.make(env_id).unwrapped, skip_render_check=True)
 
 
-@pytest.mark.parametrize("wrap", [FlatObsWrapper, lambda env: ImgObsWrapper(RGBImgPartialObsWrapper(env, tile_size=12))])
+@pytest.mark.parametrize(
+    "wrap", [FlatObsWrapper, lambda env: ImgObsWrapper(RGBImgPartialObsWrapper(env, tile_size=12))]
+)
 def test_sb3_checks_pass_without_a_warning(wrap: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -49,7 +50,9 @@ def test_defaults_work_and_are_the_papers() -> None:
     assert CorridorVectorEnv().num_envs == 1
 
 
-@pytest.mark.parametrize("arguments", [{}, {"view_size": 7, "num_colors": 6}, {"min_length": 1, "max_length": 4, "max_steps": 11}])
+@pytest.mark.parametrize(
+    "arguments", [{}, {"view_size": 7, "num_colors": 6}, {"min_length": 1, "max_length": 4, "max_steps": 11}]
+)
 def test_both_faces_live_through_the_same_trajectories(arguments: dict[str, Any]) -> None:
     rows, steps, seed = 5, 300, 17
     arguments = {"min_length": 3, "max_length": 13} | arguments
@@ -180,7 +183,9 @@ def test_bad_actions_are_refused() -> None:
 
 
 def test_make_refuses_what_it_cannot_build() -> None:
-    with pytest.raises(ValueError, match="`env` to be the id of a registered environment, actual: 'expirespan/Nowhere-v0'"):
+    with pytest.raises(
+        ValueError, match="`env` to be the id of a registered environment, actual: 'expirespan/Nowhere-v0'"
+    ):
         make_single("expirespan/Nowhere-v0")
     with pytest.raises(ValueError, match="`env_args` to be arguments of expirespan/Corridor-v0"):
         make_batched("expirespan/Corridor-v0", 2, {"colour": 3})

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from expirespan.agents.losses import clipped_surrogate, gae, normalized_advantages, value_loss
 
 

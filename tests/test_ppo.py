@@ -7,15 +7,14 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from expirespan.agents import GymnasiumVecEnv, MemoryPPO
+from expirespan.envs import CorridorVectorEnv
+from expirespan.memory import ExpireSpanConfig
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
-
-from expirespan.agents import GymnasiumVecEnv, MemoryPPO
-from expirespan.envs import CorridorVectorEnv
-from expirespan.memory import ExpireSpanConfig
 
 SMALL = {"memory": {"layers": 2, "width": 16, "heads": 2, "ff_width": 16, "max_span": 40.0, "ramp": 4.0}}
 

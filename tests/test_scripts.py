@@ -7,10 +7,9 @@ import signal
 from pathlib import Path
 
 import pytest
+from expirespan import evaluate, train_agent
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-from expirespan import evaluate, train_agent
 
 SMALL = (
     "--env expirespan/CorridorShort-v0 --num-envs 4 --n-steps 32 --batch-size 64 --width 16 --ff-width 16 --ramp 4 "

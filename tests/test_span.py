@@ -4,9 +4,8 @@ import math
 
 import pytest
 import torch
-
 from expirespan.memory.attention import position_scores
-from expirespan.memory.span import SpanPredictor, expire_mask, expiry_bias, initial_bias, span_penalty
+from expirespan.memory.span import SpanPredictor, expire_mask, expiry_bias, fading, initial_bias, span_penalty
 
 
 def test_mask_is_one_until_the_span_and_falls_to_zero_over_the_ramp() -> None:
@@ -25,7 +24,7 @@ def test_bias_is_the_logarithm_of_the_mask_with_its_gradient() -> None:
     span = torch.tensor([[3.0, 10.0, 0.5]], dtype=torch.float64, requires_grad=True)
     written, step = torch.tensor([[-5, -2, 0]]), torch.tensor([0, 1])
     invisible = torch.tensor([[[False, False, False], [False, True, False]]])
-    bias, mask = expiry_bias(span, written, step, invisible, ramp=4.0)
+    bias, mask = expiry_bias(fading(span, written, step, ramp=4.0), invisible)
     assert mask.tolist() == [[[0.5, 1, 1], [0.25, 0, 0.875]]]
     assert bias[0, 0].tolist() == pytest.approx([math.log(0.5), 0, 0])
     assert bias[0, 1, 1].item() == -math.inf
@@ -36,7 +35,8 @@ def test_bias_is_the_logarithm_of_the_mask_with_its_gradient() -> None:
 
 def test_gradient_at_an_expired_memory_is_zero_not_nan() -> None:
     span = torch.tensor([[1.0]], requires_grad=True)
-    bias, _ = expiry_bias(span, torch.tensor([[-50]]), torch.tensor([0]), torch.tensor([[[False]]]), ramp=4.0)
+    long_ago = fading(span, torch.tensor([[-50]]), torch.tensor([0]), ramp=4.0)
+    bias, _ = expiry_bias(long_ago, torch.tensor([[[False]]]))
     (gradient,) = torch.autograd.grad(torch.softmax(torch.cat([bias, torch.zeros(1, 1, 1)], 2), 2)[..., 0].sum(), span)
     assert gradient.item() == 0
 

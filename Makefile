@@ -1,0 +1,35 @@
+# Every target makes its own virtual environment first, with the versions in constraints.txt.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+
+.PHONY: demo test lint clean
+
+# Train on short corridors, evaluate, and write the picture of what the agent remembers.
+demo: $(INSTALLED)
+	rm -rf runs/demo
+	$(BIN)/expirespan-train --env expirespan/CorridorShort-v0 $(DEMO) --out runs/demo
+	$(BIN)/expirespan-evaluate runs/demo --episodes 500 --timeline
+
+# The settings of the demo: a short ramp, since corridors of 3 to 20 steps would fit into the default one.
+DEMO := --total-steps 300000 --ramp 4 --max-span 32 --memory-budget 6
+
+test: $(INSTALLED)
+	$(BIN)/pytest -n 2
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+# torch first and by its exact version: an open range takes gigabytes of CUDA.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet $$(grep '^torch==' constraints.txt)
+	$(BIN)/pip install --quiet --constraint constraints.txt 'setuptools>=77'
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --config-settings editable_mode=strict --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

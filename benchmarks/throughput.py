@@ -1,0 +1,105 @@
+"""Training throughput beside sb3-contrib's RecurrentPPO: environment steps per second, training included.
+
+Both train on the same batched environment with the same sizes (32 environments x 128 steps, 4 epochs, batches of 1,024,
+width 64), in turn, round after round in one process with one thread, so that a noisy machine disturbs both alike.
+
+    python benchmarks/throughput.py
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from sb3_contrib import RecurrentPPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecEnv
+
+from expirespan.agents import MemoryPPO
+from expirespan.agents.vec_env import as_vec_env
+from expirespan.envs import make_batched
+
+ENVS, STEPS, ROUNDS, ROLLOUTS = 32, 128, 4, 4
+SIZES = {"n_steps": STEPS, "batch_size": 1024, "n_epochs": 4, "device": "cpu", "seed": 0}
+
+
+def timed(owner: Any, name: str, spent: dict[str, float], part: str) -> None:
+    """Add the seconds that a method takes to `spent[part]`."""
+    method: Callable[..., Any] = getattr(owner, name)
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        begun = time.perf_counter()
+        result = method(*args, **kwargs)
+        spent[part] += time.perf_counter() - begun
+        return result
+
+    setattr(owner, name, wrapper)
+
+
+class Quiet(BaseCallback):
+    """A callback that does nothing."""
+
+    def _on_step(self) -> bool:
+        return True
+
+
+def ours(env: VecEnv) -> MemoryPPO:
+    """MemoryPPO as it comes, but for the early stop, so that every epoch is computed."""
+    return MemoryPPO("MemoryPolicy", env, target_kl=None, **SIZES)
+
+
+def theirs(env: VecEnv) -> RecurrentPPO:
+    """RecurrentPPO with an LSTM of the same width."""
+    return RecurrentPPO("MlpLstmPolicy", env, policy_kwargs={"lstm_hidden_size": 64, "net_arch": [64]}, **SIZES)
+
+
+def stepping_rate(env_id: str) -> float:
+    """Steps per second of the environment alone, with random actions."""
+    env = make_batched(env_id, ENVS)
+    env.reset(seed=0)
+    actions = np.random.default_rng(0).integers(env.single_action_space.n, size=(200, ENVS))
+    begun = time.perf_counter()
+    for action in actions:
+        env.step(action)
+    return actions.size / (time.perf_counter() - begun)
+
+
+def compare(env_id: str) -> None:
+    """Print the table for one environment."""
+    models = {"MemoryPPO": ours(as_vec_env(make_batched(env_id, ENVS)))}
+    models["RecurrentPPO"] = theirs(as_vec_env(make_batched(env_id, ENVS)))
+    rates: dict[str, list[float]] = defaultdict(list)
+    spent: dict[str, dict[str, float]] = {}
+    alone = []
+    for name, model in models.items():
+        model.learn(ENVS * STEPS)  # warm up
+        spent[name] = defaultdict(float)
+        timed(model.env, "step", spent[name], "environment")
+        timed(model, "collect_rollouts", spent[name], "collecting")
+        timed(model, "train", spent[name], "learning")
+    for _ in range(ROUNDS):
+        alone.append(stepping_rate(env_id))
+        for name, model in models.items():
+            begun = time.perf_counter()
+            model.learn(ENVS * STEPS * ROLLOUTS, callback=Quiet(), reset_num_timesteps=False)
+            rates[name].append(ENVS * STEPS * ROLLOUTS / (time.perf_counter() - begun))
+    print(f"\n{env_id}: {ROUNDS} rounds of {ENVS * STEPS * ROLLOUTS} steps; the environment alone: {median(alone):.0f} steps/s")
+    print("system        steps/s  (range)         environment  acting  learning  share of the environment's rate")
+    for name, measured in rates.items():
+        parts = spent[name]
+        total = parts["collecting"] + parts["learning"]
+        shares = [parts["environment"], parts["collecting"] - parts["environment"], parts["learning"]]
+        split = "  ".join(f"{share / total:8.0%}" for share in shares)
+        span = f"({min(measured):.0f} to {max(measured):.0f})"
+        print(f"{name:13} {median(measured):7.0f}  {span:15} {split}  {median(measured) / median(alone):10.0%}")
+    ratios = [a / b for a, b in zip(rates["MemoryPPO"], rates["RecurrentPPO"], strict=True)]
+    print(f"MemoryPPO / RecurrentPPO: {median(ratios):.1f}  (rounds: {', '.join(f'{ratio:.1f}' for ratio in ratios)})")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for environment in ("expirespan/Corridor-v0", "MiniGrid-MemoryS13-v0"):
+        compare(environment)
