@@ -3,7 +3,7 @@
 import json
 import signal
 import sys
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 from torch.utils.tensorboard import SummaryWriter
 
 CHECKPOINT, CONFIGURATION = "checkpoint.safetensors", "config.json"
+TOTAL_STEPS = 1_500_000
 EVALUATION_SEED = 1_000_000
 """Evaluation episodes are seeded from here on, far from those of training."""
 
@@ -35,8 +36,8 @@ class TrainConfig:
     """Cells across the agent's view, for this project's grids and MiniGrid's; None for the environment's own."""
     algo: Literal["ppo"] = "ppo"
     """The algorithm."""
-    total_steps: int = 2_000_000
-    """Environment steps to train for, over all environments."""
+    total_steps: int | None = None
+    """Environment steps to train for, over all environments; None for 2,000,000, or what a resumed run was to have."""
     num_envs: int = 32
     """Environments stepped side by side."""
     seed: int = 0
@@ -48,7 +49,7 @@ class TrainConfig:
     out: Path | None = None
     """Run folder, which must not exist or be empty; runs/ENVIRONMENT-TIME where None."""
     resume: Path | None = None
-    """Run folder to go on with.  Everything but total_steps then comes from its configuration."""
+    """Run folder to go on with.  Everything else but total_steps then comes from its configuration."""
     checkpoint_every: int = 100_000
     """Steps between checkpoints."""
     timeline_every: int = 250_000
@@ -58,8 +59,10 @@ class TrainConfig:
     ppo: PPOConfig = field(default_factory=PPOConfig)
 
     def __post_init__(self) -> None:
-        for name in ("total_steps", "num_envs", "threads", "checkpoint_every"):
+        for name in ("num_envs", "threads", "checkpoint_every"):
             check_whole(name, getattr(self, name), at_least=1)
+        if self.total_steps is not None:
+            check_whole("total_steps", self.total_steps, at_least=1)
         check_whole("seed", self.seed, at_least=0)
         check_whole("timeline_every", self.timeline_every, at_least=0)
         parse_env_args(self.env_args)
@@ -116,10 +119,14 @@ def load_model(run: Path, env: Any = None, device: str = "cpu", force_reset: boo
 def prepare(config: TrainConfig) -> tuple[TrainConfig, Path, MemoryPPO]:
     """The configuration in force, the run folder and the agent, new or resumed."""
     if config.resume is not None:
-        run, total = config.resume, config.total_steps
-        stored = read_run(run)
-        config = replace(stored, total_steps=stored.total_steps if total == TrainConfig.total_steps else total)
+        plain = TrainConfig()
+        extra = [f.name for f in fields(config) if getattr(config, f.name) != getattr(plain, f.name)]
+        if not set(extra) <= {"resume", "total_steps"}:
+            raise ValueError(f"Expect `resume` with no other option than total_steps, actual: {', '.join(extra)}")
+        run, stored = config.resume, read_run(config.resume)
+        config = replace(stored, total_steps=config.total_steps or stored.total_steps)
     else:
+        config = replace(config, total_steps=config.total_steps or TOTAL_STEPS)
         run = config.out or Path("runs") / f"{config.env.rsplit('/')[-1]}-{datetime.now():%Y%m%d-%H%M%S}"
         if run.exists() and (not run.is_dir() or any(run.iterdir())):
             raise ValueError(
@@ -144,7 +151,8 @@ def prepare(config: TrainConfig) -> tuple[TrainConfig, Path, MemoryPPO]:
 def train(config: TrainConfig) -> Path:
     """Train, or go on training.  Returns the run folder."""
     config, run, model = prepare(config)
-    left = config.total_steps - model.num_timesteps
+    total = config.total_steps or TOTAL_STEPS
+    left = total - model.num_timesteps
     if left <= 0:
         print(f"{run} has already trained for {model.num_timesteps} steps; ask for more with --total-steps")
         return run
@@ -160,7 +168,7 @@ def train(config: TrainConfig) -> Path:
     print(f"Training into {run}; watch it with: tensorboard --logdir {run}")
     previous = signal.signal(signal.SIGINT, saving.interrupt)
     try:
-        progress = ProgressCallback(config.total_steps)
+        progress = ProgressCallback(total)
         model.learn(left, callback=[saving, timeline, progress], reset_num_timesteps=model.num_timesteps == 0)
     finally:
         signal.signal(signal.SIGINT, previous)

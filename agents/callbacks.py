@@ -18,13 +18,15 @@ from .evaluation import record_episode
 from .on_policy import MemoryOnPolicyAlgorithm
 
 
-class CheckpointCallback(BaseCallback):
+class _MemoryCallback(BaseCallback):
+    model: MemoryOnPolicyAlgorithm  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower than the parent's
+
+
+class CheckpointCallback(_MemoryCallback):
     """Saves between updates, when the state of training is whole, and stops there when asked to.
 
     The first Ctrl-C finishes the rollout and its update, saves and stops; a second one stops at once.
     """
-
-    model: MemoryOnPolicyAlgorithm
 
     def __init__(self, path: Path, every: int) -> None:
         super().__init__()
@@ -51,10 +53,8 @@ class CheckpointCallback(BaseCallback):
         return not self.stopped
 
 
-class TimelineCallback(BaseCallback):
+class TimelineCallback(_MemoryCallback):
     """Plays one evaluation episode every so many steps and writes its picture to `memory/timeline`."""
-
-    model: MemoryOnPolicyAlgorithm
 
     def __init__(self, make_env: Callable[[], gym.Env], every: int, seed: int) -> None:
         super().__init__()
@@ -74,10 +74,8 @@ class TimelineCallback(BaseCallback):
         return True
 
 
-class ProgressCallback(BaseCallback):
+class ProgressCallback(_MemoryCallback):
     """A bar with steps per second, return, success and live memories."""
-
-    model: MemoryOnPolicyAlgorithm
 
     def __init__(self, total: int) -> None:
         super().__init__()

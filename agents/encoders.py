@@ -6,8 +6,9 @@ from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
-CODES = (len(OBJECT_TO_IDX), len(COLOR_TO_IDX), 4)
-"""How many object, colour and state codes MiniGrid has; a state is a door's (3) or an agent's direction (4)."""
+OBJECTS, COLORS, STATES = len(OBJECT_TO_IDX), len(COLOR_TO_IDX), 4
+"""How many codes MiniGrid has; a state is a door's (3) or an agent's direction (4)."""
+BACKGROUND = ("unseen", "empty", "wall", "floor")
 LARGEST_VIEW = 31
 
 
@@ -22,11 +23,15 @@ def is_minigrid_image(space: spaces.Space) -> bool:
 
 
 class MiniGridExtractor(BaseFeaturesExtractor):
-    """Embeds the object, colour and state code of every cell; the sum over the view goes through one hidden layer.
+    """Embeds what stands in every cell; the sum over the view goes through one hidden layer.
 
-    A table for each cell and code makes the sum the same as a linear layer over one-hot codes.
+    Object, colour and state of a cell are embedded as one thing, with a table for each cell of the view.  Background
+    (walls, floor, empty and unseen cells) starts faint, so that the features of a view are those of the objects in
+    it: otherwise nine tenths of every view are the same, and a red ball differs less from a blank wall than one
+    random initialisation from the next.
     """
 
+    scale: Tensor
     offsets: Tensor
 
     def __init__(self, observation_space: spaces.Space, features_dim: int = 64) -> None:
@@ -37,14 +42,15 @@ class MiniGridExtractor(BaseFeaturesExtractor):
             )
         super().__init__(observation_space, features_dim)
         assert observation_space.shape is not None
-        cells = observation_space.shape[0] * observation_space.shape[1]
-        within_cell = torch.tensor([0, CODES[0], CODES[0] + CODES[1]])
-        offsets = torch.arange(cells).unsqueeze(1) * sum(CODES) + within_cell
-        self.register_buffer("offsets", offsets.flatten(), persistent=False)
-        self.embedding = nn.EmbeddingBag(cells * sum(CODES), features_dim, mode="sum")
+        cells, things = observation_space.shape[0] * observation_space.shape[1], OBJECTS * COLORS * STATES
+        self.register_buffer("scale", torch.tensor([COLORS * STATES, STATES, 1]), persistent=False)
+        self.register_buffer("offsets", torch.arange(cells) * things, persistent=False)
+        self.embedding = nn.EmbeddingBag(cells * things, features_dim, mode="sum")
+        by_object = self.embedding.weight.data.view(cells, OBJECTS, COLORS * STATES, features_dim)
+        by_object[:, [OBJECT_TO_IDX[name] for name in BACKGROUND]] *= 0.03
         self.hidden = nn.Linear(features_dim, features_dim)
 
     def forward(self, observations: Tensor) -> Tensor:
         """Codes [N, width, height, 3] to features [N, features_dim]."""
-        codes = observations.flatten(1).long() + self.offsets
-        return torch.relu(self.hidden(torch.relu(self.embedding(codes))))
+        things = (observations.flatten(1, 2).long() * self.scale).sum(-1) + self.offsets
+        return self.hidden(torch.tanh(self.embedding(things)))

@@ -45,7 +45,7 @@ def evaluate_policy(
     episodes: int,
     seed: int,
     deterministic: bool = True,
-    on_episode: Callable[[], None] = lambda: None,
+    on_episode: Callable[[], object] = lambda: None,
 ) -> Evaluation:
     """Play `episodes` episodes, shared out evenly among the rows so that short ones are not favoured.
 
@@ -77,6 +77,7 @@ def evaluate_policy(
         kept.append((span, live, relevant, times[counted] + 1))
         evictions = evictions + (evicted >= 0).sum(0)
         observations, rewards, starts, infos = rows.step(environment_actions(policy, action.actions))
+        assert not isinstance(observations, tuple)  # SB3 has no policies for these
         returns, times = returns + rewards, times + 1
         for row in np.flatnonzero(starts).tolist():
             if counted[row]:
@@ -105,7 +106,7 @@ def record_episode(
     env: gym.Env,
     seed: int,
     deterministic: bool = True,
-    on_step: Callable[[], None] = lambda: None,
+    on_step: Callable[[], object] = lambda: None,
 ) -> EpisodeTrace:
     """Play one episode and record its memory; `on_step` is called before each action, to take pictures, say."""
     policy.set_training_mode(False)

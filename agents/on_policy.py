@@ -3,7 +3,7 @@
 from collections import deque
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -29,13 +29,15 @@ from .saving import describe, read_arguments, restore, stored_spaces
 from .training_log import TrainingLog
 from .vec_env import as_vec_env
 
+Algorithm = TypeVar("Algorithm", bound="MemoryOnPolicyAlgorithm")
+
 
 class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     """An SB3 OnPolicyAlgorithm whose policy carries a memory through each episode."""
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MemoryPolicy": MemoryActorCriticPolicy}
-    policy: MemoryActorCriticPolicy  # type: ignore[assignment]  # narrower than the parent's
-    rollout_buffer: SequenceRolloutBuffer  # type: ignore[assignment]  # narrower than the parent's
+    policy: MemoryActorCriticPolicy  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower than the parent's
+    rollout_buffer: SequenceRolloutBuffer  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower than the parent's
 
     config: Any
 
@@ -106,7 +108,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
 
     @classmethod
     def load(
-        cls,
+        cls: type[Algorithm],
         path: Any,
         env: Any = None,
         device: torch.device | str = "auto",
@@ -114,7 +116,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         print_system_info: bool = False,
         force_reset: bool = True,
         **kwargs: Any,
-    ) -> "MemoryOnPolicyAlgorithm":
+    ) -> Algorithm:
         """The model of a checkpoint.
 
         Args:
@@ -142,22 +144,18 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             model.observation_space, model.action_space = observation_space, action_space
             model.n_envs = document["n_envs"]
         else:
-            check_for_correct_spaces(model.get_env(), observation_space, action_space)
+            assert model.env is not None
+            check_for_correct_spaces(model.env, observation_space, action_space)
         model._setup_model()
         restore(model, tensors, document, continue_episodes=not force_reset)
         return model
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether any experience has been collected since the model was made or restored."""
-        return self._last_obs is not None
 
     def restore_statistics(self, episodes: list[dict[str, float]], successes: list[bool]) -> None:
         """Put back the recent episodes that the log and the budget go by."""
         self.ep_info_buffer = deque(episodes, maxlen=self._stats_window_size)
         self.ep_success_buffer = deque(successes, maxlen=self._stats_window_size)
 
-    def predict(  # type: ignore[override]  # the state is a memory, not a tuple of arrays
+    def predict(  # pyright: ignore[reportIncompatibleMethodOverride]  # the state is a memory, not a tuple of arrays
         self,
         observation: np.ndarray | dict[str, np.ndarray],
         state: ExpireSpanState | None = None,
@@ -189,12 +187,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         buffer = self.rollout_buffer
         explained = explained_variance(buffer.values.cpu().numpy().ravel(), buffer.returns.cpu().numpy().ravel())
         log.add(explained_variance=float(explained), memory__penalty_weight=self.pressure.weight)
-        returns = [episode["r"] for episode in self.ep_info_buffer or ()]
-        # The first episodes to end are the short ones, which would set a best that nothing can hold.
-        enough = len(returns) == self._stats_window_size
-        self.pressure.update(float(np.mean(log.live())), float(np.mean(returns)) if enough else None)
-        if self.pressure.target is not None:
-            log.add(memory__target=self.pressure.target)
+        log.add(memory__pull=max(self.pressure.pulls, default=0.0))
+        self.pressure.update(log.live())
         log.record(self.logger)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
@@ -205,7 +199,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             return env
         return OnPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
 
-    def collect_rollouts(  # type: ignore[override]  # a buffer of sequences
+    def collect_rollouts(  # pyright: ignore[reportIncompatibleMethodOverride]  # a buffer of sequences
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: SequenceRolloutBuffer, n_rollout_steps: int
     ) -> bool:
         """Act for `n_rollout_steps` in every environment; False if a callback stopped it."""
@@ -224,6 +218,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
                 obs = obs_as_tensor(self._last_obs, self.device)
                 actions, values, log_probs, state = self.policy(obs, state, starts)
             new_obs, rewards, dones, infos = env.step(environment_actions(self.policy, actions))
+            assert not isinstance(new_obs, tuple)  # SB3 has no policies for these
             self.num_timesteps += env.num_envs
             callback.update_locals(locals())
             if not callback.on_step():

@@ -108,12 +108,13 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         # Values start near 0: random ones make a landscape of their own, which bootstrapping from truncated episodes
         # keeps alive and the policy climbs, away from where the rewards are.
         nn.init.orthogonal_(self.value_net.weight, 0.01)
-        spans = {id(parameter) for layer in self.core.layers for parameter in layer.span.parameters()}
+        spans = {id(parameter) for layer in self.core.stack() for parameter in layer.span.parameters()}
         groups = [
             {"params": [p for p in self.parameters() if id(p) not in spans], "lr_scale": 1.0},
             {"params": [p for p in self.parameters() if id(p) in spans], "lr_scale": self.span_lr_scale},
         ]
-        self.optimizer = self.optimizer_class(groups, lr=lr_schedule(1), **self.optimizer_kwargs)
+        settings: dict[str, Any] = {"lr": lr_schedule(1), **self.optimizer_kwargs}
+        self.optimizer = self.optimizer_class(groups, **settings)
 
     def _build_mlp_extractor(self) -> None:
         self.mlp_extractor = MlpExtractor(self.core.width, self.net_arch, self.activation_fn, self.device)
@@ -122,7 +123,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         """The memory of environments that have seen nothing."""
         return self.core.initial_state(num_envs)
 
-    def forward(  # type: ignore[override]  # a policy with memory takes and returns a state
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # a policy with memory takes and returns a state
         self, obs: Any, state: ExpireSpanState, episode_starts: Tensor, deterministic: bool = False
     ) -> tuple[Tensor, Tensor, Tensor, ExpireSpanState]:
         """One step of B environments: actions, values [B], log-probabilities [B] and the state after it.
@@ -143,7 +144,9 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         shaped = actions.reshape(-1, *(self.action_space.shape or ()))
         return Action(shaped, values, log_prob, output.state, output.trace)
 
-    def predict_values(self, obs: Any, state: ExpireSpanState, episode_starts: Tensor) -> Tensor:  # type: ignore[override]  # as above
+    def predict_values(  # pyright: ignore[reportIncompatibleMethodOverride]  # as above
+        self, obs: Any, state: ExpireSpanState, episode_starts: Tensor
+    ) -> Tensor:
         """Values [B] of one step; the state stays as it is."""
         return self.act(obs, state, episode_starts).values
 
@@ -173,7 +176,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
             trace=output.trace,
         )
 
-    def predict(  # type: ignore[override]  # the state is a memory, not a tuple of arrays
+    def predict(  # pyright: ignore[reportIncompatibleMethodOverride]  # the state is a memory, not a tuple of arrays
         self,
         observation: np.ndarray | dict[str, np.ndarray],
         state: ExpireSpanState | None = None,
@@ -196,9 +199,9 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
                 f"actual: {len(state.time)} and {len(starts)}"
             )
         with torch.no_grad():
-            actions, _, _, state = self(tensor, state, torch.as_tensor(starts, device=self.device), deterministic)
+            actions, _, _, after = self(tensor, state, torch.as_tensor(starts, device=self.device), deterministic)
         actions = environment_actions(self, actions)
-        return actions if vectorized else actions.squeeze(0), state
+        return actions if vectorized else actions.squeeze(0), after
 
     def _heads(self, latent: Tensor) -> tuple[Distribution, Tensor]:
         actor, critic = self.mlp_extractor(latent)

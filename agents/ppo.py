@@ -23,7 +23,7 @@ class PPOConfig:
     anneal: bool = True
     """Let the step size fall linearly to 0 over training: Adam turns the small gradients of a solved task into steps
     of full size, which a constant one never stops taking."""
-    span_lr_scale: float = 0.3
+    span_lr_scale: float = 0.1
     """Step size of the spans' weights, as a multiple of learning_rate."""
     n_steps: int = 128
     """Steps of a rollout in each environment: the length of a training segment (T)."""
@@ -107,9 +107,7 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         span_lr_scale: float = PPOConfig.span_lr_scale,
         memory_budget: float | None = PressureConfig.memory_budget,
         penalty_weight: float | None = PressureConfig.penalty_weight,
-        budget_patience: int = PressureConfig.budget_patience,
-        budget_tolerance: float = PressureConfig.budget_tolerance,
-        budget_rate: float = PressureConfig.budget_rate,
+        budget_pull: float = PressureConfig.budget_pull,
         policy_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -134,9 +132,7 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         pressure = PressureConfig(
             memory_budget=memory_budget,
             penalty_weight=penalty_weight,
-            budget_patience=budget_patience,
-            budget_tolerance=budget_tolerance,
-            budget_rate=budget_rate,
+            budget_pull=budget_pull,
         )
         super().__init__(policy, env, config, pressure, policy_kwargs, **kwargs)
 
@@ -152,6 +148,11 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
                 break
         self._n_updates += config.n_epochs
         self._finish_update(log)
+
+    @property
+    def _steps_per_update(self) -> int:
+        """Steps that the minibatches of an update hold together."""
+        return self.config.n_epochs * self.config.n_steps * self.n_envs
 
     def _update(self, batch: SequenceBatch, log: TrainingLog, trace: bool) -> bool:
         """One gradient step; False, and no step, where the policy has already moved too far."""
@@ -171,12 +172,16 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         policy_loss = clipped_surrogate(ratio, batch.advantages, config.clip_range)
         values_loss = value_loss(now.values, batch.old_values, batch.returns, config.clip_range_vf)
         entropy = now.entropy.mean()
-        penalty = (now.rent if self.pressure.charges_rent else now.penalty) / batch.old_values.numel()
+        penalty = now.penalty / batch.old_values.numel()
         loss = policy_loss + config.vf_coef * values_loss - config.ent_coef * entropy + self.pressure.weight * penalty
+        shortening = self.policy.core.rent_gradients(now.rent) if self.pressure.pulls else None
         self.policy.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.policy.parameters(), config.max_grad_norm)
         self.policy.optimizer.step()
+        if shortening is not None:
+            share = batch.old_values.numel() / self._steps_per_update
+            self.policy.core.shorten(shortening, [pull * share for pull in self.pressure.pulls])
         log.add(
             policy_gradient_loss=policy_loss.item(),
             value_loss=values_loss.item(),

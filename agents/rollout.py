@@ -33,7 +33,21 @@ class SequenceBatch:
     """The memory before the first step."""
 
 
-class SequenceRolloutBuffer(RolloutBuffer):
+class _TensorBuffer(RolloutBuffer):
+    """What SB3's buffer holds as arrays, as tensors [T, B, ...]."""
+
+    observations: Any
+    """A tensor, or a dictionary of tensors."""
+    actions: Tensor  # pyright: ignore[reportIncompatibleVariableOverride]  # tensors where SB3 has arrays
+    rewards: Tensor  # pyright: ignore[reportIncompatibleVariableOverride]  # tensors where SB3 has arrays
+    episode_starts: Tensor  # pyright: ignore[reportIncompatibleVariableOverride]  # tensors where SB3 has arrays
+    values: Tensor  # pyright: ignore[reportIncompatibleVariableOverride]  # tensors where SB3 has arrays
+    log_probs: Tensor  # pyright: ignore[reportIncompatibleVariableOverride]  # tensors where SB3 has arrays
+    advantages: Tensor  # pyright: ignore[reportIncompatibleVariableOverride]  # tensors where SB3 has arrays
+    returns: Tensor  # pyright: ignore[reportIncompatibleVariableOverride]  # tensors where SB3 has arrays
+
+
+class SequenceRolloutBuffer(_TensorBuffer):
     """`buffer_size` steps (T) of `n_envs` environments (B) on torch tensors."""
 
     state: ExpireSpanState
@@ -58,7 +72,7 @@ class SequenceRolloutBuffer(RolloutBuffer):
         self.reset()
         self.state = state.packed()
 
-    def add(  # type: ignore[override]  # tensors instead of arrays
+    def add(  # pyright: ignore[reportIncompatibleMethodOverride]  # tensors instead of arrays
         self, obs: Any, action: Tensor, reward: Tensor, episode_start: Tensor, value: Tensor, log_prob: Tensor
     ) -> None:
         """Store one step of all environments: [B, ...] each."""
@@ -83,7 +97,9 @@ class SequenceRolloutBuffer(RolloutBuffer):
         )
         self.returns = self.advantages + self.values
 
-    def get(self, batch_size: int | None = None) -> Generator[SequenceBatch, None, None]:  # type: ignore[override]  # whole sequences
+    def get(  # pyright: ignore[reportIncompatibleMethodOverride]  # whole sequences
+        self, batch_size: int | None = None
+    ) -> Generator[SequenceBatch, None, None]:
         """The rollout once, in random groups of columns; `batch_size` counts steps, all of them by default."""
         columns = self.n_envs if batch_size is None else batch_size // self.buffer_size
         for index in torch.randperm(self.n_envs).to(self.device).split(columns):

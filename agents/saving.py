@@ -53,7 +53,7 @@ def describe(model: "MemoryOnPolicyAlgorithm") -> tuple[dict[str, Tensor], dict[
     )
     if model.device.type == "cuda":
         tensors["random/cuda"] = torch.cuda.get_rng_state(model.device)
-    if model.has_begun and model._memory is not None:
+    if model._memory is not None:
         tensors |= prefixed("memory", model._memory.tensors())
     if state is not None and model._last_obs is not None and model._last_episode_starts is not None:
         tensors |= prefixed("env", {name: torch.from_numpy(array) for name, array in state["arrays"].items()})

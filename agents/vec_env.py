@@ -35,7 +35,7 @@ class GymnasiumVecEnv(VecEnv):
     def reset(self) -> Any:
         """Begin new episodes in all rows, with the seeds given to `seed` if any."""
         seeds = None if all(seed is None for seed in self._seeds) else list(self._seeds)
-        observations, infos = self.envs.reset(seed=seeds)
+        observations, infos = self.envs.reset(seed=seeds)  # pyright: ignore[reportArgumentType]  # one a row works too
         self.reset_infos = self._split(infos)
         self._reset_seeds()
         return observations
@@ -56,6 +56,7 @@ class GymnasiumVecEnv(VecEnv):
                 finals = {row: self._row(observations, row) for row in np.flatnonzero(done).tolist()}
                 observations, reset_infos = self.envs.reset(options={"reset_mask": done})
                 endings, begun = split, self._split(reset_infos)
+            assert finals is not None  # same-step autoreset keeps them
             for row in np.flatnonzero(done).tolist():
                 self.reset_infos[row] = begun[row]
                 split[row] = endings[row] | {
@@ -85,7 +86,7 @@ class GymnasiumVecEnv(VecEnv):
         """False: the rows are not environments of their own."""
         return [False] * len(list(self._get_indices(indices)))
 
-    def get_images(self) -> Sequence[np.ndarray | None]:
+    def get_images(self) -> Sequence[Any]:
         """The pictures that the VectorEnv renders, one a row."""
         images = self.envs.render()
         return list(images) if images is not None else [None] * self.num_envs

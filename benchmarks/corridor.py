@@ -8,7 +8,6 @@ the folder are only evaluated.
 
 import json
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Does a step cost what is kept, or what has passed?  Milliseconds per step early and late in one very long corridor.
 
+Of an agent that `expirespan-train` has left in a folder:
+
     python benchmarks/step_cost.py RUN_DIR
 """
 
@@ -9,7 +11,6 @@ from pathlib import Path
 from statistics import median
 
 import torch
-
 from expirespan.agents.vec_env import as_vec_env
 from expirespan.envs import CorridorVectorEnv
 from expirespan.train_agent import load_model

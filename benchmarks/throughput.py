@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from sb3_contrib import RecurrentPPO
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.vec_env import VecEnv
-
 from expirespan.agents import MemoryPPO
 from expirespan.agents.vec_env import as_vec_env
 from expirespan.envs import make_batched
+from gymnasium import spaces
+from sb3_contrib import RecurrentPPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
 
 ENVS, STEPS, ROUNDS, ROLLOUTS = 32, 128, 4, 4
 SIZES = {"n_steps": STEPS, "batch_size": 1024, "n_epochs": 4, "device": "cpu", "seed": 0}
@@ -60,6 +61,7 @@ def stepping_rate(env_id: str) -> float:
     """Steps per second of the environment alone, with random actions."""
     env = make_batched(env_id, ENVS)
     env.reset(seed=0)
+    assert isinstance(env.single_action_space, spaces.Discrete)
     actions = np.random.default_rng(0).integers(env.single_action_space.n, size=(200, ENVS))
     begun = time.perf_counter()
     for action in actions:
@@ -69,8 +71,10 @@ def stepping_rate(env_id: str) -> float:
 
 def compare(env_id: str) -> None:
     """Print the table for one environment."""
-    models = {"MemoryPPO": ours(as_vec_env(make_batched(env_id, ENVS)))}
-    models["RecurrentPPO"] = theirs(as_vec_env(make_batched(env_id, ENVS)))
+    models: dict[str, OnPolicyAlgorithm] = {
+        "MemoryPPO": ours(as_vec_env(make_batched(env_id, ENVS))),
+        "RecurrentPPO": theirs(as_vec_env(make_batched(env_id, ENVS))),
+    }
     rates: dict[str, list[float]] = defaultdict(list)
     spent: dict[str, dict[str, float]] = {}
     alone = []
@@ -86,7 +90,8 @@ def compare(env_id: str) -> None:
             begun = time.perf_counter()
             model.learn(ENVS * STEPS * ROLLOUTS, callback=Quiet(), reset_num_timesteps=False)
             rates[name].append(ENVS * STEPS * ROLLOUTS / (time.perf_counter() - begun))
-    print(f"\n{env_id}: {ROUNDS} rounds of {ENVS * STEPS * ROLLOUTS} steps; the environment alone: {median(alone):.0f} steps/s")
+    rounds = f"{ROUNDS} rounds of {ENVS * STEPS * ROLLOUTS} steps"
+    print(f"\n{env_id}: {rounds}; the environment alone: {median(alone):.0f} steps/s")
     print("system        steps/s  (range)         environment  acting  learning  share of the environment's rate")
     for name, measured in rates.items():
         parts = spent[name]

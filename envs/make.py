@@ -48,7 +48,7 @@ def make_batched(
     """
     make_single(env_id, env_args, view_size).close()  # all its checks, before anything is built
     if _is_ours(env_id):
-        arguments = dict(env_args or {}) | ({} if view_size is None else {"view_size": view_size})
+        arguments: dict[str, Any] = dict(env_args or {}) | ({} if view_size is None else {"view_size": view_size})
         return gym.make_vec(env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", **arguments)
     factories = [lambda: make_single(env_id, env_args, view_size)] * num_envs
     return SyncVectorEnv(factories, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)

@@ -45,9 +45,7 @@ class GridEnv(MiniGridEnv):
         obs, _ = super().reset(seed=seed, options=options)
         return obs, self._info()
 
-    def step(
-        self, action: int | np.integer | np.ndarray
-    ) -> tuple[dict[str, Any], SupportsFloat, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[dict[str, Any], SupportsFloat, bool, bool, dict[str, Any]]:
         """Move one cell (`Move`)."""
         if not self.action_space.contains(action):
             raise ValueError(f"Expect `action` to be an int from 0 to {len(Move) - 1}, actual: {action!r}")

@@ -84,7 +84,13 @@ class MemoryCore(nn.Module, ABC, Generic[S]):
 
     @abstractmethod
     def forward(
-        self, x: Float[Tensor, "B T D"], state: S, resets: Bool[Tensor, "B T"], *, charge: bool = True, trace: bool = False
+        self,
+        x: Float[Tensor, "B T D"],
+        state: S,
+        resets: Bool[Tensor, "B T"],
+        *,
+        charge: bool = True,
+        trace: bool = False,
     ) -> CoreOutput[S]:
         """Read T steps.  `resets[b, t]`: step t of row b starts an episode and sees nothing from before it.
 

@@ -5,12 +5,12 @@ Choices that a reader would question:
 - A step attends to its own memory (attention.py), so the first step of an episode is an ordinary one.
 - Stored memories enter a segment as inputs, detached; their keys, values and spans are recomputed with the current
   weights (`refresh`), so that the projections learn from them while the past does not.
-- `penalty` and `rent` are unweighted and summed, so that any split of a sequence into calls gives the same sum.  Who trains the
-  core divides by the number of steps and applies the weight.
+- `penalty` and `rent` are unweighted and summed, so that any split of a sequence into calls gives the same sum.  Who
+  trains the core divides by the number of steps and applies the weight.
 - Random shortening clamps the spans that attention sees; deletion and capacity go by the unclamped ones.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -42,8 +42,8 @@ class ExpireSpanConfig:
     ramp: float = 16.0
     """Steps over which an expired memory fades (R)."""
     initial_span: float = 0.8
-    """Spans at the start of training, as a fraction of max_span.  The paper starts at 0.1; long spans let the task learn
-    to use memory before the budget shortens them."""
+    """Spans at the start of training, as a fraction of max_span.  The paper starts at 0.1; long spans let the task
+    learn to use memory before the budget shortens them."""
     pre_div: float = 1.0
     """Divides w . h before the sigmoid: with a large max_span, small changes of w then move spans less."""
     shorten_spans: bool = False
@@ -238,10 +238,16 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
         self.layers = nn.ModuleList(ExpireSpanLayer(config) for _ in range(config.layers))
         self.final_norm = nn.LayerNorm(config.width) if config.pre_norm else nn.Identity()
 
+    def stack(self) -> Iterator[ExpireSpanLayer]:
+        """The layers as what they are: torch leaves open what a ModuleList holds."""
+        for layer in self.layers:
+            assert isinstance(layer, ExpireSpanLayer)
+            yield layer
+
     def initial_state(self, batch_size: int) -> ExpireSpanState:
         """No memories."""
         check_whole("batch_size", batch_size, at_least=1)
-        like = self.layers[0].query_key_value.weight
+        like = next(self.stack()).query_key_value.weight
         wide, flat = like.new_zeros(batch_size, 0, self.width), like.new_zeros(batch_size, 0)
         by_head = like.new_zeros(batch_size, self.config.heads, 0, self.width // self.config.heads)
         birth = torch.zeros(batch_size, 0, dtype=torch.int64, device=like.device)
@@ -251,7 +257,7 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
 
     def restore_state(self, tensors: dict[str, Tensor]) -> ExpireSpanState:
         """The state whose `tensors()` these are, refreshed."""
-        like = self.layers[0].query_key_value.weight
+        like = next(self.stack()).query_key_value.weight
         layers = []
         for number in range(self.config.layers):
             hidden, birth, live = (tensors[f"{number}.{name}"].to(like.device) for name in ("hidden", "birth", "live"))
@@ -264,8 +270,25 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
     def refresh(self, state: ExpireSpanState) -> ExpireSpanState:
         """Keys, values and spans of stored memories from the current weights."""
         return replace(
-            state, layers=tuple(layer.refresh(memory) for layer, memory in zip(self.layers, state.layers, strict=True))
+            state, layers=tuple(layer.refresh(memory) for layer, memory in zip(self.stack(), state.layers, strict=True))
         )
+
+    def rent_gradients(self, rent: Float[Tensor, ""]) -> list[list[Tensor]]:
+        """Gradients of a rent with respect to each layer's span weights and bias; the graph stays usable."""
+        parameters = [[layer.span.weight, layer.span.bias] for layer in self.stack()]
+        flat = torch.autograd.grad(rent, [p for pair in parameters for p in pair], retain_graph=True)
+        return [list(flat[i : i + 2]) for i in range(0, len(flat), 2)]
+
+    def shorten(self, gradients: list[list[Tensor]], pulls: list[float]) -> None:
+        """Step down these gradients so that the logit of a typical memory's span falls by about its layer's pull.
+
+        Layer inputs are normalised, so a step of length pull / sqrt(D + 1) along a memory's own direction does that.
+        """
+        with torch.no_grad():
+            for layer, pair, pull in zip(self.stack(), gradients, pulls, strict=True):
+                length = torch.cat([gradient.flatten() for gradient in pair]).norm().clamp_min(1e-12)
+                for parameter, gradient in zip((layer.span.weight, layer.span.bias), pair, strict=True):
+                    parameter -= pull * self.config.pre_div / (self.width + 1) ** 0.5 * gradient / length
 
     def forward(
         self,

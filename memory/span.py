@@ -40,7 +40,9 @@ class _ExpiryBias(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_bias: Tensor, grad_mask: Tensor) -> tuple[Tensor, None]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # torch's takes any number of gradients
+        ctx: Any, grad_bias: Tensor, grad_mask: Tensor
+    ) -> tuple[Tensor, None]:
         (mask,) = ctx.saved_tensors
         return (grad_bias / mask).masked_fill_((mask == 0) | (mask == 1), 0), None
 
@@ -55,11 +57,11 @@ def fading(
 def expiry_bias(
     unclamped: Float[Tensor, "B T S"], invisible: Bool[Tensor, "B T S"]
 ) -> tuple[Float[Tensor, "B T S"], Float[Tensor, "B T S"]]:
-    """log m_ti as a bias for attention scores, with its gradient to the spans, and the mask m_ti itself without.
+    """The bias log m_ti for attention scores, with its gradient to the spans, and the mask m_ti itself without.
 
     `unclamped` is what `fading` returns.  Where `invisible`, the mask is 0 and the bias minus infinity.
     """
-    return _ExpiryBias.apply(unclamped, invisible)  # type: ignore[return-value]  # torch leaves apply untyped
+    return _ExpiryBias.apply(unclamped, invisible)
 
 
 def span_penalty(span: Float[Tensor, "B S"], mask: Float[Tensor, "B T S"], ramp: float) -> Float[Tensor, ""]:

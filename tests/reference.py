@@ -21,62 +21,78 @@ def reference_layer(
     layer: ExpireSpanLayer, inputs: list[Tensor], times: list[int], longest: float | None = None
 ) -> tuple[list[Tensor], Tensor, list[Memory], int]:
     """Outputs of one row's steps, the penalty, the memories left, and how many were evicted."""
-    config = layer.config
-    width, heads, ramp = config.width, config.heads, config.ramp
-    query_w, key_w, value_w = layer.query_key_value.weight.split(width)
-    query_b, key_b, value_b = layer.query_key_value.bias.split(width)
     memories: list[Memory] = []
     outputs, penalty, evictions = [], torch.zeros((), dtype=inputs[0].dtype), 0
-
-    def span(hidden: Tensor, clamped: bool) -> Tensor:
-        logit = (layer.span.weight * hidden).sum() / config.pre_div + layer.span.bias
-        predicted = config.max_span / (1 + torch.exp(-logit))
-        return torch.clamp(predicted, max=longest) if clamped and longest is not None else predicted
-
     for x, now in zip(inputs, times, strict=True):
         if now == 0:
             memories = []
-        hidden = layer.attention_norm(x) if config.pre_norm else x
+        hidden = layer.attention_norm(x) if layer.config.pre_norm else x
         memories.append(Memory(hidden, now))
         masks = []
         for memory in memories:
-            e = span(memory.hidden, clamped=True)
-            m = torch.clamp(1 + (e - (now - memory.birth)) / ramp, 0, 1)
+            e = predicted_span(layer, memory, longest)
+            m = torch.clamp(1 + (e - (now - memory.birth)) / layer.config.ramp, 0, 1)
             masks.append(m)
             if 0 < m.item() < 1:
-                penalty = penalty + e / ramp
-        head_width = width // heads
-        read = []
-        for h in range(heads):
-            part = slice(h * head_width, (h + 1) * head_width)
-            q = (query_w @ hidden + query_b)[part]
-            scores, values = [], []
-            for memory in memories:
-                score = q @ (key_w @ memory.hidden + key_b)[part]
-                age = now - memory.birth
-                if layer.position is not None and age < config.position_window:
-                    score = score + q @ layer.position[h, :, age]
-                scores.append(score / head_width**0.5)
-                values.append((value_w @ memory.hidden + value_b)[part])
-            attention = torch.softmax(torch.stack(scores), 0) * torch.stack(masks)
-            attention = attention / attention.sum()
-            read.append(sum(a * v for a, v in zip(attention, values, strict=True)))
-        attended = x + layer.output(torch.cat(read))
-        if config.pre_norm:
-            y = attended + layer.feed_forward(layer.feed_forward_norm(attended))
-        else:
-            attended = layer.attention_norm(attended)
-            y = layer.feed_forward_norm(attended + layer.feed_forward(attended))
-        outputs.append(y)
-        unclamped = [span(memory.hidden, clamped=False).item() for memory in memories]
-        alive = [
-            (e, memory) for e, memory in zip(unclamped, memories, strict=True) if now + 1 - memory.birth < e + ramp
-        ]
-        if config.capacity is not None and len(alive) > config.capacity:
-            alive.remove(min(alive, key=lambda pair: (pair[0] + pair[1].birth, pair[1].birth)))
-            evictions += 1
-        memories = [memory for _, memory in alive]
+                penalty = penalty + e / layer.config.ramp
+        outputs.append(transform(layer, x, read_memories(layer, hidden, memories, masks, now)))
+        memories, evicted = left_after(layer, memories, now)
+        evictions += evicted
     return outputs, penalty, memories, evictions
+
+
+def predicted_span(layer: ExpireSpanLayer, memory: Memory, longest: float | None = None) -> Tensor:
+    """The span of a memory, clamped to `longest` if given."""
+    logit = (layer.span.weight * memory.hidden).sum() / layer.config.pre_div + layer.span.bias
+    predicted = layer.config.max_span / (1 + torch.exp(-logit))
+    return predicted if longest is None else torch.clamp(predicted, max=longest)
+
+
+def read_memories(
+    layer: ExpireSpanLayer, hidden: Tensor, memories: list[Memory], masks: list[Tensor], now: int
+) -> Tensor:
+    """What attention reads at one step, all heads side by side."""
+    config = layer.config
+    query_w, key_w, value_w = layer.query_key_value.weight.split(config.width)
+    query_b, key_b, value_b = layer.query_key_value.bias.split(config.width)
+    head_width = config.width // config.heads
+    read = []
+    for h in range(config.heads):
+        part = slice(h * head_width, (h + 1) * head_width)
+        q = (query_w @ hidden + query_b)[part]
+        scores, values = [], []
+        for memory in memories:
+            score = q @ (key_w @ memory.hidden + key_b)[part]
+            age = now - memory.birth
+            if layer.position is not None and age < config.position_window:
+                score = score + q @ layer.position[h, :, age]
+            scores.append(score / head_width**0.5)
+            values.append((value_w @ memory.hidden + value_b)[part])
+        attention = torch.softmax(torch.stack(scores), 0) * torch.stack(masks)
+        attention = attention / attention.sum()
+        read.append(sum(a * v for a, v in zip(attention, values, strict=True)))
+    return torch.cat(read)
+
+
+def transform(layer: ExpireSpanLayer, x: Tensor, read: Tensor) -> Tensor:
+    """The output of a step from its input and from what attention read."""
+    attended = x + layer.output(read)
+    if layer.config.pre_norm:
+        return attended + layer.feed_forward(layer.feed_forward_norm(attended))
+    attended = layer.attention_norm(attended)
+    return layer.feed_forward_norm(attended + layer.feed_forward(attended))
+
+
+def left_after(layer: ExpireSpanLayer, memories: list[Memory], now: int) -> tuple[list[Memory], int]:
+    """The memories that the next step can still see, and how many the capacity evicted: one or none."""
+    config = layer.config
+    spans = [predicted_span(layer, memory).item() for memory in memories]
+    alive = [(e, memory) for e, memory in zip(spans, memories, strict=True) if now + 1 - memory.birth < e + config.ramp]
+    evicted = 0
+    if config.capacity is not None and len(alive) > config.capacity:
+        alive.remove(min(alive, key=lambda pair: (pair[0] + pair[1].birth, pair[1].birth)))
+        evicted = 1
+    return [memory for _, memory in alive], evicted
 
 
 def reference_core(

@@ -9,6 +9,7 @@ import pytest
 from expirespan.envs import CorridorEnv, CorridorSolver, CorridorVectorEnv, Move, make_batched, make_single
 from expirespan.envs.corridor import CorridorWorld
 from expirespan.envs.world import whole_number
+from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX
 from minigrid.wrappers import FlatObsWrapper, ImgObsWrapper, RGBImgPartialObsWrapper
@@ -46,7 +47,7 @@ def test_defaults_work_and_are_the_papers() -> None:
     env = CorridorEnv()
     lengths = [env.reset(seed=seed)[1]["length"] for seed in range(300)]
     assert min(lengths) >= 3 and max(lengths) <= 200 and max(lengths) > 190 and min(lengths) < 15
-    assert env.max_steps == 1000 and env.action_space.n == 4
+    assert env.max_steps == 1000 and env.action_space == spaces.Discrete(4)
     assert CorridorVectorEnv().num_envs == 1
 
 
@@ -140,14 +141,21 @@ def test_solvers_give_ceiling_and_floor(remember: bool, low: float, high: float)
     assert low <= rewards / endings <= high
 
 
+def picture(env: gym.Env) -> np.ndarray:
+    rendered = env.render()
+    assert isinstance(rendered, np.ndarray)
+    return rendered
+
+
 def test_rendering_shows_the_grid_and_the_view() -> None:
     env = gym.make("expirespan/CorridorShort-v0", render_mode="rgb_array", min_length=20)
     env.reset(seed=1)
-    assert env.render().shape == (3 * 32, 22 * 32, 3)
+    assert picture(env).shape == (3 * 32, 22 * 32, 3)
+    assert isinstance(env.unwrapped, CorridorEnv)
     assert env.unwrapped.get_pov_render(8).shape == (24, 24, 3)
     env = gym.make("expirespan/CorridorLong-v0", render_mode="rgb_array")
     env.reset(seed=1)
-    assert env.render().shape == (3 * 32, 32 * 32, 3)
+    assert picture(env).shape == (3 * 32, 32 * 32, 3)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from expirespan import evaluate, train_agent
+from expirespan.agents import MemoryPPO
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -71,7 +72,7 @@ def test_interrupt_saves_says_how_to_go_on_and_loses_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(*SMALL, "--total-steps", 6 * ROLLOUT, "--out", tmp_path / "whole")
-    collect, calls = train_agent.MemoryPPO.collect_rollouts, []
+    collect, calls = MemoryPPO.collect_rollouts, []
 
     def interrupted(self, *args, **kwargs):
         calls.append(0)
@@ -79,7 +80,7 @@ def test_interrupt_saves_says_how_to_go_on_and_loses_nothing(
             os.kill(os.getpid(), signal.SIGINT)
         return collect(self, *args, **kwargs)
 
-    monkeypatch.setattr(train_agent.MemoryPPO, "collect_rollouts", interrupted)
+    monkeypatch.setattr(MemoryPPO, "collect_rollouts", interrupted)
     train(*SMALL, "--total-steps", 6 * ROLLOUT, "--out", tmp_path / "cut")
     assert f"expirespan-train --resume {tmp_path / 'cut'}" in capsys.readouterr().out
     monkeypatch.undo()
@@ -105,6 +106,10 @@ def test_a_finished_run_says_so_when_resumed(tmp_path: Path, capsys: pytest.Capt
         (["--heads", "7"], r"`width` to be a multiple of `heads` \(7\), actual: 64"),
         (["--device", "tpu"], "`device` to be cpu, or cuda where there is a GPU, actual: 'tpu'"),
         (["--memory-budget", "-3"], "`memory_budget` to be positive, actual: -3"),
+        (
+            ["--resume", "nowhere", "--ramp", "3"],
+            "`resume` with no other option than total_steps, actual: resume, memory",
+        ),
         (["--resume", "nowhere"], "a run folder with a config.json, actual: nowhere"),
     ],
 )

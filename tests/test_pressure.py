@@ -1,0 +1,56 @@
+"""When the budget pulls on the spans, and how far."""
+
+import json
+
+import pytest
+import torch
+from expirespan.agents.pressure import PressureConfig, SpanPressure
+from expirespan.memory import ExpireSpan, ExpireSpanConfig
+from reference import randomize
+
+
+def test_each_layer_is_pulled_while_it_holds_more_than_the_budget() -> None:
+    pressure = SpanPressure(PressureConfig(memory_budget=20.0, budget_pull=0.4))
+    assert pressure.pulls == []
+    pressure.update([60.0, 12.0])
+    assert pressure.pulls == [0.4, 0.0]
+    for _ in range(20):
+        pressure.update([15.0, 12.0])
+    assert pressure.pulls == []
+
+
+def test_a_constant_weight_is_constant_and_no_budget_is_no_pull() -> None:
+    constant, free = SpanPressure(PressureConfig(penalty_weight=1e-5)), SpanPressure(PressureConfig(memory_budget=None))
+    for pressure in (constant, free):
+        pressure.update([900.0, 900.0])
+        assert pressure.pulls == []
+    assert (constant.weight, free.weight) == (1e-5, 0.0)
+
+
+def test_state_survives_json() -> None:
+    pressure, other = SpanPressure(PressureConfig()), SpanPressure(PressureConfig())
+    pressure.update([60.0, 21.0])
+    other.load_state_dict(json.loads(json.dumps(pressure.state_dict())))
+    for _ in range(9):
+        pressure.update([15.0, 21.0])
+        other.update([15.0, 21.0])
+        assert pressure.pulls == other.pulls
+
+
+@pytest.mark.parametrize("pre_div", [1.0, 3.0])
+def test_shortening_moves_a_typical_logit_by_the_pull(pre_div: float) -> None:
+    torch.manual_seed(1)
+    core = ExpireSpan(ExpireSpanConfig(width=32, ff_width=7, max_span=50.0, pre_div=pre_div)).double()
+    randomize(next(core.stack()).feed_forward, 2)
+    same = torch.randn(1, 1, 32, dtype=torch.float64).expand(2, 11, 32)  # one memory, over and over
+    resets = torch.zeros(2, 11, dtype=torch.bool)
+    before = core(same, core.initial_state(2), resets, trace=True)
+    core.shorten(core.rent_gradients(before.rent), [0.25, 0.0])
+    after = core(same, core.initial_state(2), resets, trace=True)
+
+    def logits(trace) -> list[float]:
+        return [torch.log(layer.span / (50 - layer.span)).mean().item() for layer in trace]
+
+    changes = [new - old for new, old in zip(logits(after.trace), logits(before.trace), strict=True)]
+    assert changes[0] == pytest.approx(-0.25, rel=0.2 if pre_div == 1 else 0.5)
+    assert changes[1] == 0
