@@ -12,8 +12,8 @@ demo: $(INSTALLED)
 	$(BIN)/expirespan-train --env expirespan/CorridorShort-v0 $(DEMO) --out runs/demo
 	$(BIN)/expirespan-evaluate runs/demo --episodes 500 --timeline
 
-# The settings of the demo: a short ramp, since corridors of 3 to 20 steps would fit into the default one.
-DEMO := --total-steps 300000 --ramp 4 --max-span 32 --memory-budget 6
+# A short ramp and a small budget, since corridors of 3 to 20 steps would fit into the default ones.
+DEMO := --total-steps 300000 --ramp 2 --memory-budget 4
 
 test: $(INSTALLED)
 	$(BIN)/pytest -n 2

@@ -126,7 +126,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             custom_objects: Arguments that replace stored ones, like `kwargs`.
             print_system_info: Print the versions in use, as SB3 does.
             force_reset: Begin new episodes on the next `learn`.  If False, and if the environment can restore its
-                state, training goes on exactly where it stood, random numbers included.
+                state, training goes on exactly where it stood, random numbers included.  (With `anneal`, the
+                step size also depends on the total number of steps that `learn` is asked for.)
             kwargs: Arguments of the constructor that replace stored ones.
 
         Raises:

@@ -1,7 +1,8 @@
 """Memory cores that know only torch: the Expire-Span transformer, what it stores, and how to look into it."""
 
 from .core import CoreOutput, LayerTrace, MemoryCore
-from .expire_span import ExpireSpan, ExpireSpanConfig
+from .expire_span import ExpireSpan
+from .layer import ExpireSpanConfig
 from .span import expire_mask, span_penalty
 from .state import ExpireSpanState, LayerMemory
 

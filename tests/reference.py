@@ -7,7 +7,8 @@ memory by memory; the capacity evicts one memory at a time.  Slow and literal on
 from dataclasses import dataclass
 
 import torch
-from expirespan.memory.expire_span import ExpireSpan, ExpireSpanLayer
+from expirespan.memory.expire_span import ExpireSpan
+from expirespan.memory.layer import ExpireSpanLayer
 from torch import Tensor, nn
 
 
