@@ -37,7 +37,7 @@ class TrainConfig:
     algo: Literal["ppo"] = "ppo"
     """The algorithm."""
     total_steps: int | None = None
-    """Environment steps to train for, over all environments; None for 2,000,000, or what a resumed run was to have."""
+    """Environment steps over all environments; None for 1,500,000, or for what a resumed run was to have."""
     num_envs: int = 32
     """Environments stepped side by side."""
     seed: int = 0
@@ -173,7 +173,7 @@ def train(config: TrainConfig) -> Path:
     finally:
         signal.signal(signal.SIGINT, previous)
     if saving.stopped:
-        print(f"Stopped at {model.num_timesteps} steps; go on with: expirespan-train --resume {run}")
+        print(f"Stopped and saved at {saving.saved_at} steps; go on with: expirespan-train --resume {run}")
         return run
     model.logger.dump(model.num_timesteps)
     model.save(run / CHECKPOINT)

@@ -32,6 +32,7 @@ class CheckpointCallback(_MemoryCallback):
         super().__init__()
         self.path, self.every = path, every
         self.stopping = self.stopped = False
+        self.saved_at = 0
         self._next = 0
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
@@ -46,7 +47,8 @@ class CheckpointCallback(_MemoryCallback):
         # Called before the first step of a rollout: the update after the last one is done.
         if self.stopping or self.model.num_timesteps >= self._next:
             self.model.save(self.path)
-            self._next = self.model.num_timesteps + self.every
+            self.saved_at = self.model.num_timesteps
+            self._next = self.saved_at + self.every
             self.stopped = self.stopping
 
     def _on_step(self) -> bool:
