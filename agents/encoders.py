@@ -26,9 +26,9 @@ class MiniGridExtractor(BaseFeaturesExtractor):
     """Embeds what stands in every cell; the sum over the view goes through one hidden layer.
 
     Object, colour and state of a cell are embedded as one thing, with a table for each cell of the view.  Background
-    (walls, floor, empty and unseen cells) starts faint, so that the features of a view are those of the objects in
-    it: otherwise nine tenths of every view are the same, and a red ball differs less from a blank wall than one
-    random initialisation from the next.
+    (walls, floor, empty and unseen cells) starts faint, so that the features of a view are those of the objects in it.
+    With equal embeddings the layer inputs for a view with Corridor's ball and for one without have a cosine of 0.9 at
+    the start of training, and whatever shortens the spans of one shortens those of the other; so they have 0.1.
     """
 
     scale: Tensor

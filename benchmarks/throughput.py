@@ -1,14 +1,18 @@
 """Training throughput beside sb3-contrib's RecurrentPPO: environment steps per second, training included.
 
 Both train on the same batched environment with the same sizes (32 environments x 128 steps, 4 epochs, batches of 1,024,
-width 64), in turn, round after round in one process with one thread, so that a noisy machine disturbs both alike.
+width 64), in turn, round after round in one process with one thread, so that a noisy machine disturbs both alike.  What
+MemoryPPO costs depends on what it keeps: everything at the start, about the budget afterwards.  Given a run folder of
+Corridor, the trained agent is timed too.
 
-    python benchmarks/throughput.py
+    python benchmarks/throughput.py [RUN_DIR]
 """
 
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -17,6 +21,7 @@ import torch
 from expirespan.agents import MemoryPPO
 from expirespan.agents.vec_env import as_vec_env
 from expirespan.envs import make_batched
+from expirespan.train_agent import CHECKPOINT
 from gymnasium import spaces
 from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.callbacks import BaseCallback
@@ -100,11 +105,13 @@ def compare(env_id: str) -> None:
         split = "  ".join(f"{share / total:8.0%}" for share in shares)
         span = f"({min(measured):.0f} to {max(measured):.0f})"
         print(f"{name:13} {median(measured):7.0f}  {span:15} {split}  {median(measured) / median(alone):10.0%}")
-    ratios = [a / b for a, b in zip(rates["MemoryPPO"], rates["RecurrentPPO"], strict=True)]
-    print(f"MemoryPPO / RecurrentPPO: {median(ratios):.1f}  (rounds: {', '.join(f'{ratio:.1f}' for ratio in ratios)})")
+    for name in set(rates) - {"RecurrentPPO"}:
+        ratios = [a / b for a, b in zip(rates[name], rates["RecurrentPPO"], strict=True)]
+        rounds = ", ".join(f"{ratio:.1f}" for ratio in ratios)
+        print(f"{name.strip()} / RecurrentPPO: {median(ratios):.1f}  (rounds: {rounds})")
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for environment in ("expirespan/Corridor-v0", "MiniGrid-MemoryS13-v0"):
-        compare(environment)
+    compare("expirespan/Corridor-v0", Path(sys.argv[1]) if len(sys.argv) > 1 else None)
+    compare("MiniGrid-MemoryS13-v0", None)
