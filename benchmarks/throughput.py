@@ -21,7 +21,6 @@ import torch
 from expirespan.agents import MemoryPPO
 from expirespan.agents.vec_env import as_vec_env
 from expirespan.envs import make_batched
-from expirespan.train_agent import CHECKPOINT
 from gymnasium import spaces
 from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.callbacks import BaseCallback
@@ -74,12 +73,15 @@ def stepping_rate(env_id: str) -> float:
     return actions.size / (time.perf_counter() - begun)
 
 
-def compare(env_id: str) -> None:
+def compare(env_id: str, run: Path | None) -> None:
     """Print the table for one environment."""
     models: dict[str, OnPolicyAlgorithm] = {
         "MemoryPPO": ours(as_vec_env(make_batched(env_id, ENVS))),
         "RecurrentPPO": theirs(as_vec_env(make_batched(env_id, ENVS))),
     }
+    if run is not None:
+        env = as_vec_env(make_batched(env_id, ENVS))
+        models["  trained"] = MemoryPPO.load(run / CHECKPOINT, env=env, target_kl=None, device="cpu")
     rates: dict[str, list[float]] = defaultdict(list)
     spent: dict[str, dict[str, float]] = {}
     alone = []
