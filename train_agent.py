@@ -19,7 +19,7 @@ from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 from torch.utils.tensorboard import SummaryWriter
 
 CHECKPOINT, CONFIGURATION = "checkpoint.safetensors", "config.json"
-TOTAL_STEPS = 1_500_000
+TOTAL_STEPS = 1_000_000
 EVALUATION_SEED = 1_000_000
 """Evaluation episodes are seeded from here on, far from those of training."""
 
@@ -37,7 +37,7 @@ class TrainConfig:
     algo: Literal["ppo"] = "ppo"
     """The algorithm."""
     total_steps: int | None = None
-    """Environment steps over all environments; None for 1,500,000, or for what a resumed run was to have."""
+    """Environment steps over all environments; None for 1,000,000, or for what a resumed run was to have."""
     num_envs: int = 32
     """Environments stepped side by side."""
     seed: int = 0

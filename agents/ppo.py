@@ -23,7 +23,7 @@ class PPOConfig:
     anneal: bool = True
     """Let the step size fall linearly to 0 over training: Adam turns the small gradients of a solved task into steps
     of full size, which a constant one never stops taking."""
-    span_lr_scale: float = 0.1
+    span_lr_scale: float = 0.03
     """Step size of the spans' weights, as a multiple of learning_rate."""
     n_steps: int = 128
     """Steps of a rollout in each environment: the length of a training segment (T)."""

@@ -32,7 +32,7 @@ class PressureConfig:
     """Mean live memories per layer that training aims at; None for no pull.  The ramp alone holds about as many
     memories as it has steps, so a budget below the ramp can't be met."""
     budget_pull: float = 0.3
-    """How far an update of the policy shortens spans while more is live than the budget allows, in logits of the span
+    """How far an update of the policy shortens spans while a layer holds twice its budget or more, in logits of the span
     of a typical memory: 0.3 takes about a quarter off a span that is well below its maximum."""
     penalty_weight: float | None = None
     """The paper's constant weight (alpha) in place of the budget."""
@@ -45,6 +45,9 @@ class PressureConfig:
             check_not_negative("penalty_weight", self.penalty_weight)
 
 
+UPKEEP = 0.1
+"""Share of the pull that is left for a layer which has met its budget before: what it then holds too much comes from
+passing trouble of the policy, and a strong pull would reach the rare memories once the common ones are gone."""
 SMOOTHING = 0.2
 """Share of the newest count of live memories in the smoothed one: a single rollout is noisy."""
 
@@ -57,6 +60,7 @@ class SpanPressure:
         self.pulls: list[float] = []
         """For each layer, in logits of a typical memory's span per update of the policy; empty where nothing pulls."""
         self._live: list[float] = []
+        self._met: list[bool] = []
 
     @property
     def weight(self) -> float:
@@ -70,14 +74,20 @@ class SpanPressure:
             return
         before = self._live or live
         self._live = [old + SMOOTHING * (new - old) for old, new in zip(before, live, strict=True)]
-        pulls = [self.config.budget_pull if layer > budget else 0.0 for layer in self._live]
+        met = self._met or [False] * len(live)
+        self._met = [old or layer <= budget for old, layer in zip(met, self._live, strict=True)]
+        pulls = [self._pull(layer / budget - 1, met) for layer, met in zip(self._live, self._met, strict=True)]
         self.pulls = pulls if any(pulls) else []
+
+    def _pull(self, excess: float, met: bool) -> float:
+        """In proportion to the excess over the budget, up to twice the budget."""
+        return self.config.budget_pull * min(max(excess, 0.0), 1.0) * (UPKEEP if met else 1.0)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to continue, as JSON knows it."""
-        return {"pulls": self.pulls, "live": self._live, "config": asdict(self.config)}
+        return {"pulls": self.pulls, "live": self._live, "met": self._met, "config": asdict(self.config)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` returned, under the present configuration."""
-        self._live = list(state["live"])
+        self._live, self._met = list(state["live"]), list(state["met"])
         self.pulls = list(state["pulls"]) if self.config.penalty_weight is None else []

@@ -19,6 +19,19 @@ def test_each_layer_is_pulled_while_it_holds_more_than_the_budget() -> None:
     assert pressure.pulls == []
 
 
+def test_the_pull_follows_the_excess_and_is_gentle_once_the_budget_was_met() -> None:
+    pressure = SpanPressure(PressureConfig(memory_budget=20.0, budget_pull=0.4))
+    pressure.update([30.0])
+    assert pressure.pulls == pytest.approx([0.2])
+    pressure.update([2.0])
+    for _ in range(12):
+        pressure.update([2.0])
+    assert pressure.pulls == []
+    for _ in range(40):
+        pressure.update([90.0])
+    assert pressure.pulls == pytest.approx([0.04])
+
+
 def test_a_constant_weight_is_constant_and_no_budget_is_no_pull() -> None:
     constant, free = SpanPressure(PressureConfig(penalty_weight=1e-5)), SpanPressure(PressureConfig(memory_budget=None))
     for pressure in (constant, free):
