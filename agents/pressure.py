@@ -32,8 +32,8 @@ class PressureConfig:
     """Mean live memories per layer that training aims at; None for no pull.  The ramp alone holds about as many
     memories as it has steps, so a budget below the ramp can't be met."""
     budget_pull: float = 0.3
-    """How far an update of the policy shortens spans while a layer holds twice its budget or more, in logits of the span
-    of a typical memory: 0.3 takes about a quarter off a span that is well below its maximum."""
+    """How far an update of the policy shortens spans while a layer holds twice its budget or more, in logits of the
+    span of a typical memory: 0.3 takes about a quarter off a span that is well below its maximum."""
     penalty_weight: float | None = None
     """The paper's constant weight (alpha) in place of the budget."""
 
