@@ -28,7 +28,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-ENVS, STEPS, ROUNDS, ROLLOUTS = 32, 128, 4, 4
+ENVS, STEPS, ROUNDS, ROLLOUTS = 32, 128, 3, 3
 SIZES = {"n_steps": STEPS, "batch_size": 1024, "n_epochs": 4, "device": "cpu", "seed": 0}
 
 
