@@ -10,7 +10,7 @@ The default here is a budget: a number of live memories at which the pull ends, 
   rent (memory/span.py) is a sum over all live memories, so its gradient points along the features of the common ones.
   Common observations lose their spans, rare ones keep most of theirs, before the task has said anything.
 - The task is then learned with about the memory that it will have.  Taking memory from an agent that has learned with
-  all of it was tried, and cost it what it had learned each time.
+  all of it was tried in several ways, and each cost it a good part of its success.
 - After every gradient step the weights that predict spans take a small step down the gradient of the rent.  The step is
   normalised and stands outside Adam, so its length means something: the change of a typical memory's logit.
 

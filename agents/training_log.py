@@ -37,10 +37,11 @@ class TrainingLog:
         """Write means of the figures, and for each layer live memories, spans and evictions."""
         for name, values in self._values.items():
             logger.record(name if "/" in name else f"train/{name}", float(np.mean(values)))
-        for number, batches in enumerate(zip(*self._traces, strict=True), 1):
+        layers = zip(zip(*self._traces, strict=True), self.live(), strict=True)
+        for number, (batches, live) in enumerate(layers, 1):
             spans = torch.cat([layer.span.flatten() for layer in batches])
             evictions = sum(int((layer.evicted >= 0).sum()) for layer in batches)
-            logger.record(f"memory/live_layer_{number}", self.live()[number - 1])
+            logger.record(f"memory/live_layer_{number}", live)
             logger.record(f"memory/span_mean_layer_{number}", spans.mean().item())
             logger.record(f"memory/span_max_layer_{number}", spans.max().item())
             logger.record(f"memory/evictions_layer_{number}", evictions)

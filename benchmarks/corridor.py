@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-SEEDS = (2, 0, 1)
+SEEDS = (0, 1, 2)
 FOLDER = Path("runs/benchmarks")
 AGENTS: dict[str, tuple[str, ...]] = {"memory": (), "no memory": ("--capacity", "0", "--total-steps", "500000")}
 EVALUATIONS: dict[str, tuple[str, ...]] = {
