@@ -2,8 +2,12 @@
 
 Both train on the same batched environment with the same sizes (32 environments x 128 steps, 4 epochs, batches of 1,024,
 width 64), in turn, round after round in one process with one thread, so that a noisy machine disturbs both alike.  What
-MemoryPPO costs depends on what it keeps: everything at the start, about the budget afterwards.  Given a run folder of
-Corridor, the trained agent is timed too.
+MemoryPPO costs depends on what it keeps: up to its capacity at the start, about the budget afterwards.  Given a run
+folder of Corridor, the trained agent is timed too.
+
+What RecurrentPPO costs depends on the episodes: it loops over time in Python as soon as one begins inside a batch, and
+an untrained policy that never leaves the corridor avoids that.  So Corridor is timed twice: with the agents' own
+actions, and led to a door by a script, so that all have the short episodes of an agent that has learned the task.
 
     python benchmarks/throughput.py [RUN_DIR]
 """
@@ -21,12 +25,13 @@ import torch
 from expirespan.agents import MemoryPPO
 from expirespan.agents.vec_env import as_vec_env
 from expirespan.envs import make_batched
+from expirespan.envs.world import DOOR, Move
 from expirespan.train_agent import CHECKPOINT
 from gymnasium import spaces
 from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 ENVS, STEPS, ROUNDS, ROLLOUTS = 32, 128, 3, 3
 SIZES = {"n_steps": STEPS, "batch_size": 1024, "n_epochs": 4, "device": "cpu", "seed": 0}
@@ -43,6 +48,29 @@ def timed(owner: Any, name: str, spent: dict[str, float], part: str) -> None:
         return result
 
     setattr(owner, name, wrapper)
+
+
+class Led(VecEnvWrapper):
+    """Corridor walked by a script, whatever the agent does: to the right, and out by the first door."""
+
+    seen: np.ndarray
+
+    def reset(self) -> np.ndarray:
+        """Begin new episodes."""
+        self.seen = np.asarray(self.venv.reset())
+        return self.seen
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Take the script's step instead."""
+        middle = self.seen.shape[1] // 2
+        up, down = (self.seen[:, middle, middle + side, 0] == DOOR for side in (-1, 1))
+        self.venv.step_async(np.where(up, Move.UP, np.where(down, Move.DOWN, Move.RIGHT)))
+
+    def step_wait(self) -> Any:
+        """Remember what the script has to see."""
+        seen, *rest = self.venv.step_wait()
+        self.seen = np.asarray(seen)
+        return self.seen, *rest
 
 
 class Quiet(BaseCallback):
@@ -74,15 +102,16 @@ def stepping_rate(env_id: str) -> float:
     return actions.size / (time.perf_counter() - begun)
 
 
-def compare(env_id: str, run: Path | None) -> None:
+def compare(env_id: str, run: Path | None, led: bool = False) -> None:
     """Print the table for one environment."""
-    models: dict[str, OnPolicyAlgorithm] = {
-        "MemoryPPO": ours(as_vec_env(make_batched(env_id, ENVS))),
-        "RecurrentPPO": theirs(as_vec_env(make_batched(env_id, ENVS))),
-    }
-    if run is not None:
+
+    def make() -> VecEnv:
         env = as_vec_env(make_batched(env_id, ENVS))
-        models["  trained"] = MemoryPPO.load(run / CHECKPOINT, env=env, target_kl=None, device="cpu")
+        return Led(env) if led else env
+
+    models: dict[str, OnPolicyAlgorithm] = {"MemoryPPO": ours(make()), "RecurrentPPO": theirs(make())}
+    if run is not None:
+        models["  trained"] = MemoryPPO.load(run / CHECKPOINT, env=make(), target_kl=None, device="cpu")
     rates: dict[str, list[float]] = defaultdict(list)
     spent: dict[str, dict[str, float]] = {}
     alone = []
@@ -99,7 +128,9 @@ def compare(env_id: str, run: Path | None) -> None:
             model.learn(ENVS * STEPS * ROLLOUTS, callback=Quiet(), reset_num_timesteps=False)
             rates[name].append(ENVS * STEPS * ROLLOUTS / (time.perf_counter() - begun))
     rounds = f"{ROUNDS} rounds of {ENVS * STEPS * ROLLOUTS} steps"
-    print(f"\n{env_id}: {rounds}; the environment alone: {median(alone):.0f} steps/s")
+    print(
+        f"\n{env_id}{', led by a script' if led else ''}: {rounds}; the environment alone: {median(alone):.0f} steps/s"
+    )
     print("system        steps/s  (range)         environment  acting  learning  share of the environment's rate")
     for name, measured in rates.items():
         parts = spent[name]
@@ -116,5 +147,6 @@ def compare(env_id: str, run: Path | None) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    compare("expirespan/Corridor-v0", Path(sys.argv[1]) if len(sys.argv) > 1 else None)
+    for led in (False, True):
+        compare("expirespan/Corridor-v0", Path(sys.argv[1]) if len(sys.argv) > 1 else None, led)
     compare("MiniGrid-MemoryS13-v0", None)

@@ -61,8 +61,10 @@ class LayerMemory:
         if self.live.shape[1] == slots:
             return self
         order = self.live.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :slots]
-        rows = torch.arange(order.shape[0], device=order.device).unsqueeze(1)
-        return self.map(lambda x: x.transpose(1, 2)[rows, order].transpose(1, 2) if x.dim() == 4 else x[rows, order])
+        rows = torch.arange(order.shape[0], device=order.device).view(-1, 1, 1)
+        heads = torch.arange(self.key.shape[1], device=order.device).view(1, -1, 1)
+        by_head, flat = (rows, heads, order.unsqueeze(1)), (rows.squeeze(2), order)
+        return self.map(lambda x: x[by_head if x.dim() == 4 else flat])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,3 +105,11 @@ def outlived(
     older = birth.unsqueeze(2) - birth.unsqueeze(1)
     later = (longer > older) | ((longer == older) & (older < 0))
     return later & exists.unsqueeze(1)
+
+
+def outliving(span: Float[Tensor, "B S"], birth: Int[Tensor, "B S"], exists: Bool[Tensor, "B S"]) -> Int[Tensor, "B S"]:
+    """How many memories outlive each existing one: the sum of `outlived` over j, by sorting instead of by pairs."""
+    youngest = birth.argsort(dim=1, descending=True)
+    expiry = (span.double() + birth).masked_fill(~exists, -torch.inf)
+    order = youngest.gather(1, expiry.gather(1, youngest).argsort(dim=1, descending=True, stable=True))
+    return order.argsort(dim=1)

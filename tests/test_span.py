@@ -6,6 +6,7 @@ import pytest
 import torch
 from expirespan.memory.attention import position_scores
 from expirespan.memory.span import SpanPredictor, expire_mask, expiry_bias, fading, initial_bias, span_penalty
+from expirespan.memory.state import outlived, outliving
 
 
 def test_mask_is_one_until_the_span_and_falls_to_zero_over_the_ramp() -> None:
@@ -53,3 +54,12 @@ def test_position_scores_pick_the_key_of_the_age_and_nothing_beyond_the_window()
     position = torch.tensor([[[1.0, 10.0], [100.0, 1000.0]]])  # ages 0 and 1
     scores = position_scores(query, position, torch.tensor([[[0, 1, 2, 500]]]))
     assert scores[0, 0, 0].tolist() == [302, 3020, 0, 0]
+
+
+def test_sorting_counts_what_pairs_count() -> None:
+    torch.manual_seed(0)
+    birth = torch.stack([torch.randperm(23)[:11] for _ in range(3)])
+    span = torch.randint(0, 7, (3, 11)).float()  # many expire together
+    exists = torch.rand(3, 11) < 0.7
+    by_pairs = outlived(span, birth, exists).sum(2)
+    assert torch.equal(outliving(span, birth, exists)[exists], by_pairs[exists])
