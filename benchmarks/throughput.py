@@ -2,7 +2,7 @@
 
 Both train on the same batched environment with the same sizes (32 environments x 128 steps, 4 epochs, batches of 1,024,
 width 64), in turn, round after round in one process with one thread, so that a noisy machine disturbs both alike.  What
-MemoryPPO costs depends on what it keeps: up to its capacity at the start, about the budget afterwards.  Given a run
+MemoryPPO costs depends on what it keeps: everything at the start, about the budget afterwards.  Given a run
 folder of Corridor, the trained agent is timed too.
 
 What RecurrentPPO costs depends on the episodes: it loops over time in Python as soon as one begins inside a batch, and

@@ -12,7 +12,7 @@ from .attention import attend, position_scores
 from .checks import check_choice, check_fraction, check_not_negative, check_positive, check_whole
 from .core import LayerTrace, segment_starts
 from .span import SpanPredictor, expiry_bias, fading
-from .state import LayerMemory, outlived, outliving
+from .state import LayerMemory, outlived, times_outlived
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +157,7 @@ class ExpireSpanLayer(nn.Module):
         return y, known, Kept(span, mask, unclamped.detach() > 1 / self.config.ramp, invisible, evicted)
 
     def _by_head(self, projected: Tensor, parts: int) -> Sequence[Tensor]:
-        """[B, T, parts * D] as `parts` contiguous tensors [B, H, T, K]: joining others takes five times as long."""
+        """[B, T, parts * D] as `parts` contiguous tensors [B, H, T, K]: joining strided ones takes longer."""
         return projected.unflatten(-1, (parts, self.config.heads, -1)).permute(2, 0, 3, 1, 4).contiguous().unbind()
 
     def _transform(self, x: Tensor, read: Tensor) -> Tensor:
@@ -176,7 +176,7 @@ class ExpireSpanLayer(nn.Module):
         stored = slots - clock.time.shape[1]
         if stored == slots - 1:
             exists = known.live & torch.cat([clock.continues.expand(-1, stored), clock.lives], 1)
-            after = outliving(known.span.detach(), known.birth, exists)
+            after = times_outlived(known.span.detach(), known.birth, exists)
             before = after - (after > after[:, -1:]).long()  # without the new one, which is the last
             return torch.stack([before, after], 1) >= capacity
         episode = nn.functional.pad(clock.start, (stored, 0), value=-1)

@@ -107,7 +107,9 @@ def outlived(
     return later & exists.unsqueeze(1)
 
 
-def outliving(span: Float[Tensor, "B S"], birth: Int[Tensor, "B S"], exists: Bool[Tensor, "B S"]) -> Int[Tensor, "B S"]:
+def times_outlived(
+    span: Float[Tensor, "B S"], birth: Int[Tensor, "B S"], exists: Bool[Tensor, "B S"]
+) -> Int[Tensor, "B S"]:
     """How many memories outlive each existing one: the sum of `outlived` over j, by sorting instead of by pairs."""
     youngest = birth.argsort(dim=1, descending=True)
     expiry = (span.double() + birth).masked_fill(~exists, -torch.inf)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from expirespan.memory.attention import position_scores
 from expirespan.memory.span import SpanPredictor, expire_mask, expiry_bias, fading, initial_bias, span_penalty
-from expirespan.memory.state import outlived, outliving
+from expirespan.memory.state import outlived, times_outlived
 
 
 def test_mask_is_one_until_the_span_and_falls_to_zero_over_the_ramp() -> None:
@@ -62,4 +62,4 @@ def test_sorting_counts_what_pairs_count() -> None:
     span = torch.randint(0, 7, (3, 11)).float()  # many expire together
     exists = torch.rand(3, 11) < 0.7
     by_pairs = outlived(span, birth, exists).sum(2)
-    assert torch.equal(outliving(span, birth, exists)[exists], by_pairs[exists])
+    assert torch.equal(times_outlived(span, birth, exists)[exists], by_pairs[exists])
