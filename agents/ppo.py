@@ -173,7 +173,9 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         values_loss = value_loss(now.values, batch.old_values, batch.returns, config.clip_range_vf)
         entropy = now.entropy.mean()
         penalty = now.penalty / batch.old_values.numel()
-        loss = policy_loss + config.vf_coef * values_loss - config.ent_coef * entropy + self.pressure.weight * penalty
+        loss = policy_loss + config.vf_coef * values_loss - config.ent_coef * entropy
+        if self.pressure.weight:
+            loss = loss + self.pressure.weight * penalty
         shortening = self.policy.core.rent_gradients(now.rent) if self.pressure.pulls else None
         self.policy.optimizer.zero_grad()
         loss.backward()
