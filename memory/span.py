@@ -40,7 +40,7 @@ class _ExpiryBias(torch.autograd.Function):
         ctx.mark_non_differentiable(mask)
         # The logarithm of 0 itself takes ten times as long as that of other numbers.
         bias = mask.clamp_min(SMALLEST).log_()
-        return torch.nn.functional.threshold_(bias, 0.999 * math.log(SMALLEST), -torch.inf), mask
+        return torch.threshold_(bias, 0.999 * math.log(SMALLEST), -torch.inf), mask
 
     @staticmethod
     @once_differentiable
