@@ -157,7 +157,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     args = parse_env_args(config.env_args if config.env else trained.env_args)
     num_envs = min(config.num_envs, config.episodes)
     env = make_batched(env_id, num_envs, args, trained.view_size)
-    policy = load_model(config.run, device=trained.device).policy
+    model = load_model(config.run, device=trained.device)
+    policy = model.policy
     for name, ours in (("observation", env.single_observation_space), ("action", env.single_action_space)):
         theirs = getattr(policy, f"{name}_space")
         if ours != theirs:
@@ -166,9 +167,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     with tqdm(total=config.episodes, unit="episode", leave=False) as bar:
         result = evaluate_policy(policy, env, config.episodes, config.seed, not config.sample, bar.update)
     env.close()
-    summary = {"run": str(config.run), "env": env_id, "seed": config.seed, "greedy": not config.sample} | summarize(
-        result
-    )
+    made = {"run": str(config.run), "steps": model.num_timesteps, "env": env_id}
+    summary = made | {"seed": config.seed, "greedy": not config.sample} | summarize(result)
     print("\n".join(report(summary)))
     if config.timeline or config.gif:
         for path in draw_episode(policy, config, env_id, args, trained.view_size):

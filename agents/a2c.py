@@ -8,6 +8,7 @@ from .losses import normalized_advantages, policy_gradient, value_loss
 from .on_policy import MemoryOnPolicyAlgorithm
 from .policy import MemoryActorCriticPolicy
 from .pressure import PressureConfig
+from .rollout import SequenceBatch
 from .training_log import TrainingLog
 
 
@@ -15,14 +16,15 @@ from .training_log import TrainingLog
 class A2CConfig(OnPolicyConfig):
     """Settings of the algorithm, the same for every task."""
 
-    n_steps: int = 32
-    """Steps of a rollout in each environment: the length of a training segment (T)."""
+    ent_coef: float = 0.01
+    """Weight of the entropy bonus.  Nothing holds A2C's steps back as PPO's clipping does: with PPO's 0.005 a run was
+    sure of itself too early, and lost at 70 % what it had learned to 90 %."""
 
 
 class MemoryA2C(MemoryOnPolicyAlgorithm):
     """A2C whose policy remembers: an SB3 algorithm with the usual arguments, callbacks, logger and methods.
 
-    One gradient step on each rollout, over all environments.
+    One pass over each rollout, a gradient step for each minibatch of whole environment columns.
 
     Args:
         policy: `"MemoryPolicy"` or a subclass of `MemoryActorCriticPolicy`.
@@ -34,7 +36,8 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
         kwargs: SB3's `stats_window_size`, `tensorboard_log`, `verbose`, `seed`, `device`.
 
     Raises:
-        ValueError: Where a setting is out of range.
+        ValueError: Where a setting is out of range, or `batch_size` does not divide the rollout into whole
+            environment columns; the message says which sizes do.
     """
 
     config_class: ClassVar[type[A2CConfig]] = A2CConfig
@@ -46,6 +49,7 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
         env: Any,
         learning_rate: float = A2CConfig.learning_rate,
         n_steps: int = A2CConfig.n_steps,
+        batch_size: int = A2CConfig.batch_size,
         gamma: float = A2CConfig.gamma,
         gae_lambda: float = A2CConfig.gae_lambda,
         normalize_advantage: bool = A2CConfig.normalize_advantage,
@@ -65,13 +69,19 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
         super().__init__(policy, env, pick(A2CConfig, given), pick(PressureConfig, given), policy_kwargs, **kwargs)
 
     def train(self) -> None:
-        """One gradient step on the rollout just collected."""
+        """One pass over the rollout just collected."""
         config, buffer, log = self.config, self.rollout_buffer, TrainingLog()
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         if config.normalize_advantage:
             buffer.advantages = normalized_advantages(buffer.advantages, config.advantage_floor)
-        (batch,) = buffer.get()
+        for batch in buffer.get(config.batch_size):
+            self._update(batch, log)
+        self._n_updates += 1
+        self._finish_update(log)
+
+    def _update(self, batch: SequenceBatch, log: TrainingLog) -> None:
+        """One gradient step."""
         now = self.policy.evaluate_sequences(
             batch.observations, batch.actions, batch.state, batch.episode_starts, trace=True
         )
@@ -79,8 +89,6 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
         values_loss = value_loss(now.values, batch.old_values, batch.returns, clip_range=None)
         entropy, penalty = now.entropy.mean(), now.penalty / now.values.numel()
         loss = self._loss(policy_loss, values_loss, entropy, penalty)
-        self._step(loss, now.rent, share=1.0)
+        self._step(loss, now.rent, batch.old_values.numel() / (self.n_steps * self.n_envs))
         log.add_trace(now.trace)
         log.add_losses(policy_loss, values_loss, entropy, penalty, loss)
-        self._n_updates += 1
-        self._finish_update(log)

@@ -77,6 +77,10 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         if _init_setup_model:
             self._setup_model()
 
+    def _setup_model(self) -> None:
+        self._check_batch_size()
+        super()._setup_model()
+
     def arguments(self) -> dict[str, Any]:
         """The arguments that would make this model again, the environment and the device apart."""
         default_policy = self.policy_aliases["MemoryPolicy"]
@@ -163,6 +167,16 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     ) -> tuple[np.ndarray, ExpireSpanState]:
         """Actions, and the memory to hand in with the next observation; see `MemoryActorCriticPolicy.predict`."""
         return self.policy.predict(observation, state, episode_start, deterministic)
+
+    def _check_batch_size(self) -> None:
+        """Minibatches are whole environment columns."""
+        steps, size = self.config.n_steps, self.config.batch_size
+        fitting = [columns * steps for columns in range(1, self.n_envs + 1) if self.n_envs % columns == 0]
+        if size not in fitting:
+            raise ValueError(
+                f"Expect `batch_size` to be whole columns of {steps} steps that divide {self.n_envs} environments, "
+                f"one of {', '.join(map(str, fitting))}, actual: {size}"
+            )
 
     def _update_learning_rate(self, optimizers: Any) -> None:
         remaining = self._current_progress_remaining

@@ -19,8 +19,6 @@ from .training_log import TrainingLog
 class PPOConfig(OnPolicyConfig):
     """Settings of the algorithm, the same for every task."""
 
-    batch_size: int = 1024
-    """Steps of a minibatch: whole environment columns, so a multiple of n_steps that divides the rollout."""
     n_epochs: int = 4
     """Passes over a rollout."""
     clip_range: float = 0.2
@@ -32,8 +30,7 @@ class PPOConfig(OnPolicyConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("batch_size", "n_epochs"):
-            check_whole(name, getattr(self, name), at_least=1)
+        check_whole("n_epochs", self.n_epochs, at_least=1)
         check_positive("clip_range", self.clip_range)
         for name in ("clip_range_vf", "target_kl"):
             if getattr(self, name) is not None:
@@ -89,10 +86,6 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         given = locals()
         super().__init__(policy, env, pick(PPOConfig, given), pick(PressureConfig, given), policy_kwargs, **kwargs)
 
-    def _setup_model(self) -> None:
-        self._check_batch_size()
-        super()._setup_model()
-
     def train(self) -> None:
         """Some epochs over the rollout just collected, until the policy has moved as far as it may."""
         config, buffer, log = self.config, self.rollout_buffer, TrainingLog()
@@ -105,11 +98,6 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
                 break
         self._n_updates += config.n_epochs
         self._finish_update(log)
-
-    @property
-    def _steps_per_update(self) -> int:
-        """Steps that the minibatches of an update hold together."""
-        return self.config.n_epochs * self.config.n_steps * self.n_envs
 
     def _update(self, batch: SequenceBatch, log: TrainingLog, trace: bool) -> bool:
         """One gradient step; False, and no step, where the policy has already moved too far."""
@@ -130,16 +118,6 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         values_loss = value_loss(now.values, batch.old_values, batch.returns, config.clip_range_vf)
         entropy, penalty = now.entropy.mean(), now.penalty / batch.old_values.numel()
         loss = self._loss(policy_loss, values_loss, entropy, penalty)
-        self._step(loss, now.rent, batch.old_values.numel() / self._steps_per_update)
+        self._step(loss, now.rent, batch.old_values.numel() / (config.n_epochs * self.n_steps * self.n_envs))
         log.add_losses(policy_loss, values_loss, entropy, penalty, loss)
         return True
-
-    def _check_batch_size(self) -> None:
-        """Minibatches are whole environment columns."""
-        steps, size = self.config.n_steps, self.config.batch_size
-        fitting = [columns * steps for columns in range(1, self.n_envs + 1) if self.n_envs % columns == 0]
-        if size not in fitting:
-            raise ValueError(
-                f"Expect `batch_size` to be whole columns of {steps} steps that divide {self.n_envs} environments, "
-                f"one of {', '.join(map(str, fitting))}, actual: {size}"
-            )

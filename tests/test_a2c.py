@@ -12,14 +12,14 @@ SMALL = {"memory": {"width": 16, "heads": 2, "ff_width": 16, "max_span": 40.0, "
 
 def small() -> MemoryA2C:
     env = CorridorVectorEnv(4, min_length=3, max_length=7)
-    return MemoryA2C("MemoryPolicy", env, n_steps=8, policy_kwargs=SMALL, seed=3, device="cpu")
+    return MemoryA2C("MemoryPolicy", env, n_steps=8, batch_size=16, policy_kwargs=SMALL, seed=3, device="cpu")
 
 
-def test_one_gradient_step_a_rollout() -> None:
+def test_every_step_of_a_rollout_is_learned_from_once() -> None:
     model = small()
     model.learn(8 * 4 * 5)
     steps = [slot["step"].item() for slot in model.policy.optimizer.state.values()]
-    assert set(steps) == {5} and model._n_updates == 5
+    assert set(steps) == {5 * 2} and model._n_updates == 5
 
 
 def test_the_likelier_action_is_the_one_that_did_better() -> None:
@@ -40,6 +40,6 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     model = small()
     model.learn(64)
     model.save(tmp_path / "model")
-    assert MemoryA2C.load(tmp_path / "model", device="cpu").config == model.config == A2CConfig(n_steps=8)
+    assert MemoryA2C.load(tmp_path / "model", device="cpu").config == model.config == A2CConfig(n_steps=8, batch_size=16)
     with pytest.raises(ValueError, match="a checkpoint of MemoryPPO, actual: MemoryA2C"):
         MemoryPPO.load(tmp_path / "model")

@@ -13,10 +13,9 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 SMALL = (
-    "--env expirespan/CorridorShort-v0 --num-envs 4 --n-steps 32 --width 16 --ff-width 16 --ramp 4 "
+    "--env expirespan/CorridorShort-v0 --num-envs 4 --n-steps 32 --batch-size 64 --width 16 --ff-width 16 --ramp 4 "
     "--max-span 40 --checkpoint-every 128 --timeline-every 256 --env-args max_length=6"
 ).split()
-PPO = [*SMALL, "--batch-size", "64"]
 ROLLOUT = 4 * 32
 
 
@@ -31,7 +30,7 @@ def policy_weights(run: Path) -> dict:
 
 def test_train_then_evaluate_leaves_everything_in_the_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     run = tmp_path / "run"
-    train(*PPO, "--total-steps", 4 * ROLLOUT, "--out", run)
+    train(*SMALL, "--total-steps", 4 * ROLLOUT, "--out", run)
     assert f"expirespan-evaluate {run}" in capsys.readouterr().out
     events = EventAccumulator(str(run))
     events.Reload()
@@ -51,7 +50,7 @@ def test_train_then_evaluate_leaves_everything_in_the_run_folder(tmp_path: Path,
 
 
 def test_evaluation_is_the_same_for_the_same_seed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    train(*PPO, "--total-steps", ROLLOUT, "--out", tmp_path / "run")
+    train(*SMALL, "--total-steps", ROLLOUT, "--out", tmp_path / "run")
     results = []
     for _ in range(2):
         evaluate.main([str(tmp_path / "run"), "--episodes", "20", "--sample", "--json", str(tmp_path / "e.json")])
@@ -61,9 +60,7 @@ def test_evaluation_is_the_same_for_the_same_seed(tmp_path: Path, capsys: pytest
 
 @pytest.mark.parametrize("algo", ["ppo", "a2c"])
 def test_resuming_is_exact(algo: str, tmp_path: Path) -> None:
-    # An annealed step size depends on the total; A2C has no minibatches.
-    own = ["--batch-size", "64"] if algo == "ppo" else []
-    steady = [*SMALL, "--algo", algo, *own, "--no-anneal"]
+    steady = [*SMALL, "--algo", algo, "--no-anneal"]  # an annealed step size depends on the total
     train(*steady, "--total-steps", 6 * ROLLOUT, "--out", tmp_path / "whole")
     train(*steady, "--total-steps", 3 * ROLLOUT, "--out", tmp_path / "half")
     train("--resume", tmp_path / "half", "--total-steps", 6 * ROLLOUT)
@@ -75,7 +72,7 @@ def test_resuming_is_exact(algo: str, tmp_path: Path) -> None:
 def test_interrupt_saves_says_how_to_go_on_and_loses_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train(*PPO, "--total-steps", 6 * ROLLOUT, "--out", tmp_path / "whole")
+    train(*SMALL, "--total-steps", 6 * ROLLOUT, "--out", tmp_path / "whole")
     collect, calls = MemoryPPO.collect_rollouts, []
 
     def interrupted(self, *args, **kwargs):
@@ -85,7 +82,7 @@ def test_interrupt_saves_says_how_to_go_on_and_loses_nothing(
         return collect(self, *args, **kwargs)
 
     monkeypatch.setattr(MemoryPPO, "collect_rollouts", interrupted)
-    train(*PPO, "--total-steps", 6 * ROLLOUT, "--out", tmp_path / "cut")
+    train(*SMALL, "--total-steps", 6 * ROLLOUT, "--out", tmp_path / "cut")
     assert f"expirespan-train --resume {tmp_path / 'cut'}" in capsys.readouterr().out
     monkeypatch.undo()
     train("--resume", tmp_path / "cut")
@@ -94,7 +91,7 @@ def test_interrupt_saves_says_how_to_go_on_and_loses_nothing(
 
 
 def test_a_finished_run_says_so_when_resumed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    train(*PPO, "--total-steps", ROLLOUT, "--out", tmp_path / "run")
+    train(*SMALL, "--total-steps", ROLLOUT, "--out", tmp_path / "run")
     train("--resume", tmp_path / "run")
     assert "has already trained for 128 steps" in capsys.readouterr().out
 
@@ -107,7 +104,7 @@ def test_a_finished_run_says_so_when_resumed(tmp_path: Path, capsys: pytest.Capt
         (["--batch-size", "100"], "`batch_size` to be whole columns of 128 steps that divide 32 environments"),
         (["--env-args", "max_length"], "`env_args` to be NAME=VALUE, actual: 'max_length'"),
         (["--env-args", "colour=3"], "`env_args` to be arguments of expirespan/Corridor-v0"),
-        (["--algo", "a2c", "--batch-size", "64"], "Unrecognized options: --batch-size"),
+        (["--algo", "a2c", "--clip-range", "0.1"], "Unrecognized options: --clip-range"),
         (["--algo", "dqn"], "invalid choice 'dqn'"),
         (["--heads", "7"], r"`width` to be a multiple of `heads` \(7\), actual: 64"),
         (["--device", "tpu"], "`device` to be cpu, or cuda where there is a GPU, actual: 'tpu'"),
@@ -138,7 +135,7 @@ def test_wrong_arguments_end_in_one_line_and_leave_nothing(
 def test_a_folder_in_use_is_not_trained_into(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(SystemExit, match="`out` to be a new or empty folder"):
-        train(*PPO, "--out", tmp_path)
+        train(*SMALL, "--out", tmp_path)
 
 
 def test_evaluating_what_is_no_run_ends_in_one_line(tmp_path: Path) -> None:
@@ -147,7 +144,7 @@ def test_evaluating_what_is_no_run_ends_in_one_line(tmp_path: Path) -> None:
 
 
 def test_evaluating_on_an_environment_with_other_observations_is_refused(tmp_path: Path) -> None:
-    train(*PPO, "--total-steps", ROLLOUT, "--out", tmp_path / "run")
+    train(*SMALL, "--total-steps", ROLLOUT, "--out", tmp_path / "run")
     with pytest.raises(SystemExit, match="`env` to have the observation space"):
         evaluate.main([str(tmp_path / "run"), "--env", "expirespan/Corridor-v0", "--env-args", "view_size=5"])
 
