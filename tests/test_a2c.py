@@ -40,6 +40,7 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     model = small()
     model.learn(64)
     model.save(tmp_path / "model")
-    assert MemoryA2C.load(tmp_path / "model", device="cpu").config == model.config == A2CConfig(n_steps=8, batch_size=16)
+    loaded = MemoryA2C.load(tmp_path / "model", device="cpu")
+    assert loaded.config == model.config == A2CConfig(n_steps=8, batch_size=16)
     with pytest.raises(ValueError, match="a checkpoint of MemoryPPO, actual: MemoryA2C"):
         MemoryPPO.load(tmp_path / "model")
