@@ -1,7 +1,7 @@
 """Policies and algorithms with memory, on Stable-Baselines3."""
 
 from .a2c import A2CConfig, MemoryA2C
-from .encoders import MiniGridExtractor
+from .encoders import MiniGridExtractor, TokenLineExtractor
 from .policy import MemoryActorCriticPolicy
 from .ppo import MemoryPPO, PPOConfig
 from .pressure import PressureConfig
@@ -18,4 +18,5 @@ __all__ = [
     "PPOConfig",
     "PressureConfig",
     "SequenceRolloutBuffer",
+    "TokenLineExtractor",
 ]

@@ -1,5 +1,8 @@
-"""SB3 features extractors for MiniGrid's observations."""
+"""SB3 features extractors for MiniGrid's grids and for lines of tokens."""
 
+from typing import TypeGuard
+
+import numpy as np
 import torch
 from gymnasium import spaces
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX
@@ -10,6 +13,19 @@ OBJECTS, COLORS, STATES = len(OBJECT_TO_IDX), len(COLOR_TO_IDX), 4
 """How many codes MiniGrid has; a state is a door's (3) or an agent's direction (4)."""
 BACKGROUND = ("unseen", "empty", "wall", "floor")
 LARGEST_VIEW = 31
+MOST_TOKENS = 100_000
+
+
+def is_token_line(space: spaces.Space) -> TypeGuard[spaces.Box]:
+    """Whether the space holds lines of token ids: one-dimensional, whole numbers from 0, of 16 bits or more."""
+    return (
+        isinstance(space, spaces.Box)
+        and len(space.shape) == 1
+        and np.issubdtype(space.dtype, np.integer)
+        and np.dtype(space.dtype).itemsize > 1
+        and bool((space.low == 0).all())
+        and bool((space.high < MOST_TOKENS).all())
+    )
 
 
 def is_minigrid_image(space: spaces.Space) -> bool:
@@ -54,3 +70,28 @@ class MiniGridExtractor(BaseFeaturesExtractor):
         """Codes [N, width, height, 3] to features [N, features_dim]."""
         things = (observations.flatten(1, 2).long() * self.scale).sum(-1) + self.offsets
         return self.hidden(torch.tanh(self.embedding(things)))
+
+
+class TokenLineExtractor(BaseFeaturesExtractor):
+    """Embeds the words of a line, and reads them in order through one hidden layer.
+
+    Every word has one embedding wherever it stands, so that a name in an instruction and in an encounter is the same
+    name; every place has its own part of the hidden layer, so that the order of words counts.  Token 0 is nothing.
+    """
+
+    WORD_DIM = 32
+
+    def __init__(self, observation_space: spaces.Space, features_dim: int = 64) -> None:
+        if not is_token_line(observation_space):
+            raise ValueError(
+                "Expect `observation_space` to be a one-dimensional Box of whole numbers of 16 bits or more, from 0 to "
+                f"less than {MOST_TOKENS}, actual: {observation_space}"
+            )
+        super().__init__(observation_space, features_dim)
+        self.words = nn.Embedding(int(observation_space.high.max()) + 1, self.WORD_DIM, padding_idx=0)
+        self.places = nn.Linear(observation_space.shape[0] * self.WORD_DIM, features_dim)
+        self.hidden = nn.Linear(features_dim, features_dim)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Token ids [N, width] to features [N, features_dim]."""
+        return self.hidden(torch.relu(self.places(self.words(observations.long()).flatten(1))))

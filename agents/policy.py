@@ -24,7 +24,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
 from ..memory import ExpireSpan, ExpireSpanConfig, ExpireSpanState, LayerTrace
-from .encoders import MiniGridExtractor, is_minigrid_image
+from .encoders import MiniGridExtractor, TokenLineExtractor, is_minigrid_image, is_token_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +52,11 @@ class Action(NamedTuple):
 
 
 def default_extractor(space: spaces.Space) -> type[BaseFeaturesExtractor]:
-    """The features extractor for an observation space: MiniGrid's codes, pictures, dictionaries, or anything flat."""
+    """The features extractor for MiniGrid's codes, lines of tokens, pictures, dictionaries, or anything flat."""
     if is_minigrid_image(space):
         return MiniGridExtractor
+    if is_token_line(space):
+        return TokenLineExtractor
     if isinstance(space, spaces.Dict):
         return CombinedExtractor
     return NatureCNN if is_image_space(space) else FlattenExtractor

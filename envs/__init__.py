@@ -3,11 +3,23 @@
 from gymnasium.envs.registration import register
 
 from .corridor import CorridorEnv, CorridorVectorEnv
+from .instruction import InstructionEnv, InstructionVectorEnv
 from .make import make_batched, make_single
-from .solvers import CorridorSolver
+from .solvers import SOLVERS, CorridorSolver, InstructionSolver
 from .world import Move
 
-__all__ = ["CorridorEnv", "CorridorSolver", "CorridorVectorEnv", "Move", "make_batched", "make_single"]
+__all__ = [
+    "SOLVERS",
+    "CorridorEnv",
+    "CorridorSolver",
+    "CorridorVectorEnv",
+    "InstructionEnv",
+    "InstructionSolver",
+    "InstructionVectorEnv",
+    "Move",
+    "make_batched",
+    "make_single",
+]
 
 for _name, _lengths in {"Corridor": (3, 200), "CorridorShort": (3, 20), "CorridorLong": (1000, 2000)}.items():
     register(
@@ -15,4 +27,12 @@ for _name, _lengths in {"Corridor": (3, 200), "CorridorShort": (3, 20), "Corrido
         entry_point="expirespan.envs.corridor:CorridorEnv",
         vector_entry_point="expirespan.envs.corridor:CorridorVectorEnv",
         kwargs={"min_length": _lengths[0], "max_length": _lengths[1]},
+    )
+
+for _name, _distractors in {"Instruction": (100, 200), "InstructionLong": (10_000, 10_000)}.items():
+    register(
+        id=f"expirespan/{_name}-v0",
+        entry_point="expirespan.envs.instruction:InstructionEnv",
+        vector_entry_point="expirespan.envs.instruction:InstructionVectorEnv",
+        kwargs={"min_distractors": _distractors[0], "max_distractors": _distractors[1]},
     )

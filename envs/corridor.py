@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .single import GridEnv
-from .vector import GridVectorEnv
+from .vector import WorldVectorEnv
 from .world import BALL, CLOSED, COLOR_CODES, COLORS, DOOR, EMPTY, GridWorld, whole_number
 
 
@@ -114,7 +114,7 @@ class CorridorEnv(GridEnv):
         super().__init__(CorridorWorld(1, min_length, max_length, max_steps, view_size, num_colors), **kwargs)
 
 
-class CorridorVectorEnv(GridVectorEnv):
+class CorridorVectorEnv(WorldVectorEnv):
     """`num_envs` corridors stepped at once; arguments and rules as in `CorridorEnv`."""
 
     def __init__(

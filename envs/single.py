@@ -56,7 +56,7 @@ class GridEnv(MiniGridEnv):
             self.render()
         info = self._info()
         if terminated or truncated:
-            info["is_success"] = terminated and reward > 0
+            info["is_success"] = bool(self.world.succeeded(result)[0])
         return self.gen_obs(), reward, terminated, truncated, info
 
     def get_view_exts(self, agent_view_size: int | None = None) -> tuple[int, int, int, int]:

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from .instruction import NOTHING
+from .lines import CHARACTERS, read_lines
 from .world import BALL, DOOR, Move
 
 
@@ -36,3 +38,33 @@ class CorridorSolver:
             return Move.RIGHT
         known = [move for move, color in doors.items() if color == self.colors[row]]
         return known[0] if known else list(doors)[self.random.integers(len(doors))]
+
+
+class InstructionSolver:
+    """Does at an encounter what it was told, or any of `num_actions` where it may not remember.
+
+    Reads lines of token ids, [B, LINE_WIDTH].
+    """
+
+    def __init__(self, num_envs: int, remember: bool, seed: int | None = None, num_actions: int = 10) -> None:
+        self.remember = remember
+        self.rows = np.arange(num_envs)
+        self.told = np.full((num_envs, len(CHARACTERS)), -1)
+        """Action that each character is to do, -1 for none."""
+        self.num_actions = num_actions
+        self.random = np.random.default_rng(seed)
+
+    def act(self, lines: np.ndarray, episode_starts: np.ndarray) -> np.ndarray:
+        """An action for every row; `episode_starts` says which rows have just been reset."""
+        self.told[episode_starts] = -1
+        read = read_lines(lines)
+        if self.remember:
+            instructed = read.instructed >= 0
+            self.told[self.rows[instructed], read.instructed[instructed]] = read.action[instructed]
+        known = self.told[self.rows, np.maximum(read.met, 0)]
+        guess = self.random.integers(self.num_actions, size=len(lines))
+        return np.where(read.met < 0, NOTHING, 1 + np.where(known < 0, guess, known))
+
+
+SOLVERS = {"Corridor": CorridorSolver, "Instruction": InstructionSolver}
+"""Solver of each task."""

@@ -1,7 +1,9 @@
-"""What the grid tasks share: B worlds stepped at once in NumPy.
+"""What the tasks share: B worlds stepped at once in NumPy.
 
-A world is a stack of grids in MiniGrid's codes (object, colour, state), an agent's place in each, and per-row random
-generators.  It knows no Gymnasium: single.py and vector.py give it its two faces, so the rules of a task exist once.
+A world holds the rules of a task and knows nothing of Gymnasium's interfaces: it gets its two faces, a single
+environment and a batched one (vector.py), around it, so the rules exist once.
+
+A grid world is a stack of grids in MiniGrid's codes (object, colour, state) and an agent's place in each.
 
 The view is centred on the agent, upright, and sees through walls: what is within `view_size // 2` cells is seen.
 """
@@ -11,6 +13,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 import numpy as np
+from gymnasium import spaces
 from gymnasium.utils import seeding
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
 
@@ -51,13 +54,66 @@ def whole_number(name: str, value: object, at_least: int) -> int:
     return int(value)
 
 
-class GridWorld(ABC):
+class World(ABC):
+    """B episodes of one task, each with a random stream of its own."""
+
+    observation_space: spaces.Box
+    """Of one row."""
+    num_actions: int
+
+    def __init__(self, num_worlds: int) -> None:
+        self.num_worlds = whole_number("num_envs", num_worlds, 1)
+        self.generators: list[np.random.Generator] = [seeding.np_random(None)[0] for _ in range(num_worlds)]
+        self._rows = np.arange(num_worlds)
+
+    def seed(self, row: int, seed: int) -> None:
+        """Start one row's random stream anew, as Gymnasium seeds an environment."""
+        self.generators[row] = seeding.np_random(seed)[0]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to continue exactly: arrays, and the state of the random generators."""
+        arrays = {name: getattr(self, name).copy() for name in self._array_names()}
+        return {"arrays": arrays, "generators": [generator.bit_generator.state for generator in self.generators]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned."""
+        for name in self._array_names():
+            getattr(self, name)[...] = state["arrays"][name]
+        for generator, saved in zip(self.generators, state["generators"], strict=True):
+            generator.bit_generator.state = saved
+
+    def succeeded(self, result: StepResult) -> np.ndarray:
+        """Whether each episode that this step ended was a success, bool [B]: it ended with a reward."""
+        return result.terminated & (result.reward > 0)
+
+    @abstractmethod
+    def reset(self, row: int) -> None:
+        """Begin a new episode in one row."""
+
+    @abstractmethod
+    def step(self, actions: np.ndarray) -> StepResult:
+        """One step of every row."""
+
+    @abstractmethod
+    def observe(self) -> np.ndarray:
+        """What every row shows now, [B, ...]."""
+
+    @abstractmethod
+    def infos(self) -> dict[str, np.ndarray]:
+        """What a step's `info` tells about every row, beside what the observation shows; arrays [B]."""
+
+    @abstractmethod
+    def _array_names(self) -> list[str]:
+        """The attributes that make up the state, arrays [B, ...]."""
+
+
+class GridWorld(World):
     """B grids of `width` x `height` cells, with the rules that a task adds."""
 
     mission: str
 
     def __init__(self, num_worlds: int, width: int, height: int, max_steps: int, view_size: int) -> None:
-        self.num_worlds = whole_number("num_envs", num_worlds, 1)
+        super().__init__(num_worlds)
         self.max_steps = whole_number("max_steps", max_steps, 1)
         self.view_size = whole_number("view_size", view_size, 3)
         if self.view_size % 2 == 0:
@@ -70,16 +126,12 @@ class GridWorld(ABC):
         self.positions = np.zeros((num_worlds, 2), dtype=np.int64)
         self.directions = np.zeros(num_worlds, dtype=np.int64)
         self.steps = np.zeros(num_worlds, dtype=np.int64)
-        self.generators: list[np.random.Generator] = [seeding.np_random(None)[0] for _ in range(num_worlds)]
-        self._rows = np.arange(num_worlds)
+        self.observation_space = spaces.Box(0, 255, (self.view_size, self.view_size, 3), np.uint8)
+        self.num_actions = len(Move)
         # All views are gathered at once as 3-byte cells at these offsets from the agent's cell.
         offset = np.arange(self.view_size) - self.margin
         self._offsets = (offset[:, None] * shape[2] + offset[None, :]).ravel()
         self._first_cell = self._rows * (shape[1] * shape[2])
-
-    def seed(self, row: int, seed: int) -> None:
-        """Start one row's random stream anew, as Gymnasium seeds an environment."""
-        self.generators[row] = seeding.np_random(seed)[0]
 
     def reset(self, row: int) -> None:
         """Begin a new episode in one row."""
@@ -106,7 +158,7 @@ class GridWorld(ABC):
         reward, terminated = self._rules(codes)
         return StepResult(reward, terminated, (self.steps >= self.max_steps) & ~terminated)
 
-    def views(self) -> np.ndarray:
+    def observe(self) -> np.ndarray:
         """What every agent sees, [B, view_size, view_size, 3] in MiniGrid's codes, indexed [row, x, y]."""
         place = self.positions + self.margin
         first = self._first_cell + place[:, 0] * self.grids.shape[2] + place[:, 1]
@@ -116,18 +168,6 @@ class GridWorld(ABC):
     def infos(self) -> dict[str, np.ndarray]:
         """What a step's `info` tells about every row, beside what the observation shows."""
         return {"relevant": self.relevant()}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to continue exactly: arrays, and the state of the random generators."""
-        arrays = {name: getattr(self, name).copy() for name in self._array_names()}
-        return {"arrays": arrays, "generators": [generator.bit_generator.state for generator in self.generators]}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
-        for name in self._array_names():
-            getattr(self, name)[...] = state["arrays"][name]
-        for generator, saved in zip(self.generators, state["generators"], strict=True):
-            generator.bit_generator.state = saved
 
     def _array_names(self) -> list[str]:
         return ["grids", "positions", "directions", "steps"]

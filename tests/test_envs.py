@@ -87,7 +87,7 @@ def test_rules() -> None:
     world.seed(0, 4)
     world.reset(0)
     grid, color = world.grid(0), world.colors[0]
-    assert tuple(grid[0, 1][:2]) == (BALL, color) and world.views()[0, 0, 1].tolist() == [BALL, color, 0]
+    assert tuple(grid[0, 1][:2]) == (BALL, color) and world.observe()[0, 0, 1].tolist() == [BALL, color, 0]
     doors = {(x, y): grid[x, y, 1] for x in range(7) for y in range(3) if grid[x, y, 0] == DOOR}
     assert len(doors) == 2 and set(doors) <= {(5, 0), (6, 1), (5, 2)} and sorted(doors.values()).count(color) == 1
     assert set(doors.values()) == {COLOR_TO_IDX["red"], COLOR_TO_IDX["blue"]}
