@@ -30,8 +30,8 @@ class InstructionWorld(World):
         num_instructions: int = 3,
         min_distractors: int = 100,
         max_distractors: int = 200,
-        num_characters: int = 10,
-        num_actions: int = 10,
+        num_characters: int = 5,
+        num_actions: int = 5,
     ) -> None:
         super().__init__(num_worlds)
         self.num_instructions = whole_number("num_instructions", num_instructions, 1)
@@ -140,7 +140,7 @@ class InstructionEnv(gym.Env):
 
     ## Arguments
     `num_instructions=3`.  `min_distractors=100`, `max_distractors=200`: lines of chatter, drawn uniformly between them,
-    both included.  `num_characters=10`, up to 12; `num_actions=10`, up to 12.
+    both included.  `num_characters=5`, up to 12; `num_actions=5`, up to 12.
     """
 
     metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}  # noqa: RUF012 - Gymnasium's form
@@ -150,8 +150,8 @@ class InstructionEnv(gym.Env):
         num_instructions: int = 3,
         min_distractors: int = 100,
         max_distractors: int = 200,
-        num_characters: int = 10,
-        num_actions: int = 10,
+        num_characters: int = 5,
+        num_actions: int = 5,
         render_mode: str | None = None,
     ) -> None:
         self.world = InstructionWorld(
@@ -213,8 +213,8 @@ class InstructionVectorEnv(WorldVectorEnv):
         num_instructions: int = 3,
         min_distractors: int = 100,
         max_distractors: int = 200,
-        num_characters: int = 10,
-        num_actions: int = 10,
+        num_characters: int = 5,
+        num_actions: int = 5,
     ) -> None:
         super().__init__(
             InstructionWorld(num_envs, num_instructions, min_distractors, max_distractors, num_characters, num_actions)

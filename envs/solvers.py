@@ -46,7 +46,7 @@ class InstructionSolver:
     Reads lines of token ids, [B, LINE_WIDTH].
     """
 
-    def __init__(self, num_envs: int, remember: bool, seed: int | None = None, num_actions: int = 10) -> None:
+    def __init__(self, num_envs: int, remember: bool, seed: int | None = None, num_actions: int = 5) -> None:
         self.remember = remember
         self.rows = np.arange(num_envs)
         self.told = np.full((num_envs, len(CHARACTERS)), -1)
