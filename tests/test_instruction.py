@@ -23,6 +23,7 @@ from expirespan.envs.lines import (
     draw_lines,
     read_lines,
 )
+from expirespan.envs.world import StepResult
 from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
@@ -82,7 +83,8 @@ def test_rules() -> None:
             # Wrong at the first encounter, right at the others.
             result = world.step(np.array([NOTHING if step == met[0] else action]))
             assert result.reward[0] == (step in met[1:]) and result.terminated[0] == (step == 45)
-        assert world.infos()["carried_out"][0] == 2 / 3 and not world.succeeded(result)[0]
+        assert world.infos()["carried_out"][0] == 2 / 3
+        assert not world.succeeded(StepResult(np.array([1.0]), np.array([True]), np.array([False])))[0]
 
 
 def test_both_faces_live_through_the_same_trajectories() -> None:
@@ -151,8 +153,8 @@ def test_the_episode_can_be_read_and_seen() -> None:
     [
         ({"num_instructions": 0}, "`num_instructions` to be at least 1, actual: 0"),
         (
-            {"num_instructions": 11},
-            r"`num_instructions` to be at most `num_characters` \(10\), one for each, actual: 11",
+            {"num_instructions": 6},
+            r"`num_instructions` to be at most `num_characters` \(5\), one for each, actual: 6",
         ),
         ({"max_distractors": 99}, r"`max_distractors` to be at least `min_distractors` \(100\), actual: 99"),
         ({"num_characters": 13}, "`num_characters` to be at most 12, actual: 13"),
