@@ -4,10 +4,21 @@ from gymnasium.envs.registration import register
 
 from .corridor import CorridorEnv, CorridorVectorEnv
 from .make import make_batched, make_single
-from .solvers import CorridorSolver
+from .portal import PortalEnv, PortalVectorEnv
+from .solvers import CorridorSolver, PortalSolver
 from .world import Move
 
-__all__ = ["CorridorEnv", "CorridorSolver", "CorridorVectorEnv", "Move", "make_batched", "make_single"]
+__all__ = [
+    "CorridorEnv",
+    "CorridorSolver",
+    "CorridorVectorEnv",
+    "Move",
+    "PortalEnv",
+    "PortalSolver",
+    "PortalVectorEnv",
+    "make_batched",
+    "make_single",
+]
 
 for _name, _lengths in {"Corridor": (3, 200), "CorridorShort": (3, 20), "CorridorLong": (1000, 2000)}.items():
     register(
@@ -15,4 +26,12 @@ for _name, _lengths in {"Corridor": (3, 200), "CorridorShort": (3, 20), "Corrido
         entry_point="expirespan.envs.corridor:CorridorEnv",
         vector_entry_point="expirespan.envs.corridor:CorridorVectorEnv",
         kwargs={"min_length": _lengths[0], "max_length": _lengths[1]},
+    )
+
+for _name, _arguments in {"Portal": {}, "PortalShort": {"num_rooms": 10, "max_steps": 200}}.items():
+    register(
+        id=f"expirespan/{_name}-v0",
+        entry_point="expirespan.envs.portal:PortalEnv",
+        vector_entry_point="expirespan.envs.portal:PortalVectorEnv",
+        kwargs=_arguments,
     )
