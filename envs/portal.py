@@ -12,7 +12,7 @@ import numpy as np
 
 from .single import GridEnv
 from .vector import GridVectorEnv
-from .world import BALL, BOX, CLOSED, COLOR_CODES, COLORS, DOOR, GridWorld, whole_number
+from .world import BALL, BOX, CLOSED, COLOR_CODES, COLORS, DOOR, GridWorld, true_or_false, whole_number
 
 SIZE = 5
 """Cells across a room, its walls included."""
@@ -57,9 +57,7 @@ class PortalWorld(GridWorld):
         self.num_colors = whole_number("num_colors", num_colors, 2)
         if num_colors > len(COLORS):
             raise ValueError(f"Expect `num_colors` to be at most {len(COLORS)}, actual: {num_colors}")
-        if not isinstance(reward_again, bool):
-            raise TypeError(f"Expect `reward_again` to be a bool, actual: {reward_again!r}")
-        self.reward_again = reward_again
+        self.reward_again = true_or_false("reward_again", reward_again)
         super().__init__(num_worlds, SIZE * num_rooms, SIZE, max_steps, view_size)
         self.rooms = np.ones(num_worlds, dtype=np.int64)
         self.furthest = np.ones(num_worlds, dtype=np.int64)
@@ -195,6 +193,4 @@ class PortalVectorEnv(GridVectorEnv):
         num_colors: int = 2,
         reward_again: bool = True,
     ) -> None:
-        super().__init__(
-            PortalWorld(num_envs, num_rooms, max_mistakes, max_steps, view_size, num_colors, reward_again)
-        )
+        super().__init__(PortalWorld(num_envs, num_rooms, max_mistakes, max_steps, view_size, num_colors, reward_again))

@@ -52,6 +52,13 @@ def whole_number(name: str, value: object, at_least: int) -> int:
     return int(value)
 
 
+def true_or_false(name: str, value: object) -> bool:
+    """The value as a bool; raises where it is not one."""
+    if not isinstance(value, bool):
+        raise TypeError(f"Expect `{name}` to be a bool, actual: {value!r}")
+    return value
+
+
 class GridWorld(ABC):
     """B grids of `width` x `height` cells, with the rules that a task adds."""
 
