@@ -25,6 +25,7 @@ from .config import OnPolicyConfig
 from .encoders import is_minigrid_image
 from .policy import MemoryActorCriticPolicy, environment_actions
 from .pressure import PressureConfig, SpanPressure
+from .reward_scale import RewardScale
 from .rollout import SequenceRolloutBuffer
 from .saving import describe, read_arguments, restore, stored_spaces
 from .training_log import TrainingLog
@@ -80,6 +81,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     def _setup_model(self) -> None:
         self._check_batch_size()
         super()._setup_model()
+        self.reward_scale = RewardScale(self.n_envs, self.gamma)
 
     def arguments(self) -> dict[str, Any]:
         """The arguments that would make this model again, the environment and the device apart."""
@@ -205,6 +207,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         buffer = self.rollout_buffer
         explained = explained_variance(buffer.values.cpu().numpy().ravel(), buffer.returns.cpu().numpy().ravel())
         log.add(explained_variance=float(explained), memory__penalty_weight=self.pressure.weight)
+        log.add(reward_scale=self.reward_scale.scale)
         log.add(memory__pull=max(self.pressure.pulls, default=0.0))
         self.pressure.update(log.live())
         log.record(self.logger)
@@ -242,7 +245,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             if not callback.on_step():
                 return False
             self._update_info_buffer(infos, dones)
-            rewards = torch.as_tensor(rewards, device=self.device) + self._truncation_values(infos, dones, state)
+            scaled = torch.as_tensor(self.reward_scale.scaled(rewards, dones), dtype=torch.float32, device=self.device)
+            rewards = scaled + self._truncation_values(infos, dones, state)
             rollout_buffer.add(obs, actions, rewards, starts, values, log_probs)
             self._last_obs, self._last_episode_starts, self._memory = new_obs, dones, state
             starts = torch.as_tensor(dones, dtype=torch.bool, device=self.device)

@@ -71,6 +71,7 @@ def describe(model: "MemoryOnPolicyAlgorithm") -> tuple[dict[str, Tensor], dict[
         "episodes": [{k: float(v) for k, v in episode.items()} for episode in model.ep_info_buffer or ()],
         "successes": [bool(success) for success in model.ep_success_buffer or ()],
         "pressure": model.pressure.state_dict(),
+        "reward_scale": model.reward_scale.state_dict(),
         "generators": state["generators"] if state is not None else None,
     }
     return tensors, document
@@ -103,6 +104,7 @@ def restore(
     model.num_timesteps, model._n_updates = document["num_timesteps"], document["n_updates"]
     model.restore_statistics(document["episodes"], document["successes"])
     model.pressure.load_state_dict(document["pressure"])
+    model.reward_scale.load_state_dict(document["reward_scale"])
     if not continue_episodes:
         return
     torch.set_rng_state(tensors["random/torch"])

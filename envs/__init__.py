@@ -5,7 +5,8 @@ from gymnasium.envs.registration import register
 from .corridor import CorridorEnv, CorridorVectorEnv
 from .instruction import InstructionEnv, InstructionVectorEnv
 from .make import make_batched, make_single
-from .solvers import SOLVERS, CorridorSolver, InstructionSolver
+from .portal import PortalEnv, PortalVectorEnv
+from .solvers import SOLVERS, CorridorSolver, InstructionSolver, PortalSolver
 from .world import Move
 
 __all__ = [
@@ -17,6 +18,9 @@ __all__ = [
     "InstructionSolver",
     "InstructionVectorEnv",
     "Move",
+    "PortalEnv",
+    "PortalSolver",
+    "PortalVectorEnv",
     "make_batched",
     "make_single",
 ]
@@ -35,4 +39,12 @@ for _name, _distractors in {"Instruction": (100, 200), "InstructionLong": (10_00
         entry_point="expirespan.envs.instruction:InstructionEnv",
         vector_entry_point="expirespan.envs.instruction:InstructionVectorEnv",
         kwargs={"min_distractors": _distractors[0], "max_distractors": _distractors[1]},
+    )
+
+for _name, _arguments in {"Portal": {}, "PortalShort": {"num_rooms": 10, "max_steps": 200}}.items():
+    register(
+        id=f"expirespan/{_name}-v0",
+        entry_point="expirespan.envs.portal:PortalEnv",
+        vector_entry_point="expirespan.envs.portal:PortalVectorEnv",
+        kwargs=_arguments,
     )

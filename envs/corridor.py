@@ -10,7 +10,7 @@ import numpy as np
 
 from .single import GridEnv
 from .vector import WorldVectorEnv
-from .world import BALL, CLOSED, COLOR_CODES, COLORS, DOOR, EMPTY, GridWorld, whole_number
+from .world import BALL, CLOSED, COLOR_CODES, COLORS, DOOR, EMPTY, WALL, GridWorld, whole_number
 
 
 class CorridorWorld(GridWorld):
@@ -55,13 +55,15 @@ class CorridorWorld(GridWorld):
 
     def _build(self, row: int, random: np.random.Generator) -> None:
         length = int(random.integers(self.min_length, self.max_length, endpoint=True))
-        right, wrong = COLOR_CODES[random.permutation(self.num_colors)[:2]]
-        spots = np.array([(length, 0), (length + 1, 1), (length, 2)])[random.permutation(3)[:2]]
+        right, wrong = COLOR_CODES[random.permutation(self.num_colors)[:2]].tolist()
+        spots = ((length, 0), (length + 1, 1), (length, 2))
+        place, other = random.permutation(3)[:2].tolist()
         grid = self.grid(row)
+        grid[:] = WALL
         grid[1 : length + 1, 1] = EMPTY
         grid[0, 1] = (BALL, right, 0)
-        for (x, y), color in zip(spots, (right, wrong), strict=True):
-            grid[x, y] = (DOOR, color, CLOSED)
+        grid[spots[place]] = (DOOR, right, CLOSED)
+        grid[spots[other]] = (DOOR, wrong, CLOSED)
         self.positions[row] = (1, 1)
         self.lengths[row], self.colors[row] = length, right
 

@@ -97,6 +97,9 @@ class GridEnv(MiniGridEnv):
         self.world.reset(0)
         self.grid, _ = Grid.decode(self.world.grid(0))
         self._follow_world()
+        beneath = self.grid.get(*self.agent_pos)
+        if beneath is not None:  # what can be entered is up to the world, but MiniGrid's reset asks the object
+            beneath.can_overlap = lambda: True
 
     def _follow_world(self) -> None:
         self.agent_pos = (int(self.world.positions[0, 0]), int(self.world.positions[0, 1]))

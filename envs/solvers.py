@@ -4,7 +4,8 @@ import numpy as np
 
 from .instruction import NOTHING
 from .lines import CHARACTERS, read_lines
-from .world import BALL, DOOR, Move
+from .portal import DIGITS
+from .world import BALL, DOOR, WALL, Move
 
 
 class CorridorSolver:
@@ -40,6 +41,52 @@ class CorridorSolver:
         return known[0] if known else list(doors)[self.random.integers(len(doors))]
 
 
+class PortalSolver:
+    """Goes straight to a door: the one known to lead on, or either where it knows none or may not remember.
+
+    Reads images in MiniGrid's codes, [B, view, view, 3], and works for every view size.
+    """
+
+    def __init__(self, num_envs: int, remember: bool, seed: int | None = None) -> None:
+        self.remember = remember
+        self.rows = np.arange(num_envs)
+        self.right = np.full((num_envs, 100), -1)
+        """Colour of the door that leads on, by room; -1 where unknown."""
+        self.tried = np.zeros((num_envs, 3), dtype=np.int64)
+        """Room, colour and the other colour of the door last chosen; room 0 once its outcome is known."""
+        self.random = np.random.default_rng(seed)
+
+    def act(self, images: np.ndarray, episode_starts: np.ndarray) -> np.ndarray:
+        """A `Move` for every row; `episode_starts` says which rows have just been reset."""
+        self.right[episode_starts], self.tried[episode_starts] = -1, 0
+        middle = images.shape[1] // 2
+        ahead, upper, lower = (images[:, middle + 1, middle + side].astype(np.int64) for side in (0, -1, 1))
+        at_wall = (ahead[:, 0] == WALL[0]) | (ahead[:, 0] == DOOR)
+        # From the middle of a room the tens are beneath the agent, from in front of the wall they are to its left.
+        tens = np.where(at_wall[:, None], images[:, middle - 1, middle], images[:, middle, middle])
+        units = np.where(at_wall[:, None], images[:, middle, middle], ahead)
+        room = 10 * _digit(tens) + _digit(units)
+        self._learn(room, arrived=~at_wall & (self.tried[:, 0] > 0))
+        choosing = at_wall & (ahead[:, 0] == WALL[0])
+        up = upper[:, 1] == self.right[self.rows, room]
+        unknown = ~up & (lower[:, 1] != self.right[self.rows, room])
+        up = np.where(unknown, self.random.integers(2, size=len(images)) == 0, up)
+        colors = np.where(up[:, None], np.stack([upper[:, 1], lower[:, 1]], 1), np.stack([lower[:, 1], upper[:, 1]], 1))
+        self.tried = np.where(choosing[:, None], np.column_stack([room, colors]), self.tried)
+        return np.where(choosing, np.where(up, Move.UP, Move.DOWN), Move.RIGHT).astype(np.int64)
+
+    def _learn(self, room: np.ndarray, arrived: np.ndarray) -> None:
+        tried, taken, other = self.tried.T
+        if self.remember:
+            outcome = np.where(room == tried + 1, taken, other)
+            self.right[self.rows[arrived], tried[arrived]] = outcome[arrived]
+        self.tried[arrived] = 0
+
+
+def _digit(codes: np.ndarray) -> np.ndarray:
+    return (codes[:, None, :2] == DIGITS[:, :2]).all(-1).argmax(1)
+
+
 class InstructionSolver:
     """Does at an encounter what it was told, or any of `num_actions` where it may not remember.
 
@@ -66,5 +113,5 @@ class InstructionSolver:
         return np.where(read.met < 0, NOTHING, 1 + np.where(known < 0, guess, known))
 
 
-SOLVERS = {"Corridor": CorridorSolver, "Instruction": InstructionSolver}
+SOLVERS = {"Corridor": CorridorSolver, "Portal": PortalSolver, "Instruction": InstructionSolver}
 """Solver of each task."""

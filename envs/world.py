@@ -19,7 +19,8 @@ from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
 
 EMPTY = (OBJECT_TO_IDX["empty"], 0, 0)
 WALL = (OBJECT_TO_IDX["wall"], COLOR_TO_IDX["grey"], 0)
-DOOR, BALL, CLOSED = OBJECT_TO_IDX["door"], OBJECT_TO_IDX["ball"], STATE_TO_IDX["closed"]
+DOOR, CLOSED = OBJECT_TO_IDX["door"], STATE_TO_IDX["closed"]
+BALL, BOX = OBJECT_TO_IDX["ball"], OBJECT_TO_IDX["box"]
 COLORS = ("red", "blue", "green", "yellow", "purple", "grey")
 """Colours in the order in which a task takes them."""
 COLOR_CODES = np.array([COLOR_TO_IDX[color] for color in COLORS], dtype=np.uint8)
@@ -52,6 +53,13 @@ def whole_number(name: str, value: object, at_least: int) -> int:
     if value < at_least:
         raise ValueError(f"Expect `{name}` to be at least {at_least}, actual: {value}")
     return int(value)
+
+
+def true_or_false(name: str, value: object) -> bool:
+    """The value as a bool; raises where it is not one."""
+    if not isinstance(value, bool):
+        raise TypeError(f"Expect `{name}` to be a bool, actual: {value!r}")
+    return value
 
 
 class World(ABC):
@@ -135,7 +143,6 @@ class GridWorld(World):
 
     def reset(self, row: int) -> None:
         """Begin a new episode in one row."""
-        self.grid(row)[:] = WALL
         self.directions[row] = Move.RIGHT
         self.steps[row] = 0
         self._build(row, self.generators[row])
@@ -153,7 +160,7 @@ class GridWorld(World):
         self.directions = actions.copy()
         targets = self.positions + MOVES[actions]
         codes = self.cells(targets)
-        self.positions = np.where((codes[:, 0] == EMPTY[0])[:, None], targets, self.positions)
+        self.positions = np.where(self._enterable(codes)[:, None], targets, self.positions)
         self.steps += 1
         reward, terminated = self._rules(codes)
         return StepResult(reward, terminated, (self.steps >= self.max_steps) & ~terminated)
@@ -172,14 +179,24 @@ class GridWorld(World):
     def _array_names(self) -> list[str]:
         return ["grids", "positions", "directions", "steps"]
 
+    def _enterable(self, codes: np.ndarray) -> np.ndarray:
+        """Whether an agent can stand in a cell of these codes, bool [B] for codes [B, 3]."""
+        return codes[:, 0] == EMPTY[0]
+
     @abstractmethod
     def relevant(self) -> np.ndarray:
         """Whether each row's present observation carries what a later step needs, bool [B]."""
 
     @abstractmethod
     def _build(self, row: int, random: np.random.Generator) -> None:
-        """Draw one row's grid and place its agent."""
+        """Draw one row's grid and place its agent; the cells of the last episode still stand (walls before the first).
+
+        Resets are what limits the rate of short episodes, so a task writes no more than what has changed.
+        """
 
     @abstractmethod
     def _rules(self, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rewards and terminations, given the codes of the cells that the agents moved into or bumped against."""
+        """Rewards and terminations, given the codes of the cells that the agents moved into or bumped against.
+
+        A task that takes an agent elsewhere, through a portal say, changes its position here.
+        """

@@ -1,13 +1,25 @@
-"""The rules of Corridor, the agreement of its two faces, and its place among MiniGrid's environments."""
+"""Laws of all grid tasks (their two faces agree, they are citizens of MiniGrid), and the rules of Corridor."""
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
-from expirespan.envs import CorridorEnv, CorridorSolver, CorridorVectorEnv, Move, make_batched, make_single
+from expirespan.envs import (
+    CorridorEnv,
+    CorridorSolver,
+    CorridorVectorEnv,
+    Move,
+    PortalSolver,
+    PortalVectorEnv,
+    make_batched,
+    make_single,
+)
 from expirespan.envs.corridor import CorridorWorld
+from expirespan.envs.single import GridEnv
+from expirespan.envs.vector import WorldVectorEnv
 from expirespan.envs.world import whole_number
 from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
@@ -15,7 +27,8 @@ from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX
 from minigrid.wrappers import FlatObsWrapper, ImgObsWrapper, RGBImgPartialObsWrapper
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
-IDS = ["expirespan/Corridor-v0", "expirespan/CorridorShort-v0", "expirespan/CorridorLong-v0"]
+TASKS = ["expirespan/Corridor-v0", "expirespan/Portal-v0"]
+IDS = [*TASKS, "expirespan/CorridorShort-v0", "expirespan/CorridorLong-v0", "expirespan/PortalShort-v0"]
 BALL, DOOR, WALL, EMPTY = (OBJECT_TO_IDX[name] for name in ("ball", "door", "wall", "empty"))
 
 
@@ -26,18 +39,20 @@ def test_gymnasium_checks_pass_without_a_warning(env_id: str) -> None:
         check_env(gym.make(env_id).unwrapped, skip_render_check=True)
 
 
+@pytest.mark.parametrize("env_id", TASKS)
 @pytest.mark.parametrize(
     "wrap", [FlatObsWrapper, lambda env: ImgObsWrapper(RGBImgPartialObsWrapper(env, tile_size=12))]
 )
-def test_sb3_checks_pass_without_a_warning(wrap: Any) -> None:
+def test_sb3_checks_pass_without_a_warning(env_id: str, wrap: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        sb3_check_env(wrap(gym.make("expirespan/Corridor-v0", render_mode="rgb_array")))
+        sb3_check_env(wrap(gym.make(env_id, render_mode="rgb_array")))
 
 
-def test_minigrid_wrappers_give_what_their_spaces_say() -> None:
+@pytest.mark.parametrize("env_id", TASKS)
+def test_minigrid_wrappers_give_what_their_spaces_say(env_id: str) -> None:
     for wrapper in (ImgObsWrapper, FlatObsWrapper, RGBImgPartialObsWrapper):
-        env = wrapper(gym.make("expirespan/CorridorShort-v0"))
+        env = wrapper(gym.make(env_id))
         observation, _ = env.reset(seed=3)
         assert env.observation_space.contains(observation)
         assert env.observation_space.contains(env.step(Move.RIGHT)[0])
@@ -52,13 +67,20 @@ def test_defaults_work_and_are_the_papers() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [{}, {"view_size": 7, "num_colors": 6}, {"min_length": 1, "max_length": 4, "max_steps": 11}]
+    ("env_id", "arguments"),
+    [
+        ("expirespan/Corridor-v0", {"min_length": 3, "max_length": 13}),
+        ("expirespan/Corridor-v0", {"min_length": 3, "max_length": 13, "view_size": 7, "num_colors": 6}),
+        ("expirespan/Corridor-v0", {"min_length": 1, "max_length": 4, "max_steps": 11}),
+        ("expirespan/Portal-v0", {}),
+        ("expirespan/Portal-v0", {"num_rooms": 2, "max_mistakes": 1, "view_size": 7, "num_colors": 6}),
+        ("expirespan/PortalShort-v0", {"num_rooms": 3, "max_steps": 23, "reward_again": False}),
+    ],
 )
-def test_both_faces_live_through_the_same_trajectories(arguments: dict[str, Any]) -> None:
+def test_both_faces_live_through_the_same_trajectories(env_id: str, arguments: dict[str, Any]) -> None:
     rows, steps, seed = 5, 300, 17
-    arguments = {"min_length": 3, "max_length": 13} | arguments
-    vector = gym.make_vec("expirespan/Corridor-v0", num_envs=rows, vectorization_mode="vector_entry_point", **arguments)
-    singles = [gym.make("expirespan/Corridor-v0", **arguments) for _ in range(rows)]
+    vector = gym.make_vec(env_id, num_envs=rows, vectorization_mode="vector_entry_point", **arguments)
+    singles = [gym.make(env_id, **arguments) for _ in range(rows)]
     seen, infos = vector.reset(seed=seed)
     for row, env in enumerate(singles):
         observation, info = env.reset(seed=seed + row)
@@ -114,12 +136,15 @@ def test_truncation_after_max_steps_is_no_termination() -> None:
     assert [result[2:4] for result in results] == [(False, False), (False, False), (False, True)]
 
 
-def test_state_dict_continues_exactly() -> None:
-    env, actions = CorridorVectorEnv(7, 3, 9), np.random.default_rng(3).integers(0, 4, (200, 7))
+@pytest.mark.parametrize(
+    "make", [lambda: CorridorVectorEnv(7, 3, 9), lambda: PortalVectorEnv(7, num_rooms=5, max_steps=47)]
+)
+def test_state_dict_continues_exactly(make: Callable[[], WorldVectorEnv]) -> None:
+    env, actions = make(), np.random.default_rng(3).choice(4, p=[0.4, 0.2, 0.2, 0.2], size=(200, 7))
     env.reset(seed=5)
     for action in actions[:60]:
         env.step(action)
-    other = CorridorVectorEnv(7, 3, 9)
+    other = make()
     other.reset(seed=99)
     other.load_state_dict(env.state_dict())
     for action in actions[60:]:
@@ -127,18 +152,28 @@ def test_state_dict_continues_exactly() -> None:
             np.testing.assert_array_equal(mine, theirs)
 
 
-@pytest.mark.parametrize(("remember", "low", "high"), [(True, 1.0, 1.0), (False, 0.44, 0.56)])
-def test_solvers_give_ceiling_and_floor(remember: bool, low: float, high: float) -> None:
-    rows = 64
-    env, solver = CorridorVectorEnv(rows, 3, 30), CorridorSolver(rows, remember, seed=1)
+@pytest.mark.parametrize(
+    ("env_id", "solver", "remember", "low", "high"),
+    [
+        ("expirespan/CorridorShort-v0", CorridorSolver, True, 1.0, 1.0),
+        ("expirespan/CorridorShort-v0", CorridorSolver, False, 0.44, 0.56),
+        ("expirespan/PortalShort-v0", PortalSolver, True, 1.0, 1.0),
+        ("expirespan/PortalShort-v0", PortalSolver, False, 0.0, 0.03),
+    ],
+)
+def test_solvers_give_ceiling_and_floor(env_id: str, solver: Any, remember: bool, low: float, high: float) -> None:
+    rows, quota = 64, 16
+    env, solver = make_batched(env_id, rows), solver(rows, remember, seed=1)
     images, _ = env.reset(seed=7)
-    starts, rewards, endings = np.ones(rows, dtype=bool), 0.0, 0
-    while endings < 1000:
-        images, reward, terminated, truncated, _ = env.step(solver.act(images, starts))
+    starts, played, successes = np.ones(rows, dtype=bool), np.zeros(rows, dtype=int), 0
+    while (counted := played < quota).any():  # as many episodes in each row, so that short ones are not favoured
+        images, _, terminated, truncated, infos = env.step(solver.act(images, starts))
         starts = terminated | truncated
-        rewards, endings = rewards + reward.sum(), endings + starts.sum()
         assert not truncated.any()
-    assert low <= rewards / endings <= high
+        if starts.any():
+            successes += infos["final_info"]["is_success"][starts & counted].sum()
+            played += starts
+    assert low <= successes / (rows * quota) <= high
 
 
 def picture(env: gym.Env) -> np.ndarray:
@@ -151,11 +186,16 @@ def test_rendering_shows_the_grid_and_the_view() -> None:
     env = gym.make("expirespan/CorridorShort-v0", render_mode="rgb_array", min_length=20)
     env.reset(seed=1)
     assert picture(env).shape == (3 * 32, 22 * 32, 3)
-    assert isinstance(env.unwrapped, CorridorEnv)
+    assert isinstance(env.unwrapped, GridEnv)
     assert env.unwrapped.get_pov_render(8).shape == (24, 24, 3)
     env = gym.make("expirespan/CorridorLong-v0", render_mode="rgb_array")
     env.reset(seed=1)
     assert picture(env).shape == (3 * 32, 32 * 32, 3)
+    env = gym.make("expirespan/Portal-v0", render_mode="rgb_array")
+    env.reset(seed=1)
+    before = picture(env)
+    env.step(Move.RIGHT)
+    assert before.shape == (5 * 32, 32 * 32, 3) and (picture(env) != before).any()
 
 
 @pytest.mark.parametrize(
