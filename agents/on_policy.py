@@ -23,10 +23,10 @@ from ..memory import ExpireSpanState
 from .checkpoint import SUFFIX, read_checkpoint, write_checkpoint
 from .config import OnPolicyConfig
 from .encoders import is_minigrid_image
-from .policy import MemoryActorCriticPolicy, environment_actions
+from .policy import MemoryActorCriticPolicy, SequenceEvaluation, environment_actions
 from .pressure import PressureConfig, SpanPressure
 from .reward_scale import RewardScale
-from .rollout import SequenceRolloutBuffer
+from .rollout import SequenceBatch, SequenceRolloutBuffer
 from .saving import describe, read_arguments, restore, stored_spaces
 from .training_log import TrainingLog
 from .vec_env import as_vec_env
@@ -187,6 +187,17 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         for group in self.policy.optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
 
+    def _evaluate(self, batch: SequenceBatch, trace: bool) -> SequenceEvaluation:
+        """What the present weights make of a minibatch."""
+        return self.policy.evaluate_sequences(
+            batch.observations,
+            batch.actions,
+            batch.state,
+            batch.episode_starts,
+            trace=trace,
+            spare_used=self.pressure.has_budget,
+        )
+
     def _loss(self, policy_loss: Tensor, value_loss: Tensor, entropy: Tensor, penalty: Tensor) -> Tensor:
         """The weighted sum of all terms."""
         loss = policy_loss + self.config.vf_coef * value_loss - self.config.ent_coef * entropy
@@ -209,8 +220,9 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         log.add(explained_variance=float(explained), memory__penalty_weight=self.pressure.weight)
         log.add(reward_scale=self.reward_scale.scale)
         log.add(memory__pull=max(self.pressure.pulls, default=0.0))
-        self.pressure.update(log.live())
-        log.record(self.logger)
+        figures = log.figures(self.policy.memory_config.max_span)
+        self.pressure.update(figures, 1 - self._current_progress_remaining)
+        log.record(self.logger, figures)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
     @staticmethod

@@ -38,6 +38,8 @@ class SequenceEvaluation:
     """Unweighted memory penalty of the paper, summed over the sequences."""
     rent: Tensor
     """The same for the charge on every live memory."""
+    used: tuple[int, ...] | None
+    """How many of each layer's memories were in use, where the rent spares them."""
     trace: tuple[LayerTrace, ...] | None
 
 
@@ -153,7 +155,14 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         return self.act(obs, state, episode_starts).values
 
     def evaluate_sequences(
-        self, obs: Any, actions: Tensor, state: ExpireSpanState, episode_starts: Tensor, *, trace: bool = False
+        self,
+        obs: Any,
+        actions: Tensor,
+        state: ExpireSpanState,
+        episode_starts: Tensor,
+        *,
+        trace: bool = False,
+        spare_used: bool = False,
     ) -> SequenceEvaluation:
         """Recorded sequences under the present weights.
 
@@ -162,7 +171,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         steps, rows = episode_starts.shape
         flat = {k: v.flatten(0, 1) for k, v in obs.items()} if isinstance(obs, dict) else obs.flatten(0, 1)
         features = self.embed(self.extract_features(flat)).unflatten(0, (steps, rows)).transpose(0, 1)
-        output = self.core(features, self.core.refresh(state), episode_starts.T, trace=trace)
+        output = self.core(features, self.core.refresh(state), episode_starts.T, trace=trace, spare_used=spare_used)
         distribution, values = self._heads(output.y.transpose(0, 1).flatten(0, 1))
         log_prob = distribution.log_prob(actions.flatten(0, 1))
         entropy = distribution.entropy()
@@ -175,6 +184,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
             entropy=entropy.unflatten(0, shape),
             penalty=output.penalty,
             rent=output.rent,
+            used=output.used,
             trace=output.trace,
         )
 

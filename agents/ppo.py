@@ -102,16 +102,14 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
     def _update(self, batch: SequenceBatch, log: TrainingLog, trace: bool) -> bool:
         """One gradient step; False, and no step, where the policy has already moved too far."""
         config = self.config
-        now = self.policy.evaluate_sequences(
-            batch.observations, batch.actions, batch.state, batch.episode_starts, trace=trace
-        )
+        now = self._evaluate(batch, trace)
         log_ratio = now.log_prob - batch.old_log_prob
         ratio = log_ratio.exp()
         with torch.no_grad():
             approx_kl = (ratio - 1 - log_ratio).mean().item()
             clip_fraction = ((ratio - 1).abs() > config.clip_range).float().mean().item()
         log.add(approx_kl=approx_kl, clip_fraction=clip_fraction)
-        log.add_trace(now.trace)
+        log.add_trace(now.trace, now.used)
         if config.target_kl is not None and approx_kl > 1.5 * config.target_kl:
             return False
         policy_loss = clipped_surrogate(ratio, batch.advantages, config.clip_range)

@@ -18,6 +18,7 @@ The rent is charged on every live memory, not only on those on their ramp as the
 outlasts the episodes is never on its ramp.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -48,9 +49,28 @@ class PressureConfig:
 UPKEEP = 0.1
 """Share of the pull that is left for a layer which has come down to its budget before: what it then holds too much
 comes from passing trouble of the policy, and a strong pull would reach the rare memories once the common ones are
-gone.  A layer that holds little because its first episodes are young has not come down."""
+gone.  A layer that holds little because its episodes are short has not come down: its spans are long."""
+SAFE = 0.25
+"""While no memory is in use, the pull stops in a layer whose longest span has fallen below this share of the longest
+possible: what is rare there looks like what is common, and would go with it before the task can say anything."""
+PATIENCE = 0.5
+"""Share of the training after which it no longer waits for a memory to be used: the task may not need any."""
 SMOOTHING = 0.2
 """Share of the newest count of live memories in the smoothed one: a single rollout is noisy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerFigures:
+    """What one layer kept during an update of the policy."""
+
+    live: float
+    """Mean live memories."""
+    used: int
+    """How many memories were in use (`memory.attention.used_memories`)."""
+    longest: float
+    """Its longest span, as a share of the longest possible."""
+    typical: float
+    """Its median span in steps."""
 
 
 class SpanPressure:
@@ -61,7 +81,6 @@ class SpanPressure:
         self.pulls: list[float] = []
         """For each layer, in logits of a typical memory's span per update of the policy; empty where nothing pulls."""
         self._live: list[float] = []
-        self._exceeded: list[bool] = []
         self._met: list[bool] = []
 
     @property
@@ -69,18 +88,26 @@ class SpanPressure:
         """The weight of the paper's penalty in the loss."""
         return self.config.penalty_weight or 0.0
 
-    def update(self, live: list[float]) -> None:
-        """Take note of the mean live memories of each layer in one update of the policy."""
+    @property
+    def has_budget(self) -> bool:
+        """Whether a budget, not a constant weight or nothing, decides about the spans."""
+        return self.config.memory_budget is not None and self.config.penalty_weight is None
+
+    def update(self, layers: Sequence[LayerFigures], progress: float) -> None:
+        """Take note of one update of the policy, `progress` being the share of the training that has passed."""
         budget = self.config.memory_budget
-        if self.config.penalty_weight is not None or budget is None:
+        if budget is None or not self.has_budget:
             return
+        live = [layer.live for layer in layers]
         before = self._live or live
         self._live = [old + SMOOTHING * (new - old) for old, new in zip(before, live, strict=True)]
-        exceeded, met = self._exceeded or [False] * len(live), self._met or [False] * len(live)
-        self._exceeded = [old or layer > budget for old, layer in zip(exceeded, self._live, strict=True)]
-        came_down = [above and layer <= budget for above, layer in zip(self._exceeded, self._live, strict=True)]
-        self._met = [old or now for old, now in zip(met, came_down, strict=True)]
-        pulls = [self._pull(layer / budget - 1, met) for layer, met in zip(self._live, self._met, strict=True)]
+        short = [now <= budget and layer.typical <= budget for now, layer in zip(self._live, layers, strict=True)]
+        self._met = [old or now for old, now in zip(self._met or [False] * len(live), short, strict=True)]
+        waits = progress < PATIENCE and not any(layer.used for layer in layers)
+        pulls = [
+            0.0 if waits and layer.longest < SAFE else self._pull(now / budget - 1, met)
+            for now, met, layer in zip(self._live, self._met, layers, strict=True)
+        ]
         self.pulls = pulls if any(pulls) else []
 
     def _pull(self, excess: float, met: bool) -> float:
@@ -89,10 +116,9 @@ class SpanPressure:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to continue, as JSON knows it."""
-        history = {"live": self._live, "exceeded": self._exceeded, "met": self._met}
-        return {"pulls": self.pulls, **history, "config": asdict(self.config)}
+        return {"pulls": self.pulls, "live": self._live, "met": self._met, "config": asdict(self.config)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` returned, under the present configuration."""
-        self._live, self._exceeded, self._met = (list(state[name]) for name in ("live", "exceeded", "met"))
+        self._live, self._met = list(state["live"]), list(state["met"])
         self.pulls = list(state["pulls"]) if self.config.penalty_weight is None else []

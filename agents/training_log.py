@@ -8,6 +8,7 @@ from stable_baselines3.common.logger import Logger
 from torch import Tensor
 
 from ..memory import LayerTrace
+from .pressure import LayerFigures
 
 
 class TrainingLog:
@@ -16,6 +17,7 @@ class TrainingLog:
     def __init__(self) -> None:
         self._values: dict[str, list[float]] = defaultdict(list)
         self._traces: list[tuple[LayerTrace, ...]] = []
+        self._used: list[tuple[int, ...]] = []
 
     def add(self, **values: float) -> None:
         """Figures of one minibatch; a double underscore stands for the slash of a tag, as in memory__penalty."""
@@ -27,27 +29,39 @@ class TrainingLog:
         self.add(policy_gradient_loss=policy.item(), value_loss=value.item(), entropy_loss=-entropy.item())
         self.add(loss=loss.item(), memory__penalty=penalty.item())
 
-    def add_trace(self, trace: tuple[LayerTrace, ...] | None) -> None:
-        """What the layers kept in one minibatch; nothing where it was not asked for."""
+    def add_trace(self, trace: tuple[LayerTrace, ...] | None, used: tuple[int, ...] | None) -> None:
+        """What the layers kept in one minibatch, and how many memories were in use, where either was asked for."""
         if trace is not None:
             self._traces.append(trace)
+            if used is not None:
+                self._used.append(used)
 
-    def live(self) -> list[float]:
-        """Mean live memories of each layer over the recorded steps."""
-        return [
-            torch.cat([layer.live.flatten() for layer in batches]).float().mean().item()
-            for batches in zip(*self._traces, strict=True)
-        ]
+    def figures(self, max_span: float) -> list[LayerFigures]:
+        """What each layer kept over the recorded steps."""
+        used = [sum(counts) for counts in zip(*self._used, strict=True)] or [0] * len(self._traces[0])
+        layers = []
+        for number, batches in enumerate(zip(*self._traces, strict=True)):
+            spans = torch.cat([layer.span.flatten() for layer in batches])
+            layers.append(
+                LayerFigures(
+                    live=torch.cat([layer.live.flatten() for layer in batches]).float().mean().item(),
+                    used=used[number],
+                    longest=spans.max().item() / max_span,
+                    typical=spans.median().item(),
+                )
+            )
+        return layers
 
-    def record(self, logger: Logger) -> None:
-        """Write means of the figures, and for each layer live memories, spans and evictions."""
+    def record(self, logger: Logger, figures: list[LayerFigures]) -> None:
+        """Write means of the figures, and for each layer live and used memories, spans and evictions."""
         for name, values in self._values.items():
             logger.record(name if "/" in name else f"train/{name}", float(np.mean(values)))
-        layers = zip(zip(*self._traces, strict=True), self.live(), strict=True)
-        for number, (batches, live) in enumerate(layers, 1):
+        layers = zip(zip(*self._traces, strict=True), figures, strict=True)
+        for number, (batches, kept) in enumerate(layers, 1):
             spans = torch.cat([layer.span.flatten() for layer in batches])
             evictions = sum(int((layer.evicted >= 0).sum()) for layer in batches)
-            logger.record(f"memory/live_layer_{number}", live)
+            logger.record(f"memory/live_layer_{number}", kept.live)
+            logger.record(f"memory/used_layer_{number}", kept.used)
             logger.record(f"memory/span_mean_layer_{number}", spans.mean().item())
             logger.record(f"memory/span_max_layer_{number}", spans.max().item())
             logger.record(f"memory/evictions_layer_{number}", evictions)

@@ -6,7 +6,7 @@ released code leaves the step itself out and starts with rows that have nothing 
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -27,11 +27,30 @@ def attend(
     key: Float[Tensor, "B H S K"],
     value: Float[Tensor, "B H S K"],
     bias: Float[Tensor, "B T S"] | Float[Tensor, "B H T S"],
-) -> Float[Tensor, "B H T K"]:
-    """Multi-head attention softmax(q . k / sqrt(K) + bias) v; a bias [B, T, S] serves all heads."""
+) -> tuple[Float[Tensor, "B H T K"], Float[Tensor, "B H T S"]]:
+    """Multi-head attention: weights softmax(q . k / sqrt(K) + bias), and what they read, before them.
+
+    A bias [B, T, S] serves all heads.
+    """
     rows, heads, steps, width = query.shape
     if bias.dim() == 3:
         bias = bias.unsqueeze(1).expand(-1, heads, -1, -1)
     bias = bias.reshape(rows * heads, steps, -1)
     scores = torch.baddbmm(bias, query.flatten(0, 1), key.flatten(0, 1).mT, alpha=width**-0.5)
-    return (torch.softmax(scores, dim=-1) @ value.flatten(0, 1)).unflatten(0, (rows, heads))
+    weights = torch.softmax(scores, dim=-1)
+    return (weights @ value.flatten(0, 1)).unflatten(0, (rows, heads)), weights.unflatten(0, (rows, heads))
+
+
+USED = 0.5
+"""A memory is in use when a head gives it at least this share of its attention."""
+
+
+def used_memories(
+    weights: Float[Tensor, "B H T S"], written: Int[Tensor, "B S"], steps: Int[Tensor, " T"], ramp: float
+) -> Bool[Tensor, "B S"]:
+    """Which memories were in use at some step when they were older than the ramp: only they needed a span.
+
+    `written` and `steps` are times of the same clock.
+    """
+    old = (steps.unsqueeze(1) - written.unsqueeze(1)) > ramp
+    return ((weights.detach().amax(1) >= USED) & old).any(1)

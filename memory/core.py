@@ -52,7 +52,10 @@ class CoreOutput(Generic[S]):
     penalty: Float[Tensor, ""]
     """Unweighted memory penalty of the paper, summed over rows, steps and layers; 0 where a core has none."""
     rent: Float[Tensor, ""]
-    """The same for a charge on every live memory, which a memory budget is kept by."""
+    """The same for a charge on every live memory, which a memory budget is kept by.  On request it spares, and even
+    credits, the memories in use."""
+    used: tuple[int, ...] | None
+    """How many of each layer's memories were in use; only where `rent` spares them."""
     trace: tuple[LayerTrace, ...] | None
     """One entry a layer; only on request."""
 
@@ -91,10 +94,12 @@ class MemoryCore(nn.Module, ABC, Generic[S]):
         *,
         charge: bool = True,
         trace: bool = False,
+        spare_used: bool = False,
     ) -> CoreOutput[S]:
         """Read T steps.  `resets[b, t]`: step t of row b starts an episode and sees nothing from before it.
 
-        Without `charge`, penalty and rent are left at 0: acting has no use for them.
+        Without `charge`, penalty and rent are left at 0: acting has no use for them.  With `spare_used`, the rent
+        looks at what the whole segment attends to, so it is not the same for every split.
         """
 
 

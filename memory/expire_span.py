@@ -17,10 +17,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from .attention import used_memories
 from .checks import check_whole
 from .core import CoreOutput, MemoryCore
 from .layer import ExpireSpanConfig, ExpireSpanLayer, read_clock, survivors, trace_layer
-from .span import span_penalty, span_rent
+from .span import contrast, span_penalty, span_rent
 from .state import ExpireSpanState, LayerMemory
 
 
@@ -94,6 +95,7 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
         *,
         charge: bool = True,
         trace: bool = False,
+        spare_used: bool = False,
         keep_expired: bool = False,
     ) -> CoreOutput[ExpireSpanState]:
         """Read T steps; `keep_expired` stores expired memories too, which changes no result (law 2)."""
@@ -102,15 +104,23 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
         if self.config.shorten_spans and self.training:
             longest = self.config.max_span * torch.rand(()).item()
         penalty, rent = x.new_zeros(()), x.new_zeros(())
-        memories, traces = [], []
+        memories, traces, used = [], [], []
         for layer, memory in zip(self.layers, state.layers, strict=True):
             x, known, kept = layer(x, memory, clock, longest=longest)
             if charge:
                 penalty = penalty + span_penalty(kept.span, kept.mask, self.config.ramp)
-                rent = rent + span_rent(kept.span, kept.mask, self.config.ramp)
+                in_use = (
+                    used_memories(kept.weights, kept.written, clock.steps, self.config.ramp) if spare_used else None
+                )
+                if in_use is None:
+                    rent = rent + span_rent(kept.span, kept.mask, self.config.ramp)
+                else:
+                    rent = rent + contrast(kept.span, kept.mask, in_use, self.config.ramp)
+                    used.append(int(in_use.sum()))
             memories.append(survivors(known, kept, self.config.ramp, keep_expired))
             if trace:
                 traces.append(trace_layer(known, kept, clock, self.config.ramp))
         after = ExpireSpanState(layers=tuple(memories), time=clock.time[:, -1] + 1)
         shown = tuple(traces) if trace else None
-        return CoreOutput(y=self.final_norm(x), state=after, penalty=penalty, rent=rent, trace=shown)
+        in_use = tuple(used) if used else None
+        return CoreOutput(y=self.final_norm(x), state=after, penalty=penalty, rent=rent, used=in_use, trace=shown)

@@ -152,9 +152,9 @@ class ExpireSpanLayer(nn.Module):
         if self.position is not None:
             age = clock.steps.unsqueeze(1) - written.unsqueeze(1)
             bias = bias.unsqueeze(1) + position_scores(query, self.position, age)
-        read = attend(query, known.key, known.value, bias)
+        read, weights = attend(query, known.key, known.value, bias)
         y = self._transform(x, read.transpose(1, 2).flatten(-2))
-        return y, known, Kept(span, mask, unclamped.detach(), visible, evicted)
+        return y, known, Kept(span, mask, unclamped.detach(), visible, evicted, weights, written)
 
     def _by_head(self, projected: Tensor, parts: int) -> Sequence[Tensor]:
         """[B, T, parts * D] as `parts` contiguous tensors [B, H, T, K]: joining strided ones takes longer."""
@@ -200,6 +200,10 @@ class Kept(NamedTuple):
     """0 where a memory lies outside the step's episode or after the step, else 1."""
     evicted: Bool[Tensor, "B boundaries S"] | None
     """Which ones the capacity had pushed out before the segment and after each step; None where it can't have."""
+    weights: Float[Tensor, "B H T S"]
+    """How each step's attention was shared out among them."""
+    written: Int[Tensor, "B S"]
+    """When they were written, in times since the segment began."""
 
 
 def survivors(known: LayerMemory, kept: Kept, ramp: float, keep_expired: bool) -> LayerMemory:

@@ -13,7 +13,7 @@ import math
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -90,6 +90,23 @@ def span_rent(span: Float[Tensor, "B S"], mask: Float[Tensor, "B T S"], ramp: fl
     Invisible pairs must have m = 0.
     """
     return (torch.log1p(span / ramp) * mask.sign().sum(1)).sum()
+
+
+def contrast(
+    span: Float[Tensor, "B S"],
+    mask: Float[Tensor, "B T S"],
+    used: Bool[Tensor, "B S"],
+    ramp: float,
+) -> Float[Tensor, ""]:
+    """The rent of the memories that are not in use, less that of those in use, both of the same total weight.
+
+    Going down its gradient tells the two apart: it shortens the spans of what nobody asks for and lengthens those of
+    what was asked for.  Without a memory in use it is `span_rent`.  Not in the paper.
+    """
+    live = mask.sign().sum(1)
+    kept, idle = live * used, live * ~used
+    kept = kept * (idle.sum() / kept.sum().clamp_min(1))
+    return (torch.log1p(span / ramp) * (idle - kept)).sum()
 
 
 def initial_bias(fraction: float) -> float:

@@ -4,49 +4,61 @@ import json
 
 import pytest
 import torch
-from expirespan.agents.pressure import PressureConfig, SpanPressure
+from expirespan.agents.pressure import LayerFigures, PressureConfig, SpanPressure
 from expirespan.memory import ExpireSpan, ExpireSpanConfig
 from reference import randomize
+
+
+def note(
+    pressure: SpanPressure,
+    live: list[float],
+    used: int = 1,
+    longest: float = 1.0,
+    typical: float = 3.0,
+    progress: float = 0.0,
+) -> None:
+    layers = [LayerFigures(live=layer, used=used, longest=longest, typical=typical) for layer in live]
+    pressure.update(layers, progress)
 
 
 def test_each_layer_is_pulled_while_it_holds_more_than_the_budget() -> None:
     pressure = SpanPressure(PressureConfig(memory_budget=20.0, budget_pull=0.4))
     assert pressure.pulls == []
-    pressure.update([60.0, 12.0])
+    note(pressure, [60.0, 12.0])
     assert pressure.pulls == [0.4, 0.0]
     for _ in range(20):
-        pressure.update([15.0, 12.0])
+        note(pressure, [15.0, 12.0])
     assert pressure.pulls == []
 
 
 def test_the_pull_follows_the_excess_and_is_gentle_once_the_budget_was_met() -> None:
     pressure = SpanPressure(PressureConfig(memory_budget=20.0, budget_pull=0.4))
-    pressure.update([30.0])
+    note(pressure, [30.0])
     assert pressure.pulls == pytest.approx([0.2])
-    pressure.update([2.0])
+    note(pressure, [2.0])
     for _ in range(12):
-        pressure.update([2.0])
+        note(pressure, [2.0])
     assert pressure.pulls == []
     for _ in range(40):
-        pressure.update([90.0])
+        note(pressure, [90.0])
     assert pressure.pulls == pytest.approx([0.04])
 
 
 def test_a_constant_weight_is_constant_and_no_budget_is_no_pull() -> None:
     constant, free = SpanPressure(PressureConfig(penalty_weight=1e-5)), SpanPressure(PressureConfig(memory_budget=None))
     for pressure in (constant, free):
-        pressure.update([900.0, 900.0])
+        note(pressure, [900.0, 900.0])
         assert pressure.pulls == []
     assert (constant.weight, free.weight) == (1e-5, 0.0)
 
 
 def test_state_survives_json() -> None:
     pressure, other = SpanPressure(PressureConfig()), SpanPressure(PressureConfig())
-    pressure.update([60.0, 21.0])
+    note(pressure, [60.0, 21.0])
     other.load_state_dict(json.loads(json.dumps(pressure.state_dict())))
     for _ in range(9):
-        pressure.update([15.0, 21.0])
-        other.update([15.0, 21.0])
+        note(pressure, [15.0, 21.0])
+        note(other, [15.0, 21.0])
         assert pressure.pulls == other.pulls
 
 
@@ -69,8 +81,20 @@ def test_shortening_moves_a_typical_logit_by_the_pull(pre_div: float) -> None:
     assert changes[1] == 0
 
 
-def test_a_layer_that_is_still_young_has_not_met_its_budget() -> None:
+def test_a_layer_that_holds_little_because_episodes_are_short_has_not_met_its_budget() -> None:
     pressure = SpanPressure(PressureConfig(memory_budget=10.0, budget_pull=0.5))
     for live in (3.0, 7.0, 60.0, 60.0, 60.0):
-        pressure.update([live])
+        note(pressure, [live], typical=2000.0)
+    assert pressure.pulls == [0.5]
+
+
+def test_the_pull_waits_for_a_use_of_memory_before_it_takes_the_longest_spans() -> None:
+    pressure = SpanPressure(PressureConfig(memory_budget=10.0, budget_pull=0.5))
+    note(pressure, [60.0], used=0, longest=0.3)
+    assert pressure.pulls == [0.5]
+    note(pressure, [60.0], used=0, longest=0.2)
+    assert pressure.pulls == []
+    note(pressure, [60.0], used=2, longest=0.2)
+    assert pressure.pulls == [0.5]
+    note(pressure, [60.0], used=0, longest=0.2, progress=0.6)
     assert pressure.pulls == [0.5]
