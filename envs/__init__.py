@@ -3,11 +3,11 @@
 from gymnasium.envs.registration import register
 
 from .corridor import CorridorEnv, CorridorVectorEnv
-from .make import make_batched, make_single
+from .make import make_batched, make_single, make_viewed
 from .solvers import CorridorSolver
 from .world import Move
 
-__all__ = ["CorridorEnv", "CorridorSolver", "CorridorVectorEnv", "Move", "make_batched", "make_single"]
+__all__ = ["CorridorEnv", "CorridorSolver", "CorridorVectorEnv", "Move", "make_batched", "make_single", "make_viewed"]
 
 for _name, _lengths in {"Corridor": (3, 200), "CorridorShort": (3, 20), "CorridorLong": (1000, 2000)}.items():
     register(

@@ -20,6 +20,17 @@ def position_scores(
     return by_age.gather(-1, index)
 
 
+def attention_weights(
+    query: Float[Tensor, "B H T K"],
+    key: Float[Tensor, "B H S K"],
+    bias: Float[Tensor, "B T S"] | Float[Tensor, "B H T S"],
+) -> Float[Tensor, "B T S"]:
+    """Share of each memory in what `attend` reads: softmax(q . k + bias), the mean over heads."""
+    if bias.dim() == 3:
+        bias = bias.unsqueeze(1)
+    return torch.softmax(query @ key.mT + bias, dim=-1).mean(1)
+
+
 def attend(
     query: Float[Tensor, "B H T K"],
     key: Float[Tensor, "B H S K"],

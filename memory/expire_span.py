@@ -94,6 +94,7 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
         *,
         charge: bool = True,
         trace: bool = False,
+        attention: bool = False,
         keep_expired: bool = False,
     ) -> CoreOutput[ExpireSpanState]:
         """Read T steps; `keep_expired` stores expired memories too, which changes no result (law 2)."""
@@ -104,13 +105,13 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
         penalty, rent = x.new_zeros(()), x.new_zeros(())
         memories, traces = [], []
         for layer, memory in zip(self.layers, state.layers, strict=True):
-            x, known, kept = layer(x, memory, clock, longest=longest)
+            x, known, kept = layer(x, memory, clock, longest=longest, weigh=attention)
             if charge:
                 penalty = penalty + span_penalty(kept.span, kept.mask, self.config.ramp)
                 rent = rent + span_rent(kept.span, kept.mask, self.config.ramp)
             memories.append(survivors(known, kept, keep_expired).packed_after(x.shape[1]))
-            if trace:
+            if trace or attention:
                 traces.append(trace_layer(known, kept, clock, self.config.ramp))
         after = ExpireSpanState(layers=tuple(memories), time=clock.time[:, -1] + 1)
-        shown = tuple(traces) if trace else None
+        shown = tuple(traces) if trace or attention else None
         return CoreOutput(y=self.final_norm(x), state=after, penalty=penalty, rent=rent, trace=shown)

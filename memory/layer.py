@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from .attention import attend, position_scores
+from .attention import attend, attention_weights, position_scores
 from .checks import check_choice, check_fraction, check_not_negative, check_positive, check_whole
-from .core import LayerTrace, segment_starts
+from .core import AttentionTrace, LayerTrace, segment_starts
 from .span import SpanPredictor, expiry_bias, fading
 from .state import LayerMemory, outlived, times_outlived
 
@@ -124,11 +124,17 @@ class ExpireSpanLayer(nn.Module):
         return replace(memory, key=key, value=value, span=self.span(memory.hidden))
 
     def forward(
-        self, x: Float[Tensor, "B T D"], memory: LayerMemory, clock: Clock, *, longest: float | None
+        self,
+        x: Float[Tensor, "B T D"],
+        memory: LayerMemory,
+        clock: Clock,
+        *,
+        longest: float | None,
+        weigh: bool = False,
     ) -> tuple[Float[Tensor, "B T D"], LayerMemory, "Kept"]:
         """Output, every memory stored or new, and which of them each step saw.
 
-        `longest` clamps the spans that attention sees (random shortening).
+        `longest` clamps the spans that attention sees (random shortening); `weigh` asks for the attention weights.
         """
         hidden = self.attention_norm(x) if self.config.pre_norm else x
         query, key, value = self._by_head(self.query_key_value(hidden), 3)
@@ -154,7 +160,8 @@ class ExpireSpanLayer(nn.Module):
             bias = bias.unsqueeze(1) + position_scores(query, self.position, age)
         read = attend(query, known.key, known.value, bias)
         y = self._transform(x, read.transpose(1, 2).flatten(-2))
-        return y, known, Kept(span, mask, unclamped.detach() > 1 / self.config.ramp, invisible, evicted)
+        weights = attention_weights(query, known.key, bias).detach() if weigh else None
+        return y, known, Kept(span, mask, unclamped.detach() > 1 / self.config.ramp, invisible, evicted, weights)
 
     def _by_head(self, projected: Tensor, parts: int) -> Sequence[Tensor]:
         """[B, T, parts * D] as `parts` contiguous tensors [B, H, T, K]: joining strided ones takes longer."""
@@ -200,6 +207,8 @@ class Kept(NamedTuple):
     """Whether it lies outside the step's episode or after the step."""
     evicted: Bool[Tensor, "B boundaries S"] | None
     """Which ones the capacity had pushed out before the segment and after each step; None where it can't have."""
+    weights: Float[Tensor, "B T S"] | None
+    """Share of each memory in what a step read, the mean over heads; only on request."""
 
 
 def survivors(known: LayerMemory, kept: Kept, keep_expired: bool) -> LayerMemory:
@@ -220,4 +229,6 @@ def trace_layer(known: LayerMemory, kept: Kept, clock: Clock, ramp: float) -> La
         pushed_out = live & kept.evicted[:, 1:] & kept.lasting
         evicted = torch.where(pushed_out, known.birth.unsqueeze(1), -1).amax(2)
     span = known.span[:, -clock.time.shape[1] :].detach()
-    return LayerTrace(span=span, lifetime=(span + ramp).ceil().long(), live=live.sum(2), evicted=evicted)
+    attention = None if kept.weights is None else AttentionTrace(weight=kept.weights, birth=known.birth)
+    lifetime = (span + ramp).ceil().long()
+    return LayerTrace(span=span, lifetime=lifetime, live=live.sum(2), evicted=evicted, attention=attention)
