@@ -46,7 +46,10 @@ def to_bytes(trace: EpisodeTrace) -> bytes:
     for name, array in arrays.items():
         if array.dtype.hasobject:
             raise ValueError(f"Expect `{name}` of a recorded episode to hold numbers or text, actual: {array.dtype}")
-    np.savez_compressed(file, **arrays)
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w") as entry:
+                np.lib.format.write_array(entry, array, allow_pickle=False)
     return file.getvalue()
 
 
@@ -112,9 +115,7 @@ def from_arrays(arrays: Arrays) -> EpisodeTrace:
         actions=_checked(arrays, "actions", "iufb", (steps, *arrays["actions"].shape[1:])),
         values=_checked(arrays, "values", "f", (steps,)),
         events=_checked(arrays, "events", "U", (steps,)) if "events" in arrays else None,
-        frames=_checked(arrays, "frames", "u", (steps, *arrays["frames"].shape[1:3], 3))
-        if "frames" in arrays
-        else None,
+        frames=_read_frames(arrays, steps),
         episode_end=str(arrays["episode_end"]),
     )
 
@@ -140,6 +141,12 @@ def _read_attention(arrays: Arrays, start: str, steps: int) -> AttentionRecord |
     if (memory < 0).any() or (memory > query).any() or (query >= steps).any() or (np.diff(query) < 0).any():
         raise ValueError(f"{start} with pairs of steps that can't be, or out of order")
     return AttentionRecord(query=query, memory=memory, weight=_checked(arrays, f"{start}_weight", "f", pairs))
+
+
+def _read_frames(arrays: Arrays, steps: int) -> np.ndarray | None:
+    if "frames" not in arrays:
+        return None
+    return _checked(arrays, "frames", "u", (steps, *arrays["frames"].shape[1:3], 3))
 
 
 def _checked(arrays: Arrays, name: str, kinds: str, shape: tuple[int, ...]) -> np.ndarray:
