@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import tyro
+from expirespan.agents import MemoryPPO
 from expirespan.agents.evaluation import Evaluation, evaluate_policy, record_episode
 from expirespan.agents.policy import MemoryActorCriticPolicy
 from expirespan.envs import make_batched, make_single, make_viewed
@@ -18,8 +19,10 @@ from expirespan.memory import storage
 from expirespan.memory.analysis import mean_interval, share_interval
 from expirespan.memory.checks import check_whole
 from expirespan.memory.filmstrip import save_episode_gif
+from expirespan.memory.tab.summary import write_episode
 from expirespan.memory.timeline import save_timeline
 from expirespan.train_agent import EVALUATION_SEED, TrainConfig, load_model, parse_env_args, read_run
+from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 
@@ -157,20 +160,21 @@ def draw_episode(
 
 
 def record_episodes(
-    policy: MemoryActorCriticPolicy,
+    model: MemoryPPO,
     config: EvaluateConfig,
     env_id: str,
     env_args: dict[str, Any],
     view_size: int | None,
 ) -> Iterator[Path]:
-    """Play the episodes asked for and write each to a file of its own, named by its seed."""
+    """Play the episodes asked for; each goes to a file named by its seed, and into TensorBoard's Memory tab."""
     env = make_viewed(env_id, env_args, view_size)
     folder = config.run / "episodes"
-    folder.mkdir(exist_ok=True)
-    for seed in range(config.seed, config.seed + config.record):
-        trace = record_episode(policy, env, seed, not config.sample, attention=config.attention, frames=True)
-        storage.save(trace, folder / f"{seed}.npz")
-        yield folder / f"{seed}.npz"
+    with SummaryWriter(str(folder)) as writer:
+        for seed in range(config.seed, config.seed + config.record):
+            trace = record_episode(model.policy, env, seed, not config.sample, attention=config.attention, frames=True)
+            storage.save(trace, folder / f"{seed}.npz")
+            write_episode(writer, trace, str(seed), model.num_timesteps)
+            yield folder / f"{seed}.npz"
     env.close()
 
 
@@ -182,7 +186,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     args = parse_env_args(config.env_args if config.env else trained.env_args)
     num_envs = min(config.num_envs, config.episodes)
     env = make_batched(env_id, num_envs, args, trained.view_size)
-    policy = load_model(config.run, device=trained.device).policy
+    model = load_model(config.run, device=trained.device)
+    policy = model.policy
     for name, ours in (("observation", env.single_observation_space), ("action", env.single_action_space)):
         theirs = getattr(policy, f"{name}_space")
         if ours != theirs:
@@ -199,7 +204,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         for path in draw_episode(policy, config, env_id, args, trained.view_size):
             print(f"wrote {path}")
     if config.record:
-        for path in record_episodes(policy, config, env_id, args, trained.view_size):
+        for path in record_episodes(model, config, env_id, args, trained.view_size):
             print(f"wrote {path}")
     if config.json is not None:
         config.json.write_text(json.dumps(summary, indent=2) + "\n")

@@ -14,7 +14,10 @@ import io
 import os
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -53,15 +56,37 @@ def to_bytes(trace: EpisodeTrace) -> bytes:
     return file.getvalue()
 
 
-def from_bytes(data: bytes, name: str = "data") -> EpisodeTrace:
-    """The episode of a file's contents.  Raises ValueError, which speaks of `name`, where they are not one."""
+def from_bytes(data: bytes, name: str = "data", *, frames: bool = True) -> EpisodeTrace:
+    """The episode of a file's contents, without its frames if `frames` is False: they are most of it.
+
+    Raises ValueError, which speaks of `name`, where the contents are not an episode.
+    """
+    with _reading(data, name) as archive:
+        return from_arrays({key: archive[key] for key in archive.files if frames or key != "frames"})
+
+
+def frames_from_bytes(data: bytes, name: str = "data") -> np.ndarray | None:
+    """The frames alone, None where there are none.  Raises ValueError as `from_bytes` does."""
+    with _reading(data, name) as archive:
+        return _read_frames({key: archive[key] for key in archive.files if key in ("relevant", "frames")})
+
+
+def has_frames(data: bytes) -> bool:
+    """Whether the episode of these contents, which must be one's, has frames."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return "frames.npy" in archive.namelist()
+
+
+@contextmanager
+def _reading(data: bytes, name: str) -> Iterator[Any]:
+    """An open archive; every error in reading it becomes a ValueError that speaks of `name`."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
         if size > MOST_BYTES:
             raise ValueError(f"it unpacks to {size} bytes, more than {MOST_BYTES}")
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            return from_arrays({key: archive[key] for key in archive.files})
+            yield archive
     except (ValueError, KeyError, OSError, EOFError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"Expect `{name}` to be a whole recorded episode, actual: {error}") from error
     except (zipfile.BadZipFile, zlib.error) as error:
@@ -115,7 +140,7 @@ def from_arrays(arrays: Arrays) -> EpisodeTrace:
         actions=_checked(arrays, "actions", "iufb", (steps, *arrays["actions"].shape[1:])),
         values=_checked(arrays, "values", "f", (steps,)),
         events=_checked(arrays, "events", "U", (steps,)) if "events" in arrays else None,
-        frames=_read_frames(arrays, steps),
+        frames=_read_frames(arrays),
         episode_end=str(arrays["episode_end"]),
     )
 
@@ -143,10 +168,10 @@ def _read_attention(arrays: Arrays, start: str, steps: int) -> AttentionRecord |
     return AttentionRecord(query=query, memory=memory, weight=_checked(arrays, f"{start}_weight", "f", pairs))
 
 
-def _read_frames(arrays: Arrays, steps: int) -> np.ndarray | None:
+def _read_frames(arrays: Arrays) -> np.ndarray | None:
     if "frames" not in arrays:
         return None
-    return _checked(arrays, "frames", "u", (steps, *arrays["frames"].shape[1:3], 3))
+    return _checked(arrays, "frames", "u", (len(arrays["relevant"]), *arrays["frames"].shape[1:3], 3))
 
 
 def _checked(arrays: Arrays, name: str, kinds: str, shape: tuple[int, ...]) -> np.ndarray:
