@@ -52,7 +52,7 @@ class Listing:
             value = values[name]
             if not isinstance(value, float | int if kind is float else kind) or isinstance(value, bool):
                 raise ValueError(f"Expect `{name}` of a recorded episode to be {kind.__name__}, actual: {value!r}")
-        return cls(**values | {"total_reward": float(values["total_reward"])})
+        return cls(**values)
 
 
 def episode_summary(trace: EpisodeTrace, name: str, step: int) -> Summary:
