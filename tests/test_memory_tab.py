@@ -155,6 +155,17 @@ def test_timeline_cursor_zoom_layer_and_keys(page: Any, address: str, tmp_path: 
     assert (tmp_path / "tab.png").stat().st_size > 10_000
 
 
+def test_the_page_works_and_restores_its_view_alone(page: Any, address: str) -> None:
+    page.route("**/favicon.ico", lambda route: route.fulfill(status=204))  # the browser asks, TensorBoard has none
+    page.goto(f"{address}data/plugin_entry.html?name=expirespan_memory")
+    canvas = page.locator("canvas.timeline")
+    page.locator("canvas.timeline[data-missing='0']").wait_for()
+    canvas.press("ArrowRight")
+    until(lambda: "%22at%22%3A1" in link_of(page))
+    page.reload()
+    page.locator("canvas.timeline[data-cursor='1']").wait_for()
+
+
 def test_a_link_restores_the_view(page: Any, address: str) -> None:
     frame = open_tab(page, f"{address}#expirespan_memory")
     choose(frame, "run", "second")

@@ -124,7 +124,8 @@ class Tab {
       const { location, history } = this.outer;
       if (this.outer !== window && !location.hash.startsWith("#expirespan_memory")) return;
       this.hash = writeHash(this.view);
-      history.replaceState(history.state, "", this.hash);
+      // The whole path: TensorBoard gives the tab's own page another base.
+      history.replaceState(history.state, "", location.pathname + location.search + this.hash);
     }, 300);
   }
 
