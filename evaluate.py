@@ -12,13 +12,17 @@ import numpy as np
 import torch
 import tyro
 from expirespan.agents.evaluation import Evaluation, evaluate_policy, record_episode
+from expirespan.agents.on_policy import MemoryOnPolicyAlgorithm
 from expirespan.agents.policy import MemoryActorCriticPolicy
-from expirespan.envs import make_batched, make_single
+from expirespan.envs import make_batched, make_single, make_viewed
+from expirespan.memory import storage
 from expirespan.memory.analysis import mean_interval, share_interval
 from expirespan.memory.checks import check_whole
 from expirespan.memory.filmstrip import save_episode_gif
+from expirespan.memory.tab.summary import write_episode
 from expirespan.memory.timeline import save_timeline
 from expirespan.train_agent import EVALUATION_SEED, TrainConfig, load_model, parse_env_args, read_run
+from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 
@@ -48,11 +52,18 @@ class EvaluateConfig:
     """Write RUN/timeline.png: one episode, with what each layer kept and for how long."""
     gif: bool = False
     """Write RUN/episode.gif: the same episode, with the frames it still remembers."""
+    record: int = 0
+    """Play this many more episodes one by one and write what the agent kept of each to RUN/episodes/SEED.npz."""
+    attention: bool = False
+    """Record also what each step attended to."""
 
     def __post_init__(self) -> None:
         for name in ("episodes", "num_envs", "threads"):
             check_whole(name, getattr(self, name), at_least=1)
-        check_whole("seed", self.seed, at_least=0)
+        for name in ("seed", "record"):
+            check_whole(name, getattr(self, name), at_least=0)
+        if self.attention and not self.record:
+            raise ValueError("Expect `attention` to come with `record`, actual: record 0")
         if self.env_args and self.env is None:
             raise ValueError(f"Expect `env_args` to come with `env`, actual: {' '.join(self.env_args)}")
         parse_env_args(self.env_args)
@@ -149,6 +160,25 @@ def draw_episode(
         yield config.run / "episode.gif"
 
 
+def record_episodes(
+    model: MemoryOnPolicyAlgorithm,
+    config: EvaluateConfig,
+    env_id: str,
+    env_args: dict[str, Any],
+    view_size: int | None,
+) -> Iterator[Path]:
+    """Play the episodes asked for; each goes to a file named by its seed, and into TensorBoard's Memory tab."""
+    env = make_viewed(env_id, env_args, view_size)
+    folder = config.run / "episodes"
+    with SummaryWriter(str(folder)) as writer:
+        for seed in range(config.seed, config.seed + config.record):
+            trace = record_episode(model.policy, env, seed, not config.sample, attention=config.attention, frames=True)
+            storage.save(trace, folder / f"{seed}.npz")
+            write_episode(writer, trace, str(seed), model.num_timesteps)
+            yield folder / f"{seed}.npz"
+    env.close()
+
+
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Play the episodes, print the report, write the files asked for.  Returns the figures."""
     trained: TrainConfig = read_run(config.run)
@@ -172,6 +202,9 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     print("\n".join(report(summary)))
     if config.timeline or config.gif:
         for path in draw_episode(policy, config, env_id, args, trained.view_size):
+            print(f"wrote {path}")
+    if config.record:
+        for path in record_episodes(model, config, env_id, args, trained.view_size):
             print(f"wrote {path}")
     if config.json is not None:
         config.json.write_text(json.dumps(summary, indent=2) + "\n")

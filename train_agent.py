@@ -14,7 +14,7 @@ import tyro
 from expirespan.agents import A2CConfig, MemoryA2C, MemoryPPO, PPOConfig, PressureConfig
 from expirespan.agents.callbacks import CheckpointCallback, ProgressCallback, TimelineCallback
 from expirespan.agents.on_policy import MemoryOnPolicyAlgorithm
-from expirespan.envs import make_batched, make_single
+from expirespan.envs import make_batched, make_viewed
 from expirespan.memory import ExpireSpanConfig
 from expirespan.memory.checks import check_whole
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
@@ -56,7 +56,7 @@ class TrainConfig:
     checkpoint_every: int = 100_000
     """Steps between checkpoints."""
     timeline_every: int = 250_000
-    """Steps between timeline pictures in TensorBoard; 0 for none."""
+    """Steps between episodes recorded for TensorBoard, picture and Memory tab; 0 for none."""
     memory: ExpireSpanConfig = field(default_factory=ExpireSpanConfig)
     pressure: PressureConfig = field(default_factory=PressureConfig)
     learning: Annotated[PPOConfig | A2CConfig, tyro.conf.AvoidSubcommands] = field(default_factory=PPOConfig)
@@ -181,7 +181,7 @@ def train(config: TrainConfig) -> Path:
     args = parse_env_args(config.env_args)
     saving = CheckpointCallback(run / CHECKPOINT, config.checkpoint_every)
     timeline = TimelineCallback(
-        lambda: make_single(config.env, args, config.view_size), config.timeline_every, EVALUATION_SEED + config.seed
+        lambda: make_viewed(config.env, args, config.view_size), config.timeline_every, EVALUATION_SEED + config.seed
     )
     print(f"Training into {run}; watch it with: tensorboard --logdir {run}")
     previous = signal.signal(signal.SIGINT, saving.interrupt)

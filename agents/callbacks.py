@@ -10,9 +10,10 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import Figure
+from stable_baselines3.common.logger import Figure, TensorBoardOutputFormat
 from tqdm import tqdm
 
+from ..memory.tab.summary import write_episode
 from ..memory.timeline import draw_timeline
 from .evaluation import record_episode
 from .on_policy import MemoryOnPolicyAlgorithm
@@ -56,7 +57,10 @@ class CheckpointCallback(_MemoryCallback):
 
 
 class TimelineCallback(_MemoryCallback):
-    """Plays one evaluation episode every so many steps and writes its picture to `memory/timeline`."""
+    """Plays one evaluation episode every so many steps and records it in TensorBoard's event file.
+
+    Its picture goes to `memory/timeline`, the episode itself to the Memory tab.
+    """
 
     def __init__(self, make_env: Callable[[], gym.Env], every: int, seed: int) -> None:
         super().__init__()
@@ -66,11 +70,14 @@ class TimelineCallback(_MemoryCallback):
         before = self.model.num_timesteps - self.model.n_envs * self.model.n_steps
         if self.every and before >= 0 and before // self.every < self.model.num_timesteps // self.every:
             env = self.make_env()
-            trace = record_episode(self.model.policy, env, self.seed)
+            trace = record_episode(self.model.policy, env, self.seed, attention=True, frames=True)
             env.close()
             title = f"step {self.model.num_timesteps}, return {trace.rewards.sum():g}"
             figure = Figure(draw_timeline(trace, title), close=True)
             self.logger.record("memory/timeline", figure, exclude=("stdout", "log", "json", "csv"))
+            for output in self.logger.output_formats:
+                if isinstance(output, TensorBoardOutputFormat):
+                    write_episode(output.writer, trace, str(self.seed), self.model.num_timesteps)
 
     def _on_step(self) -> bool:
         return True

@@ -14,6 +14,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 
 from ..memory.analysis import retention_score
 from ..memory.trace import EpisodeRecorder, EpisodeTrace
+from .frames import AgentView
 from .policy import MemoryActorCriticPolicy, environment_actions
 from .vec_env import GymnasiumVecEnv
 
@@ -114,19 +115,31 @@ def record_episode(
     seed: int,
     deterministic: bool = True,
     on_step: Callable[[], object] = lambda: None,
+    *,
+    attention: bool = False,
+    frames: bool = False,
 ) -> EpisodeTrace:
-    """Play one episode and record its memory; `on_step` is called before each action, to take pictures, say."""
+    """Play one episode and record its memory; `on_step` is called before each action, to take pictures, say.
+
+    `attention` also records what each step attended to, and `frames` what the agent saw, where the environment can
+    show it (frames.py).
+    """
     policy.set_training_mode(False)
     observation, info = env.reset(seed=seed)
     state, recorder, over = policy.initial_state(1), EpisodeRecorder(), False
     start = torch.ones(1, dtype=torch.bool, device=policy.device)
+    terminated, view = False, AgentView(env)
     while not over:
         on_step()
         with torch.no_grad():
-            action = policy.act(policy.obs_to_tensor(observation)[0], state, start, deterministic, trace=True)
+            tensor = policy.obs_to_tensor(observation)[0]
+            action = policy.act(tensor, state, start, deterministic, trace=True, attention=attention)
         chosen = environment_actions(policy, action.actions)[0]
-        relevant = bool(info.get("relevant", False))
+        relevant, event = bool(info.get("relevant", False)), str(info.get("event") or "")
+        frame = view(observation) if frames else None
         observation, reward, terminated, truncated, info = env.step(chosen)
-        recorder.add(action.trace or (), relevant, chosen, float(reward))
+        recorder.add(
+            action.trace or (), relevant, chosen, float(reward), value=action.values.item(), event=event, frame=frame
+        )
         state, start, over = action.state, torch.zeros_like(start), terminated or truncated
-    return recorder.finish()
+    return recorder.finish("terminated" if terminated else "truncated")

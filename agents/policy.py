@@ -137,11 +137,18 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         return self.act(obs, state, episode_starts, deterministic)[:4]
 
     def act(
-        self, obs: Any, state: ExpireSpanState, episode_starts: Tensor, deterministic: bool = False, trace: bool = False
+        self,
+        obs: Any,
+        state: ExpireSpanState,
+        episode_starts: Tensor,
+        deterministic: bool = False,
+        trace: bool = False,
+        attention: bool = False,
     ) -> Action:
-        """One step of B environments, on request with what the layers keep at it."""
+        """One step of B environments, on request with what the layers keep at it and attend to."""
         features = self.embed(self.extract_features(obs)).unsqueeze(1)
-        output = self.core(features, state, episode_starts.unsqueeze(1), charge=False, trace=trace)
+        starts = episode_starts.unsqueeze(1)
+        output = self.core(features, state, starts, charge=False, trace=trace, attention=attention)
         distribution, values = self._heads(output.y.squeeze(1))
         actions = distribution.get_actions(deterministic=deterministic)
         log_prob = distribution.log_prob(actions)

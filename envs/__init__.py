@@ -4,7 +4,7 @@ from gymnasium.envs.registration import register
 
 from .corridor import CorridorEnv, CorridorVectorEnv
 from .instruction import InstructionEnv, InstructionVectorEnv
-from .make import make_batched, make_single
+from .make import make_batched, make_single, make_viewed
 from .portal import PortalEnv, PortalVectorEnv
 from .solvers import SOLVERS, CorridorSolver, InstructionSolver, PortalSolver
 from .world import Move
@@ -23,6 +23,7 @@ __all__ = [
     "PortalVectorEnv",
     "make_batched",
     "make_single",
+    "make_viewed",
 ]
 
 for _name, _lengths in {"Corridor": (3, 200), "CorridorShort": (3, 20), "CorridorLong": (1000, 2000)}.items():

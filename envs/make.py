@@ -39,6 +39,15 @@ def make_single(
     return ImgObsWrapper(env) if image_and_mission else env
 
 
+def make_viewed(env_id: str, env_args: dict[str, Any] | None = None, view_size: int | None = None) -> gym.Env:
+    """One environment that draws itself into an array, if it can; raises as `make_single` does."""
+    env = make_single(env_id, env_args, view_size)
+    if "rgb_array" not in env.metadata.get("render_modes", ()):
+        return env
+    env.close()
+    return make_single(env_id, env_args, view_size, render_mode="rgb_array")
+
+
 def make_batched(
     env_id: str, num_envs: int, env_args: dict[str, Any] | None = None, view_size: int | None = None
 ) -> VectorEnv:

@@ -1,12 +1,13 @@
 """Memory cores that know only torch: the Expire-Span transformer, what it stores, and how to look into it."""
 
-from .core import CoreOutput, LayerTrace, MemoryCore
+from .core import AttentionTrace, CoreOutput, LayerTrace, MemoryCore
 from .expire_span import ExpireSpan
 from .layer import ExpireSpanConfig
 from .span import expire_mask, span_penalty
 from .state import ExpireSpanState, LayerMemory
 
 __all__ = [
+    "AttentionTrace",
     "CoreOutput",
     "ExpireSpan",
     "ExpireSpanConfig",

@@ -30,6 +30,16 @@ S = TypeVar("S", bound=State)
 
 
 @dataclass(frozen=True, kw_only=True)
+class AttentionTrace:
+    """What the steps of a segment attended to in one layer, over the S memories that were stored or new."""
+
+    weight: Float[Tensor, "B T S"]
+    """Share of each memory in what a step read, the mean over heads; 0 for what it could not see."""
+    birth: Int[Tensor, "B S"]
+    """Episode time at which each memory was written."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LayerTrace:
     """What one layer kept during a segment."""
 
@@ -41,6 +51,8 @@ class LayerTrace:
     """Live memories at each step: those with m > 0, the step's own included."""
     evicted: Int[Tensor, "B T"]
     """Episode time at which the memory was written that the capacity pushed out after each step; -1 for none."""
+    attention: AttentionTrace | None = None
+    """Only on request, as it is large."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,11 +107,13 @@ class MemoryCore(nn.Module, ABC, Generic[S]):
         charge: bool = True,
         trace: bool = False,
         spare_used: bool = False,
+        attention: bool = False,
     ) -> CoreOutput[S]:
         """Read T steps.  `resets[b, t]`: step t of row b starts an episode and sees nothing from before it.
 
         Without `charge`, penalty and rent are left at 0: acting has no use for them.  With `spare_used`, the rent
-        looks at what the whole segment attends to, so it is not the same for every split.
+        looks at what the whole segment attends to, so it is not the same for every split.  With `attention`, the trace
+        also tells what each step attended to.
         """
 
 

@@ -96,6 +96,7 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
         charge: bool = True,
         trace: bool = False,
         spare_used: bool = False,
+        attention: bool = False,
         keep_expired: bool = False,
     ) -> CoreOutput[ExpireSpanState]:
         """Read T steps; `keep_expired` stores expired memories too, which changes no result (law 2)."""
@@ -109,18 +110,16 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
             x, known, kept = layer(x, memory, clock, longest=longest)
             if charge:
                 penalty = penalty + span_penalty(kept.span, kept.mask, self.config.ramp)
-                in_use = (
-                    used_memories(kept.weights, kept.written, clock.steps, self.config.ramp) if spare_used else None
-                )
-                if in_use is None:
+                if not spare_used:
                     rent = rent + span_rent(kept.span, kept.mask, self.config.ramp)
                 else:
+                    in_use = used_memories(kept.weights, kept.written, clock.steps, self.config.ramp)
                     rent = rent + contrast(kept.span, kept.mask, in_use, self.config.ramp)
                     used.append(int(in_use.sum()))
             memories.append(survivors(known, kept, self.config.ramp, keep_expired))
-            if trace:
-                traces.append(trace_layer(known, kept, clock, self.config.ramp))
+            if trace or attention:
+                traces.append(trace_layer(known, kept, clock, self.config.ramp, attention))
         after = ExpireSpanState(layers=tuple(memories), time=clock.time[:, -1] + 1)
-        shown = tuple(traces) if trace else None
+        shown = tuple(traces) if trace or attention else None
         in_use = tuple(used) if used else None
         return CoreOutput(y=self.final_norm(x), state=after, penalty=penalty, rent=rent, used=in_use, trace=shown)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .attention import attend, position_scores
 from .checks import check_choice, check_fraction, check_not_negative, check_positive, check_whole
-from .core import LayerTrace, segment_starts
+from .core import AttentionTrace, LayerTrace, segment_starts
 from .span import SpanPredictor, expiry_bias, fading
 from .state import LayerMemory, outlived, times_outlived
 
@@ -124,7 +124,12 @@ class ExpireSpanLayer(nn.Module):
         return replace(memory, key=key, value=value, span=self.span(memory.hidden), room=None)
 
     def forward(
-        self, x: Float[Tensor, "B T D"], memory: LayerMemory, clock: Clock, *, longest: float | None
+        self,
+        x: Float[Tensor, "B T D"],
+        memory: LayerMemory,
+        clock: Clock,
+        *,
+        longest: float | None,
     ) -> tuple[Float[Tensor, "B T D"], LayerMemory, "Kept"]:
         """Output, every memory stored or new, and which of them each step saw.
 
@@ -216,12 +221,13 @@ def survivors(known: LayerMemory, kept: Kept, ramp: float, keep_expired: bool) -
     return replace(known.map(torch.Tensor.detach) if known.key.requires_grad else known, live=live)
 
 
-def trace_layer(known: LayerMemory, kept: Kept, clock: Clock, ramp: float) -> LayerTrace:
+def trace_layer(known: LayerMemory, kept: Kept, clock: Clock, ramp: float, attention: bool) -> LayerTrace:
     """What the layer kept at each step of the segment."""
     evicted = torch.full_like(clock.time, -1)
     if kept.evicted is not None:
         pushed_out = (kept.mask > 0) & kept.evicted[:, 1:] & (kept.fading > 1 / ramp)
         evicted = torch.where(pushed_out, known.birth.unsqueeze(1), -1).amax(2)
     span = known.span[:, -clock.time.shape[1] :].detach()
-    live = kept.mask.sign().sum(2).long()
-    return LayerTrace(span=span, lifetime=(span + ramp).ceil().long(), live=live, evicted=evicted)
+    shares = AttentionTrace(weight=kept.weights.detach().mean(1), birth=known.birth.clone()) if attention else None
+    lifetime, live = (span + ramp).ceil().long(), kept.mask.sign().sum(2).long()
+    return LayerTrace(span=span, lifetime=lifetime, live=live, evicted=evicted, attention=shares)

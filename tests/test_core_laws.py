@@ -206,3 +206,33 @@ def test_cost_follows_what_is_kept() -> None:
     assert int(state.time[0]) == 3000
     assert max(slots) <= max(live) * 1.25 + 2 * SLACK
     assert max(slots[2000:]) <= max(slots[:200])
+
+
+def attended(core: ExpireSpan, split: list[int]) -> dict[tuple[int, int, int, int], float]:
+    """What each step attended to, {(layer, row, step, time of birth): weight}, and that asking changes no result."""
+    x, resets = episode_data()
+    state, start = core.initial_state(ROWS), 0
+    found: dict[tuple[int, int, int, int], float] = {}
+    for part, reset in zip(x.split(split, 1), resets.split(split, 1), strict=True):
+        output = core(part, state, reset, attention=True)
+        torch.testing.assert_close(output.y, core(part, state, reset).y, rtol=0, atol=0)
+        for number, layer in enumerate(output.trace):
+            assert layer.attention is not None
+            for row, step, slot in layer.attention.weight.nonzero().tolist():
+                birth = int(layer.attention.birth[row, slot])
+                found[number, row, start + step, birth] = float(layer.attention.weight[row, step, slot])
+        state, start = output.state, start + part.shape[1]
+    return found
+
+
+def test_attention_is_the_same_for_any_split_and_sums_to_one(core: ExpireSpan) -> None:
+    whole, steps = attended(core, [STEPS]), attended(core, [1] * STEPS)
+    assert whole.keys() == steps.keys()
+    assert all(steps[key] == pytest.approx(weight) for key, weight in whole.items())
+    sums: dict[tuple[int, int, int], float] = {}
+    for (number, row, step, _), weight in whole.items():
+        sums[number, row, step] = sums.get((number, row, step), 0) + weight
+    assert len(sums) == len(core.layers) * ROWS * STEPS
+    assert list(sums.values()) == pytest.approx([1.0] * len(sums))
+    x, resets = episode_data()
+    assert core(x, core.initial_state(ROWS), resets, trace=True).trace[0].attention is None

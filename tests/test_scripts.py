@@ -6,9 +6,11 @@ import re
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 from expirespan import evaluate, train_agent
 from expirespan.agents import MemoryPPO
+from expirespan.memory import storage
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -36,6 +38,7 @@ def test_train_then_evaluate_leaves_everything_in_the_run_folder(tmp_path: Path,
     events.Reload()
     tags = events.Tags()
     assert "memory/timeline" in tags["images"]
+    assert f"memory/episode/1000000/{2 * ROLLOUT}" in tags["tensors"]
     assert {"memory/spans_layer_1", "memory/spans_layer_2"} <= set(tags["histograms"])
     assert {"rollout/ep_rew_mean", "train/loss", "time/fps", "memory/live_layer_1"} <= set(tags["scalars"])
     evaluate.main([str(run), "--episodes", "30", "--json", str(tmp_path / "e.json"), "--timeline", "--gif"])
@@ -47,6 +50,27 @@ def test_train_then_evaluate_leaves_everything_in_the_run_folder(tmp_path: Path,
     figures = json.loads((tmp_path / "e.json").read_text())
     assert figures["episodes"] == 30 and len(figures["layers"]) == 2
     assert sum(row["episodes"] for row in figures["success_by_length"]) == 30
+
+
+def test_episodes_are_recorded_on_request(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run = tmp_path / "run"
+    train(*SMALL, "--total-steps", ROLLOUT, "--out", run)
+    evaluate.main([str(run), "--episodes", "4", "--seed", "11", "--record", "2", "--attention"])
+    printed = capsys.readouterr().out
+    for seed in (11, 12):
+        path = run / "episodes" / f"{seed}.npz"
+        assert f"wrote {path}" in printed
+        trace = storage.load(path)
+        steps = len(trace.relevant)
+        assert trace.frames is not None and trace.frames.shape == (steps, 24, 24, 3) and trace.frames.any()
+        assert np.isfinite(trace.values).all() and trace.episode_end in ("terminated", "truncated")
+        for layer in trace.layers:
+            assert layer.attention is not None and set(layer.attention.query) == set(range(steps))
+            kept = layer.deleted[layer.attention.memory] > layer.attention.query
+            assert kept.all()
+    with pytest.raises(SystemExit):
+        evaluate.main([str(run), "--attention"])
+    assert "`attention` to come with `record`, actual: record 0" in " ".join(capsys.readouterr().err.split())
 
 
 def test_evaluation_is_the_same_for_the_same_seed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -150,8 +174,6 @@ def test_evaluating_on_an_environment_with_other_observations_is_refused(tmp_pat
 
 
 def test_bins_are_round_and_cover_everything() -> None:
-    import numpy as np
-
     assert evaluate.nice_bins(np.arange(3, 201)) == [(1, 50), (51, 100), (101, 150), (151, 200)]
     assert evaluate.nice_bins(np.arange(3, 21)) == [(1, 5), (6, 10), (11, 15), (16, 20)]
     assert evaluate.nice_bins(np.array([7])) == [(7, 7)]
