@@ -51,6 +51,9 @@ class TrainConfig:
     """Threads of torch on the CPU.  For networks of this size a second one costs more than it brings."""
     out: Path | None = None
     """Run folder, which must not exist or be empty; runs/ENVIRONMENT-TIME where None."""
+    init_from: Path | None = None
+    """Run folder whose trained weights to start from, on another environment say: easier tasks first.  It must have
+    the same memory options, observations and actions."""
     resume: Path | None = None
     """Run folder to go on with.  Everything else but total_steps then comes from its configuration."""
     checkpoint_every: int = 100_000
@@ -115,7 +118,7 @@ def from_json(text: str) -> TrainConfig:
         for name, group in groups.items():
             values[name] = group(**values[name])
         values["env_args"] = tuple(values["env_args"])
-        for name in ("out", "resume"):
+        for name in ("out", "resume", "init_from"):
             values[name] = None if values[name] is None else Path(values[name])
         return TrainConfig(**values)
     except (KeyError, TypeError, json.JSONDecodeError) as error:
@@ -132,6 +135,21 @@ def read_run(run: Path) -> TrainConfig:
 def load_model(run: Path, env: Any = None, device: str = "cpu", force_reset: bool = True) -> MemoryOnPolicyAlgorithm:
     """The agent of a run folder.  Raises FileNotFoundError where it has no checkpoint yet."""
     return ALGORITHMS[read_run(run).algo].load(run / CHECKPOINT, env=env, device=device, force_reset=force_reset)
+
+
+def start_from(model: MemoryOnPolicyAlgorithm, run: Path, config: TrainConfig) -> None:
+    """Give a new model the weights of another run's; raises ValueError where they do not fit."""
+    stored = read_run(run)
+    if stored.memory != config.memory:
+        raise ValueError(
+            f"Expect `init_from` to be a run with the memory options {config.memory}, actual: {stored.memory}"
+        )
+    source = load_model(run)
+    for name in ("observation_space", "action_space"):
+        ours, theirs = getattr(model, name), getattr(source, name)
+        if ours != theirs:
+            raise ValueError(f"Expect `init_from` to be a run with the {name} {ours}, actual: {theirs}")
+    model.policy.load_state_dict(source.policy.state_dict())
 
 
 def prepare(config: TrainConfig) -> tuple[TrainConfig, Path, MemoryOnPolicyAlgorithm]:
@@ -161,6 +179,8 @@ def prepare(config: TrainConfig) -> tuple[TrainConfig, Path, MemoryOnPolicyAlgor
         model = ALGORITHMS[config.algo](
             "MemoryPolicy", env, seed=config.seed, device=config.device, policy_kwargs=policy, **arguments
         )
+        if config.init_from is not None:
+            start_from(model, config.init_from, config)
     run.mkdir(parents=True, exist_ok=True)
     (run / CONFIGURATION).write_text(to_json(config))
     return config, run, model

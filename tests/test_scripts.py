@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from expirespan import evaluate, train_agent
 from expirespan.agents import MemoryPPO
 from expirespan.memory import storage
@@ -160,6 +161,25 @@ def test_a_folder_in_use_is_not_trained_into(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(SystemExit, match="`out` to be a new or empty folder"):
         train(*SMALL, "--out", tmp_path)
+
+
+def test_a_run_can_start_from_the_weights_of_another(tmp_path: Path) -> None:
+    train(*SMALL, "--total-steps", ROLLOUT, "--out", tmp_path / "first")
+    longer = [word.replace("max_length=6", "max_length=9") for word in SMALL]
+    # A step size so small that the weights stay what they were.
+    still = ["--learning-rate", "1e-12", "--memory-budget", "None", "--init-from", tmp_path / "first"]
+    train(*longer, "--total-steps", ROLLOUT, *still, "--out", tmp_path / "second")
+    first, second = policy_weights(tmp_path / "first"), policy_weights(tmp_path / "second")
+    for name, tensor in first.items():
+        if name.startswith("policy/"):
+            torch.testing.assert_close(second[name], tensor)
+    with pytest.raises(SystemExit, match="`init_from` to be a run with the memory options"):
+        train(*SMALL, "--ramp", "5", "--init-from", tmp_path / "first", "--out", tmp_path / "third")
+    with pytest.raises(SystemExit, match="`init_from` to be a run with the observation_space"):
+        train(*SMALL, "--view-size", "5", "--init-from", tmp_path / "first", "--out", tmp_path / "third")
+    with pytest.raises(SystemExit, match=r"a run folder with a config\.json"):
+        train(*SMALL, "--init-from", tmp_path / "nowhere", "--out", tmp_path / "third")
+    assert not (tmp_path / "third").exists()
 
 
 def test_evaluating_what_is_no_run_ends_in_one_line(tmp_path: Path) -> None:
