@@ -119,7 +119,7 @@ def from_json(text: str) -> TrainConfig:
             values[name] = group(**values[name])
         values["env_args"] = tuple(values["env_args"])
         for name in ("out", "resume", "init_from"):
-            values[name] = None if values[name] is None else Path(values[name])
+            values[name] = None if values.get(name) is None else Path(values[name])
         return TrainConfig(**values)
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"The configuration of the run can't be read: {error!r}") from error
