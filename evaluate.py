@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import tyro
-from expirespan.agents import MemoryPPO
 from expirespan.agents.evaluation import Evaluation, evaluate_policy, record_episode
+from expirespan.agents.on_policy import MemoryOnPolicyAlgorithm
 from expirespan.agents.policy import MemoryActorCriticPolicy
 from expirespan.envs import make_batched, make_single, make_viewed
 from expirespan.memory import storage
@@ -87,6 +87,7 @@ def summarize(result: Evaluation) -> dict[str, Any]:
             zip(("mean", "low", "high"), share_interval(int(successes.sum()), len(successes)), strict=True)
         ),
         "mean_steps": float(result.steps.mean()),
+        "outcomes": {name: float(values.mean()) for name, values in result.outcomes.items()},
         "keeping_everything": float(result.everything.mean()),
         "steps_per_second": result.steps_per_second,
         "layers": [
@@ -100,11 +101,9 @@ def summarize(result: Evaluation) -> dict[str, Any]:
             for live, evictions, score in zip(result.live.T, result.evictions, result.retention, strict=True)
         ],
     }
-    if result.lengths is not None:
-        bins = (
-            (first, last, (result.lengths >= first) & (result.lengths <= last))
-            for first, last in nice_bins(result.lengths)
-        )
+    lengths = result.outcomes.get("length")
+    if lengths is not None:
+        bins = ((first, last, (lengths >= first) & (lengths <= last)) for first, last in nice_bins(lengths))
         summary["success_by_length"] = [
             {"from": first, "to": last, "episodes": int(chosen.sum()), "success": float(successes[chosen].mean())}
             for first, last, chosen in bins
@@ -119,6 +118,8 @@ def report(summary: dict[str, Any]) -> Iterator[str]:
     yield f"episodes          {summary['episodes']}, {summary['mean_steps']:.1f} steps each on average"
     yield f"mean return       {reward['mean']:.3f}  (95 % interval {reward['low']:.3f} to {reward['high']:.3f})"
     yield f"success           {success['mean']:.1%}  (95 % interval {success['low']:.1%} to {success['high']:.1%})"
+    for name, mean in summary["outcomes"].items():
+        yield f"{name.replace('_', ' '):17} {mean:.3g} on average"
     for row in summary.get("success_by_length", []):
         yield f"  length {row['from']:>5} to {row['to']:<5} {row['success']:7.1%}  of {row['episodes']} episodes"
     yield "memory            live mean   p95   max   evictions   retention score"
@@ -160,7 +161,7 @@ def draw_episode(
 
 
 def record_episodes(
-    model: MemoryPPO,
+    model: MemoryOnPolicyAlgorithm,
     config: EvaluateConfig,
     env_id: str,
     env_args: dict[str, Any],
@@ -196,9 +197,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     with tqdm(total=config.episodes, unit="episode", leave=False) as bar:
         result = evaluate_policy(policy, env, config.episodes, config.seed, not config.sample, bar.update)
     env.close()
-    summary = {"run": str(config.run), "env": env_id, "seed": config.seed, "greedy": not config.sample} | summarize(
-        result
-    )
+    made = {"run": str(config.run), "steps": model.num_timesteps, "env": env_id}
+    summary = made | {"seed": config.seed, "greedy": not config.sample} | summarize(result)
     print("\n".join(report(summary)))
     if config.timeline or config.gif:
         for path in draw_episode(policy, config, env_id, args, trained.view_size):

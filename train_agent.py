@@ -1,17 +1,19 @@
 """Train an agent with memory from the command line, into a run folder that can be resumed, watched and evaluated."""
 
+import argparse
 import json
 import signal
 import sys
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
-from expirespan.agents import MemoryPPO, PPOConfig, PressureConfig
+from expirespan.agents import A2CConfig, MemoryA2C, MemoryPPO, PPOConfig, PressureConfig
 from expirespan.agents.callbacks import CheckpointCallback, ProgressCallback, TimelineCallback
+from expirespan.agents.on_policy import MemoryOnPolicyAlgorithm
 from expirespan.envs import make_batched, make_viewed
 from expirespan.memory import ExpireSpanConfig
 from expirespan.memory.checks import check_whole
@@ -19,6 +21,7 @@ from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 from torch.utils.tensorboard import SummaryWriter
 
 CHECKPOINT, CONFIGURATION = "checkpoint.safetensors", "config.json"
+ALGORITHMS: dict[str, type[MemoryPPO | MemoryA2C]] = {"ppo": MemoryPPO, "a2c": MemoryA2C}
 TOTAL_STEPS = 1_000_000
 EVALUATION_SEED = 1_000_000
 """Evaluation episodes are seeded from here on, far from those of training."""
@@ -34,8 +37,8 @@ class TrainConfig:
     """Arguments of the environment, as NAME=VALUE."""
     view_size: int | None = None
     """Cells across the agent's view, for this project's grids and MiniGrid's; None for the environment's own."""
-    algo: Literal["ppo"] = "ppo"
-    """The algorithm."""
+    algo: Literal["ppo", "a2c"] = "ppo"
+    """The algorithm; its own options, and their defaults, are those shown below (`--algo a2c --help` for A2C's)."""
     total_steps: int | None = None
     """Environment steps over all environments; None for 1,000,000, or for what a resumed run was to have."""
     num_envs: int = 32
@@ -56,7 +59,7 @@ class TrainConfig:
     """Steps between episodes recorded for TensorBoard, picture and Memory tab; 0 for none."""
     memory: ExpireSpanConfig = field(default_factory=ExpireSpanConfig)
     pressure: PressureConfig = field(default_factory=PressureConfig)
-    ppo: PPOConfig = field(default_factory=PPOConfig)
+    learning: Annotated[PPOConfig | A2CConfig, tyro.conf.AvoidSubcommands] = field(default_factory=PPOConfig)
 
     def __post_init__(self) -> None:
         for name in ("num_envs", "threads", "checkpoint_every"):
@@ -66,6 +69,9 @@ class TrainConfig:
         check_whole("seed", self.seed, at_least=0)
         check_whole("timeline_every", self.timeline_every, at_least=0)
         parse_env_args(self.env_args)
+        expected = ALGORITHMS[self.algo].config_class
+        if type(self.learning) is not expected:
+            raise TypeError(f"Expect `learning` to be a {expected.__name__} for {self.algo}, actual: {self.learning!r}")
         if self.device != "cpu" and not (self.device.startswith("cuda") and torch.cuda.is_available()):
             raise ValueError(f"Expect `device` to be cpu, or cuda where there is a GPU, actual: {self.device!r}")
 
@@ -84,6 +90,14 @@ def parse_env_args(pairs: tuple[str, ...]) -> dict[str, Any]:
     return arguments
 
 
+def default_config(args: list[str]) -> TrainConfig:
+    """The defaults of the algorithm that these arguments of the command line name; PPO's where they name none."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--algo", default="ppo")
+    algo = parser.parse_known_args(args)[0].algo
+    return TrainConfig(algo=algo, learning=ALGORITHMS[algo].config_class()) if algo in ALGORITHMS else TrainConfig()
+
+
 def to_json(config: TrainConfig) -> str:
     """The configuration as it stands in the run folder."""
     return json.dumps(asdict(config), indent=2, default=str)
@@ -93,7 +107,11 @@ def from_json(text: str) -> TrainConfig:
     """The configuration of a run folder.  Raises ValueError where it is not one."""
     try:
         values = json.loads(text)
-        groups = {"memory": ExpireSpanConfig, "pressure": PressureConfig, "ppo": PPOConfig}
+        groups = {
+            "memory": ExpireSpanConfig,
+            "pressure": PressureConfig,
+            "learning": ALGORITHMS[values["algo"]].config_class,
+        }
         for name, group in groups.items():
             values[name] = group(**values[name])
         values["env_args"] = tuple(values["env_args"])
@@ -111,12 +129,12 @@ def read_run(run: Path) -> TrainConfig:
     return from_json((run / CONFIGURATION).read_text())
 
 
-def load_model(run: Path, env: Any = None, device: str = "cpu", force_reset: bool = True) -> MemoryPPO:
+def load_model(run: Path, env: Any = None, device: str = "cpu", force_reset: bool = True) -> MemoryOnPolicyAlgorithm:
     """The agent of a run folder.  Raises FileNotFoundError where it has no checkpoint yet."""
-    return MemoryPPO.load(run / CHECKPOINT, env=env, device=device, force_reset=force_reset)
+    return ALGORITHMS[read_run(run).algo].load(run / CHECKPOINT, env=env, device=device, force_reset=force_reset)
 
 
-def prepare(config: TrainConfig) -> tuple[TrainConfig, Path, MemoryPPO]:
+def prepare(config: TrainConfig) -> tuple[TrainConfig, Path, MemoryOnPolicyAlgorithm]:
     """The configuration in force, the run folder and the agent, new or resumed."""
     if config.resume is not None:
         plain = TrainConfig()
@@ -138,9 +156,9 @@ def prepare(config: TrainConfig) -> tuple[TrainConfig, Path, MemoryPPO]:
     if resumed:
         model = load_model(run, env, config.device, force_reset=False)
     else:
-        arguments = asdict(config.ppo) | asdict(config.pressure)
+        arguments = asdict(config.learning) | asdict(config.pressure)
         policy = {"memory": config.memory}
-        model = MemoryPPO(
+        model = ALGORITHMS[config.algo](
             "MemoryPolicy", env, seed=config.seed, device=config.device, policy_kwargs=policy, **arguments
         )
     run.mkdir(parents=True, exist_ok=True)
@@ -184,7 +202,9 @@ def train(config: TrainConfig) -> Path:
 def main(args: list[str] | None = None) -> None:
     """The command line: parse, train, and turn errors about arguments into one line."""
     try:
-        train(tyro.cli(tyro.conf.OmitArgPrefixes[TrainConfig], args=args, prog="expirespan-train"))
+        args = sys.argv[1:] if args is None else args
+        config = tyro.conf.OmitArgPrefixes[TrainConfig]
+        train(tyro.cli(config, args=args, default=default_config(args), prog="expirespan-train"))
     except (ValueError, TypeError, FileNotFoundError) as error:
         sys.exit(f"expirespan-train: {error}")
 

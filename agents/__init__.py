@@ -1,5 +1,6 @@
 """Policies and algorithms with memory, on Stable-Baselines3."""
 
+from .a2c import A2CConfig, MemoryA2C
 from .encoders import MiniGridExtractor
 from .policy import MemoryActorCriticPolicy
 from .ppo import MemoryPPO, PPOConfig
@@ -8,7 +9,9 @@ from .rollout import SequenceRolloutBuffer
 from .vec_env import GymnasiumVecEnv
 
 __all__ = [
+    "A2CConfig",
     "GymnasiumVecEnv",
+    "MemoryA2C",
     "MemoryActorCriticPolicy",
     "MemoryPPO",
     "MiniGridExtractor",

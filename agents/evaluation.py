@@ -1,7 +1,8 @@
 """Playing episodes to measure an agent: what it earns, what it keeps, and whether it keeps the right things."""
 
+import numbers
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,8 +28,8 @@ class Evaluation:
     """As the environment says; where it does not, a return above 0."""
     steps: np.ndarray
     """Steps of each episode."""
-    lengths: np.ndarray | None
-    """The environment's `length` of each episode, where it tells one."""
+    outcomes: dict[str, np.ndarray]
+    """The numbers that the environment tells at the end of each episode, by name: a corridor's `length`, say."""
     live: np.ndarray
     """Live memories at each step of each layer, [steps, layers]."""
     everything: np.ndarray
@@ -82,7 +83,7 @@ def evaluate_policy(
         returns, times = returns + rewards, times + 1
         for row in np.flatnonzero(starts).tolist():
             if counted[row]:
-                endings.append({"return": returns[row], "steps": times[row], **infos[row]})
+                endings.append({"return": returns[row], "steps": times[row], "info": infos[row]})
                 on_episode()
             infos[row] = rows.reset_infos[row]
         played[starts] += 1
@@ -91,15 +92,21 @@ def evaluate_policy(
     spans, live, relevant, everything = (np.concatenate(parts) for parts in zip(*kept, strict=True))
     return Evaluation(
         returns=np.array([ending["return"] for ending in endings]),
-        successes=np.array([ending.get("is_success", ending["return"] > 0) for ending in endings], dtype=bool),
+        successes=np.array([ending["info"].get("is_success", ending["return"] > 0) for ending in endings], dtype=bool),
         steps=np.array([ending["steps"] for ending in endings]),
-        lengths=np.array([ending["length"] for ending in endings]) if "length" in endings[0] else None,
+        outcomes=_numbers([ending["info"] for ending in endings]),
         live=live,
         everything=everything,
         evictions=np.asarray(evictions),
         retention=np.array([retention_score(spans[:, layer], relevant) for layer in range(spans.shape[1])]),
         steps_per_second=len(everything) / seconds,
     )
+
+
+def _numbers(infos: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """The numbers that every one of these infos holds."""
+    numbered = [k for k, v in infos[0].items() if isinstance(v, numbers.Real) and not isinstance(v, bool)]
+    return {name: np.array([info.get(name, np.nan) for info in infos]) for name in numbered}
 
 
 def record_episode(

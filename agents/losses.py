@@ -39,6 +39,11 @@ def normalized_advantages(advantages: Float[Tensor, "T B"], floor: float) -> Flo
     return centred / centred.std(correction=0).clamp_min(floor)
 
 
+def policy_gradient(log_prob: Float[Tensor, "T B"], advantages: Float[Tensor, "T B"]) -> Float[Tensor, ""]:
+    """A2C's policy loss (Mnih et al., 2016): -mean(log p A)."""
+    return -(log_prob * advantages).mean()
+
+
 def clipped_surrogate(
     ratio: Float[Tensor, "T B"], advantages: Float[Tensor, "T B"], clip_range: float
 ) -> Float[Tensor, ""]:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..memory import ExpireSpanState
 from .checkpoint import SUFFIX, read_checkpoint, write_checkpoint
+from .config import OnPolicyConfig
 from .encoders import is_minigrid_image
 from .policy import MemoryActorCriticPolicy, environment_actions
 from .pressure import PressureConfig, SpanPressure
@@ -40,12 +41,13 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     rollout_buffer: SequenceRolloutBuffer  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower than the parent's
 
     config: Any
+    """Settings of the algorithm (`OnPolicyConfig`)."""
 
     def __init__(
         self,
         policy: str | type[MemoryActorCriticPolicy],
         env: Any,
-        config: Any,
+        config: OnPolicyConfig,
         pressure: PressureConfig,
         policy_kwargs: dict[str, Any] | None,
         _init_setup_model: bool = True,
@@ -182,6 +184,21 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         self.logger.record("train/learning_rate", rate)
         for group in self.policy.optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
+
+    def _loss(self, policy_loss: Tensor, value_loss: Tensor, entropy: Tensor, penalty: Tensor) -> Tensor:
+        """The weighted sum of all terms."""
+        loss = policy_loss + self.config.vf_coef * value_loss - self.config.ent_coef * entropy
+        return loss + self.pressure.weight * penalty if self.pressure.weight else loss
+
+    def _step(self, loss: Tensor, rent: Tensor, share: float) -> None:
+        """One step of the optimizer, and this share of an update's pull on the spans."""
+        shortening = self.policy.core.rent_gradients(rent) if self.pressure.pulls else None
+        self.policy.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm)
+        self.policy.optimizer.step()
+        if shortening is not None:
+            self.policy.core.shorten(shortening, [pull * share for pull in self.pressure.pulls])
 
     def _finish_update(self, log: TrainingLog) -> None:
         """Log an update, and let the pressure on the spans follow what came of it."""

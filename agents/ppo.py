@@ -1,11 +1,12 @@
 """Proximal Policy Optimization (Schulman et al., 2017) on whole sequences with memory."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
-from ..memory.checks import check_not_negative, check_positive, check_share, check_whole
+from ..memory.checks import check_positive, check_whole
+from .config import OnPolicyConfig, pick
 from .losses import clipped_surrogate, normalized_advantages, value_loss
 from .on_policy import MemoryOnPolicyAlgorithm
 from .policy import MemoryActorCriticPolicy
@@ -15,55 +16,25 @@ from .training_log import TrainingLog
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOConfig:
+class PPOConfig(OnPolicyConfig):
     """Settings of the algorithm, the same for every task."""
 
-    learning_rate: float = 7e-4
-    """Step size of Adam at the start."""
-    anneal: bool = True
-    """Let the step size fall linearly to 0 over training: Adam turns the small gradients of a solved task into steps
-    of full size, which a constant one never stops taking."""
-    span_lr_scale: float = 0.03
-    """Step size of the spans' weights, as a multiple of learning_rate."""
-    n_steps: int = 128
-    """Steps of a rollout in each environment: the length of a training segment (T)."""
-    batch_size: int = 1024
-    """Steps of a minibatch: whole environment columns, so a multiple of n_steps that divides the rollout."""
     n_epochs: int = 4
     """Passes over a rollout."""
-    gamma: float = 0.995
-    """Discount of future rewards."""
-    gae_lambda: float = 0.8
-    """Weight of longer returns in the advantage estimate."""
     clip_range: float = 0.2
     """How far the probability ratio may move before the objective stops rewarding it."""
     clip_range_vf: float | None = None
     """How far a value may move from the one recorded; None for no limit."""
-    normalize_advantage: bool = True
-    """Scale the advantages of a rollout to a standard deviation of 1."""
-    advantage_floor: float = 0.1
-    """Smallest standard deviation that normalisation divides by: rollouts without reward are not blown up."""
-    ent_coef: float = 0.005
-    """Weight of the entropy bonus."""
-    vf_coef: float = 0.5
-    """Weight of the value loss."""
-    max_grad_norm: float = 0.5
-    """Longest gradient; longer ones are scaled down."""
     target_kl: float | None = 0.03
     """Leave a rollout once the policy has moved this far (times 1.5) from the one that collected it."""
 
     def __post_init__(self) -> None:
-        for name in ("n_steps", "batch_size", "n_epochs"):
-            check_whole(name, getattr(self, name), at_least=1)
-        for name in ("learning_rate", "clip_range", "advantage_floor", "max_grad_norm"):
-            check_positive(name, getattr(self, name))
+        super().__post_init__()
+        check_whole("n_epochs", self.n_epochs, at_least=1)
+        check_positive("clip_range", self.clip_range)
         for name in ("clip_range_vf", "target_kl"):
             if getattr(self, name) is not None:
                 check_positive(name, getattr(self, name))
-        for name in ("span_lr_scale", "ent_coef", "vf_coef"):
-            check_not_negative(name, getattr(self, name))
-        for name in ("gamma", "gae_lambda"):
-            check_share(name, getattr(self, name))
 
 
 class MemoryPPO(MemoryOnPolicyAlgorithm):
@@ -83,6 +54,7 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
             environment columns; the message says which sizes do.
     """
 
+    config_class: ClassVar[type[PPOConfig]] = PPOConfig
     config: PPOConfig
 
     def __init__(
@@ -111,30 +83,8 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         policy_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        config = PPOConfig(
-            learning_rate=learning_rate,
-            anneal=anneal,
-            span_lr_scale=span_lr_scale,
-            n_steps=n_steps,
-            batch_size=batch_size,
-            n_epochs=n_epochs,
-            gamma=gamma,
-            gae_lambda=gae_lambda,
-            clip_range=clip_range,
-            clip_range_vf=clip_range_vf,
-            normalize_advantage=normalize_advantage,
-            advantage_floor=advantage_floor,
-            ent_coef=ent_coef,
-            vf_coef=vf_coef,
-            max_grad_norm=max_grad_norm,
-            target_kl=target_kl,
-        )
-        pressure = PressureConfig(
-            memory_budget=memory_budget,
-            penalty_weight=penalty_weight,
-            budget_pull=budget_pull,
-        )
-        super().__init__(policy, env, config, pressure, policy_kwargs, **kwargs)
+        given = locals()
+        super().__init__(policy, env, pick(PPOConfig, given), pick(PressureConfig, given), policy_kwargs, **kwargs)
 
     def train(self) -> None:
         """Some epochs over the rollout just collected, until the policy has moved as far as it may."""
@@ -148,11 +98,6 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
                 break
         self._n_updates += config.n_epochs
         self._finish_update(log)
-
-    @property
-    def _steps_per_update(self) -> int:
-        """Steps that the minibatches of an update hold together."""
-        return self.config.n_epochs * self.config.n_steps * self.n_envs
 
     def _update(self, batch: SequenceBatch, log: TrainingLog, trace: bool) -> bool:
         """One gradient step; False, and no step, where the policy has already moved too far."""
@@ -171,22 +116,8 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
             return False
         policy_loss = clipped_surrogate(ratio, batch.advantages, config.clip_range)
         values_loss = value_loss(now.values, batch.old_values, batch.returns, config.clip_range_vf)
-        entropy = now.entropy.mean()
-        penalty = now.penalty / batch.old_values.numel()
-        loss = policy_loss + config.vf_coef * values_loss - config.ent_coef * entropy + self.pressure.weight * penalty
-        shortening = self.policy.core.rent_gradients(now.rent) if self.pressure.pulls else None
-        self.policy.optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.policy.parameters(), config.max_grad_norm)
-        self.policy.optimizer.step()
-        if shortening is not None:
-            share = batch.old_values.numel() / self._steps_per_update
-            self.policy.core.shorten(shortening, [pull * share for pull in self.pressure.pulls])
-        log.add(
-            policy_gradient_loss=policy_loss.item(),
-            value_loss=values_loss.item(),
-            entropy_loss=-entropy.item(),
-            loss=loss.item(),
-            memory__penalty=penalty.item(),
-        )
+        entropy, penalty = now.entropy.mean(), now.penalty / batch.old_values.numel()
+        loss = self._loss(policy_loss, values_loss, entropy, penalty)
+        self._step(loss, now.rent, batch.old_values.numel() / (config.n_epochs * self.n_steps * self.n_envs))
+        log.add_losses(policy_loss, values_loss, entropy, penalty, loss)
         return True

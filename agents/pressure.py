@@ -46,8 +46,9 @@ class PressureConfig:
 
 
 UPKEEP = 0.1
-"""Share of the pull that is left for a layer which has met its budget before: what it then holds too much comes from
-passing trouble of the policy, and a strong pull would reach the rare memories once the common ones are gone."""
+"""Share of the pull that is left for a layer which has come down to its budget before: what it then holds too much
+comes from passing trouble of the policy, and a strong pull would reach the rare memories once the common ones are
+gone.  A layer that holds little because its first episodes are young has not come down."""
 SMOOTHING = 0.2
 """Share of the newest count of live memories in the smoothed one: a single rollout is noisy."""
 
@@ -60,6 +61,7 @@ class SpanPressure:
         self.pulls: list[float] = []
         """For each layer, in logits of a typical memory's span per update of the policy; empty where nothing pulls."""
         self._live: list[float] = []
+        self._exceeded: list[bool] = []
         self._met: list[bool] = []
 
     @property
@@ -74,8 +76,10 @@ class SpanPressure:
             return
         before = self._live or live
         self._live = [old + SMOOTHING * (new - old) for old, new in zip(before, live, strict=True)]
-        met = self._met or [False] * len(live)
-        self._met = [old or layer <= budget for old, layer in zip(met, self._live, strict=True)]
+        exceeded, met = self._exceeded or [False] * len(live), self._met or [False] * len(live)
+        self._exceeded = [old or layer > budget for old, layer in zip(exceeded, self._live, strict=True)]
+        came_down = [above and layer <= budget for above, layer in zip(self._exceeded, self._live, strict=True)]
+        self._met = [old or now for old, now in zip(met, came_down, strict=True)]
         pulls = [self._pull(layer / budget - 1, met) for layer, met in zip(self._live, self._met, strict=True)]
         self.pulls = pulls if any(pulls) else []
 
@@ -85,9 +89,10 @@ class SpanPressure:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to continue, as JSON knows it."""
-        return {"pulls": self.pulls, "live": self._live, "met": self._met, "config": asdict(self.config)}
+        history = {"live": self._live, "exceeded": self._exceeded, "met": self._met}
+        return {"pulls": self.pulls, **history, "config": asdict(self.config)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` returned, under the present configuration."""
-        self._live, self._met = list(state["live"]), list(state["met"])
+        self._live, self._exceeded, self._met = (list(state[name]) for name in ("live", "exceeded", "met"))
         self.pulls = list(state["pulls"]) if self.config.penalty_weight is None else []

@@ -5,6 +5,7 @@ from collections import defaultdict
 import numpy as np
 import torch
 from stable_baselines3.common.logger import Logger
+from torch import Tensor
 
 from ..memory import LayerTrace
 
@@ -20,6 +21,11 @@ class TrainingLog:
         """Figures of one minibatch; a double underscore stands for the slash of a tag, as in memory__penalty."""
         for name, value in values.items():
             self._values[name.replace("__", "/")].append(value)
+
+    def add_losses(self, policy: Tensor, value: Tensor, entropy: Tensor, penalty: Tensor, loss: Tensor) -> None:
+        """The terms of one gradient step's loss, and the loss itself."""
+        self.add(policy_gradient_loss=policy.item(), value_loss=value.item(), entropy_loss=-entropy.item())
+        self.add(loss=loss.item(), memory__penalty=penalty.item())
 
     def add_trace(self, trace: tuple[LayerTrace, ...] | None) -> None:
         """What the layers kept in one minibatch; nothing where it was not asked for."""

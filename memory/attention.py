@@ -13,9 +13,11 @@ from torch import Tensor
 def position_scores(
     query: Float[Tensor, "B H T K"], position: Float[Tensor, "H K M"], age: Int[Tensor, "B T S"]
 ) -> Float[Tensor, "B H T S"]:
-    """Score of each memory for being `age` steps old: q_t . p_age for age < M, 0 for older ones."""
+    """Score of each memory for being `age` steps old: q_t . p_age / sqrt(K) for age < M, 0 for older ones."""
     window = position.shape[-1]
-    by_age = torch.nn.functional.pad(query @ position, (0, 1))  # the last column: older than M
+    by_age = torch.nn.functional.pad(
+        query @ position * query.shape[-1] ** -0.5, (0, 1)
+    )  # the last column: older than M
     index = age.clamp(0, window).unsqueeze(1).expand(-1, position.shape[0], -1, -1)
     return by_age.gather(-1, index)
 
@@ -37,9 +39,10 @@ def attend(
     value: Float[Tensor, "B H S K"],
     bias: Float[Tensor, "B T S"] | Float[Tensor, "B H T S"],
 ) -> Float[Tensor, "B H T K"]:
-    """Multi-head attention softmax(q . k + bias) v; queries come scaled, and a bias [B, T, S] serves all heads."""
-    rows, heads, steps, _ = query.shape
+    """Multi-head attention softmax(q . k / sqrt(K) + bias) v; a bias [B, T, S] serves all heads."""
+    rows, heads, steps, width = query.shape
     if bias.dim() == 3:
         bias = bias.unsqueeze(1).expand(-1, heads, -1, -1)
-    scores = torch.baddbmm(bias.reshape(rows * heads, steps, -1), query.flatten(0, 1), key.flatten(0, 1).mT)
+    bias = bias.reshape(rows * heads, steps, -1)
+    scores = torch.baddbmm(bias, query.flatten(0, 1), key.flatten(0, 1).mT, alpha=width**-0.5)
     return (torch.softmax(scores, dim=-1) @ value.flatten(0, 1)).unflatten(0, (rows, heads))

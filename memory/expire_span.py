@@ -98,7 +98,7 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
         keep_expired: bool = False,
     ) -> CoreOutput[ExpireSpanState]:
         """Read T steps; `keep_expired` stores expired memories too, which changes no result (law 2)."""
-        clock = read_clock(state.time, resets)
+        clock = read_clock(state.time, resets, x.dtype)
         longest = None
         if self.config.shorten_spans and self.training:
             longest = self.config.max_span * torch.rand(()).item()
@@ -109,7 +109,7 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
             if charge:
                 penalty = penalty + span_penalty(kept.span, kept.mask, self.config.ramp)
                 rent = rent + span_rent(kept.span, kept.mask, self.config.ramp)
-            memories.append(survivors(known, kept, keep_expired).packed_after(x.shape[1]))
+            memories.append(survivors(known, kept, self.config.ramp, keep_expired))
             if trace or attention:
                 traces.append(trace_layer(known, kept, clock, self.config.ramp))
         after = ExpireSpanState(layers=tuple(memories), time=clock.time[:, -1] + 1)

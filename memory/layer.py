@@ -74,22 +74,22 @@ class Clock(NamedTuple):
     """Time of each step within its episode."""
     start: Int[Tensor, "B T"]
     """The step at which the episode of each step began; -1 where that was before the segment."""
-    continues: Bool[Tensor, "B T"]
-    """Whether the episode of each step began before the segment."""
-    causal: Bool[Tensor, "B T T"]
-    """Whether a step may see another: in its episode and not later."""
+    continues: Float[Tensor, "B T"]
+    """1 where the episode of a step began before the segment, else 0."""
+    causal: Float[Tensor, "B T T"]
+    """1 where a step may see another, which is in its episode and not later, else 0."""
     lives: Bool[Tensor, "B T"]
     """All true: every new memory is live at first."""
 
 
-def read_clock(time0: Int[Tensor, " B"], resets: Bool[Tensor, "B T"]) -> Clock:
-    """Times within the episode, from the time of the first step and the resets."""
+def read_clock(time0: Int[Tensor, " B"], resets: Bool[Tensor, "B T"], dtype: torch.dtype) -> Clock:
+    """Times within the episode, from the time of the first step and the resets; `dtype` is that of the core."""
     steps = torch.arange(resets.shape[1], device=resets.device)
     start = segment_starts(resets)
     continues = start < 0
     time = torch.where(continues, time0.unsqueeze(1) + steps, steps - start)
     causal = (steps <= steps.unsqueeze(1)) & (steps >= start.unsqueeze(2))
-    return Clock(steps, time0, time, start, continues, causal, torch.ones_like(resets))
+    return Clock(steps, time0, time, start, continues.to(dtype), causal.to(dtype), torch.ones_like(resets))
 
 
 class ExpireSpanLayer(nn.Module):
@@ -121,7 +121,7 @@ class ExpireSpanLayer(nn.Module):
         width = self.config.width
         weight, bias = self.query_key_value.weight[width:], self.query_key_value.bias[width:]
         key, value = self._by_head(nn.functional.linear(memory.hidden, weight, bias), 2)
-        return replace(memory, key=key, value=value, span=self.span(memory.hidden))
+        return replace(memory, key=key, value=value, span=self.span(memory.hidden), room=None)
 
     def forward(
         self,
@@ -142,26 +142,26 @@ class ExpireSpanLayer(nn.Module):
             hidden=hidden, key=key, value=value, span=self.span(hidden), birth=clock.time, live=clock.lives
         )
         known = memory.joined(new)
-        written = torch.cat([memory.birth - clock.time0.unsqueeze(1), clock.steps.expand_as(clock.time)], 1)
-        invisible = torch.cat([~(memory.live.unsqueeze(1) & clock.continues.unsqueeze(2)), ~clock.causal], 2)
+        stored = known.live.shape[1] - clock.steps.shape[0]
+        written = torch.cat([known.birth[:, :stored] - clock.time0.unsqueeze(1), clock.steps.expand_as(clock.time)], 1)
+        visible = torch.cat([known.live[:, None, :stored] * clock.continues.unsqueeze(2), clock.causal], 2)
         evicted = self._evicted(known, clock)
-        hidden_from = invisible
+        seen = visible
         if evicted is not None:
-            hidden_from = invisible | (evicted[:, :-1] & (written.unsqueeze(1) != clock.steps.unsqueeze(1)))
+            seen = visible * (~evicted[:, :-1] | (written.unsqueeze(1) == clock.steps.unsqueeze(1)))
         unclamped = fading(known.span, written, clock.steps, self.config.ramp)
-        span, seen = known.span, unclamped
+        span, shortened = known.span, unclamped
         if longest is not None:
             span = known.span.clamp(max=longest)
-            seen = fading(span, written, clock.steps, self.config.ramp)
-        bias, mask = expiry_bias(seen, hidden_from)
-        query = query * query.shape[-1] ** -0.5
+            shortened = fading(span, written, clock.steps, self.config.ramp)
+        bias, mask = expiry_bias(shortened, seen)
         if self.position is not None:
             age = clock.steps.unsqueeze(1) - written.unsqueeze(1)
             bias = bias.unsqueeze(1) + position_scores(query, self.position, age)
         read = attend(query, known.key, known.value, bias)
         y = self._transform(x, read.transpose(1, 2).flatten(-2))
         weights = attention_weights(query, known.key, bias).detach() if weigh else None
-        return y, known, Kept(span, mask, unclamped.detach() > 1 / self.config.ramp, invisible, evicted, weights)
+        return y, known, Kept(span, mask, unclamped.detach(), visible, evicted, weights)
 
     def _by_head(self, projected: Tensor, parts: int) -> Sequence[Tensor]:
         """[B, T, parts * D] as `parts` contiguous tensors [B, H, T, K]: joining strided ones takes longer."""
@@ -182,7 +182,7 @@ class ExpireSpanLayer(nn.Module):
             return None
         stored = slots - clock.time.shape[1]
         if stored == slots - 1:
-            exists = known.live & torch.cat([clock.continues.expand(-1, stored), clock.lives], 1)
+            exists = known.live & torch.cat([clock.continues.bool().expand(-1, stored), clock.lives], 1)
             after = times_outlived(known.span.detach(), known.birth, exists)
             before = after - (after > after[:, -1:]).long()  # without the new one, which is the last
             return torch.stack([before, after], 1) >= capacity
@@ -201,34 +201,33 @@ class Kept(NamedTuple):
     """The spans that attention saw."""
     mask: Float[Tensor, "B T S"]
     """How visible each memory was; 0 outside the step's episode, after the step, and once evicted."""
-    lasting: Bool[Tensor, "B T S"]
-    """Whether it would still be visible one step later."""
-    invisible: Bool[Tensor, "B T S"]
-    """Whether it lies outside the step's episode or after the step."""
+    fading: Float[Tensor, "B T S"]
+    """The mask before it is clamped, as deletion goes by: without random shortening, in the future of a step too."""
+    visible: Float[Tensor, "B T S"]
+    """0 where a memory lies outside the step's episode or after the step, else 1."""
     evicted: Bool[Tensor, "B boundaries S"] | None
     """Which ones the capacity had pushed out before the segment and after each step; None where it can't have."""
     weights: Float[Tensor, "B T S"] | None
     """Share of each memory in what a step read, the mean over heads; only on request."""
 
 
-def survivors(known: LayerMemory, kept: Kept, keep_expired: bool) -> LayerMemory:
+def survivors(known: LayerMemory, kept: Kept, ramp: float, keep_expired: bool) -> LayerMemory:
     """The memories, detached, that a step after the segment could still see (all of the episode if `keep_expired`)."""
-    live = ~kept.invisible[:, -1]
+    live = kept.visible[:, -1] > 0
     if not keep_expired:
-        live = live & kept.lasting[:, -1]
+        live = live & (kept.fading[:, -1] > 1 / ramp)
         if kept.evicted is not None:
             live = live & ~kept.evicted[:, -1]
-    return replace(known.map(torch.Tensor.detach), live=live)
+    return replace(known.map(torch.Tensor.detach) if known.key.requires_grad else known, live=live)
 
 
 def trace_layer(known: LayerMemory, kept: Kept, clock: Clock, ramp: float) -> LayerTrace:
     """What the layer kept at each step of the segment."""
-    live = kept.mask > 0
     evicted = torch.full_like(clock.time, -1)
     if kept.evicted is not None:
-        pushed_out = live & kept.evicted[:, 1:] & kept.lasting
+        pushed_out = (kept.mask > 0) & kept.evicted[:, 1:] & (kept.fading > 1 / ramp)
         evicted = torch.where(pushed_out, known.birth.unsqueeze(1), -1).amax(2)
     span = known.span[:, -clock.time.shape[1] :].detach()
     attention = None if kept.weights is None else AttentionTrace(weight=kept.weights, birth=known.birth)
-    lifetime = (span + ramp).ceil().long()
-    return LayerTrace(span=span, lifetime=lifetime, live=live.sum(2), evicted=evicted, attention=attention)
+    lifetime, live = (span + ramp).ceil().long(), kept.mask.sign().sum(2).long()
+    return LayerTrace(span=span, lifetime=lifetime, live=live, evicted=evicted, attention=attention)

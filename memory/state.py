@@ -1,8 +1,8 @@
 """What a layer stores: insertion, deletion, capacity.
 
 Memories stand in slots whose order means nothing: attention ignores it and ages come from the time of birth.  New
-memories are appended and the dead are cleared away when they have become a quarter of the slots, so that a step costs
-what its live memories cost, whatever the age of the episode.
+memories are appended to a room with some free slots, in place; when it is full the live ones move to a new room, so
+that a step costs what its live memories cost, whatever the age of the episode.
 
 Capacity is a hard bound on the memories stored beyond the present step.  Where more would be stored, the one that
 would expire first is evicted; of two that expire together, the older.  Since an evicted memory has `capacity` others
@@ -11,14 +11,50 @@ others of the same episode outlive: no loop over time is needed.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 SLACK = 16
-"""Dead slots that are always tolerated before the live ones are packed."""
+"""Free slots of a new room, beside a quarter of those it begins with."""
+
+
+class Room:
+    """Tensors with free slots behind the memories that stand in them.
+
+    A memory sees the first slots of its room and appends to them in place.  Those slots never change again, so earlier
+    memories of the same room stay what they were; appending to one of these a second time takes a room of its own.
+    """
+
+    def __init__(self, tensors: dict[str, Tensor], free: int) -> None:
+        self.used = tensors["birth"].shape[1]
+        self.slots = self.used + free
+        self.tensors = {name: self._with_room(tensor) for name, tensor in tensors.items()}
+
+    def append(self, new: dict[str, Tensor]) -> dict[str, Any]:
+        """Everything up to and with the new memories."""
+        begin, self.used = self.used, self.used + new["birth"].shape[1]
+        for name, tensor in new.items():
+            self._slots(self.tensors[name], begin, self.used).copy_(tensor)
+        return {name: self._slots(tensor, 0, self.used) for name, tensor in self.tensors.items()}
+
+    def _with_room(self, tensor: Tensor) -> Tensor:
+        dim = _slot_dim(tensor)
+        room = tensor.new_empty(*tensor.shape[:dim], self.slots, *tensor.shape[dim + 1 :])
+        self._slots(room, 0, self.used).copy_(tensor)
+        return room
+
+    @staticmethod
+    def _slots(tensor: Tensor, begin: int, end: int) -> Tensor:
+        return tensor.narrow(_slot_dim(tensor), begin, end - begin)
+
+
+def _slot_dim(tensor: Tensor) -> int:
+    """Slots are the second dimension, or the third of tensors by head."""
+    return 2 if tensor.dim() == 4 else 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,26 +67,34 @@ class LayerMemory:
     span: Float[Tensor, "B S"]
     birth: Int[Tensor, "B S"]
     live: Bool[Tensor, "B S"]
+    room: Room | None = None
+    """Where all but `live` stand, if there is room for more."""
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "LayerMemory":
         """The same memories with `function` applied to every tensor."""
-        return type(self)(**{field.name: function(getattr(self, field.name)) for field in fields(self)})
+        changed: dict[str, Any] = {name: function(tensor) for name, tensor in self._tensors().items()}
+        return type(self)(**changed, live=function(self.live))
 
     def joined(self, new: "LayerMemory") -> "LayerMemory":
-        """These memories followed by new ones."""
-        both = [(field.name, getattr(self, field.name), getattr(new, field.name)) for field in fields(self)]
-        return type(self)(**{name: torch.cat([old, added], 2 if old.dim() == 4 else 1) for name, old, added in both})
+        """These memories followed by new ones; the dead may have been cleared away.
 
-    def packed_after(self, added: int) -> "LayerMemory":
-        """These memories, of which `added` are new: packed where that is worth it.
-
-        Looked at only once in `SLACK` new slots, and left as they are while a quarter and `SLACK` slots are wasted.
+        Without gradient the new ones are written to free slots behind these, where there are any.
         """
+        if torch.is_grad_enabled():
+            ours, theirs = self._tensors(), new._tensors()
+            both: dict[str, Any] = {name: torch.cat([old, theirs[name]], _slot_dim(old)) for name, old in ours.items()}
+            return type(self)(**both, live=torch.cat([self.live, new.live], 1))
+        memory, room, added = self, self.room, new.live.shape[1]
         slots = self.live.shape[1]
-        if slots // SLACK == (slots - added) // SLACK:
-            return self
-        needed = self._needed()
-        return self if slots <= needed + needed // 4 + SLACK else self.packed()
+        if room is None or room.used != slots or room.slots < slots + added:
+            memory = self.packed()
+            slots = memory.live.shape[1]
+            room = Room(memory._tensors(), added + slots // 4 + SLACK)
+        return type(self)(**room.append(new._tensors()), live=torch.cat([memory.live, new.live], 1), room=room)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """All but `live`, which changes from step to step."""
+        return {name: getattr(self, name) for name in ("hidden", "key", "value", "span", "birth")}
 
     def _needed(self) -> int:
         return int(self.live.sum(1).max())

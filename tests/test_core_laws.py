@@ -120,6 +120,21 @@ def test_rows_are_independent_of_company_and_order(core: ExpireSpan) -> None:
     assert_same_memories(apart.state, together.state.rows(order))
 
 
+def test_a_state_stays_what_it_was_when_acting_goes_on_from_it_more_than_once(core: ExpireSpan) -> None:
+    x, resets = episode_data()
+    other, no_resets = episode_data(seed=13, steps=1)
+    no_resets[:] = False
+    with torch.no_grad():
+        state = core.initial_state(ROWS)
+        for step in range(11):
+            state = core(x[:, step : step + 1], state, resets[:, step : step + 1]).state
+        first = core(x[:, 11:12], state, no_resets)
+        after = core(x[:, 12:13], first.state, no_resets).y
+        core(other, state, no_resets)
+        torch.testing.assert_close(core(x[:, 11:12], state, no_resets).y, first.y)
+        torch.testing.assert_close(core(x[:, 12:13], first.state, no_resets).y, after)
+
+
 def test_slots_carry_no_meaning(core: ExpireSpan) -> None:
     x, resets = episode_data()
     state = core(x, core.initial_state(ROWS), resets).state

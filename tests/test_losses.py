@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from expirespan.agents.losses import clipped_surrogate, gae, normalized_advantages, value_loss
+from expirespan.agents.losses import clipped_surrogate, gae, normalized_advantages, policy_gradient, value_loss
 
 
 def test_gae_stops_at_the_end_of_an_episode() -> None:
@@ -32,6 +32,14 @@ def test_normalised_advantages_are_not_blown_up_beyond_the_floor() -> None:
     wide, narrow = torch.tensor([[-2.0], [0.0], [2.0]]), torch.tensor([[-0.002], [0.0], [0.002]])
     assert normalized_advantages(wide, 0.1).std(correction=0).item() == pytest.approx(1)
     assert normalized_advantages(narrow + 5, 0.1).squeeze().tolist() == pytest.approx([-0.02, 0, 0.02], abs=1e-5)
+
+
+def test_policy_gradient_weighs_log_probabilities_with_advantages() -> None:
+    log_prob = torch.tensor([[-1.0], [-2.0]], requires_grad=True)
+    loss = policy_gradient(log_prob, torch.tensor([[3.0], [-5.0]]))
+    loss.backward()
+    assert loss.item() == -(-3 + 10) / 2
+    assert log_prob.grad is not None and log_prob.grad.squeeze().tolist() == [-1.5, 2.5]
 
 
 def test_surrogate_takes_the_worse_of_clipped_and_unclipped() -> None:

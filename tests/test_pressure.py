@@ -67,3 +67,10 @@ def test_shortening_moves_a_typical_logit_by_the_pull(pre_div: float) -> None:
     changes = [new - old for new, old in zip(logits(after.trace), logits(before.trace), strict=True)]
     assert changes[0] == pytest.approx(-0.25, rel=0.2 if pre_div == 1 else 0.5)
     assert changes[1] == 0
+
+
+def test_a_layer_that_is_still_young_has_not_met_its_budget() -> None:
+    pressure = SpanPressure(PressureConfig(memory_budget=10.0, budget_pull=0.5))
+    for live in (3.0, 7.0, 60.0, 60.0, 60.0):
+        pressure.update([live])
+    assert pressure.pulls == [0.5]

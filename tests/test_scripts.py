@@ -81,8 +81,9 @@ def test_evaluation_is_the_same_for_the_same_seed(tmp_path: Path, capsys: pytest
     assert results[0]["mean_return"] == results[1]["mean_return"] and results[0]["layers"] == results[1]["layers"]
 
 
-def test_resuming_is_exact(tmp_path: Path) -> None:
-    steady = [*SMALL, "--no-anneal"]  # an annealed step size depends on the total
+@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+def test_resuming_is_exact(algo: str, tmp_path: Path) -> None:
+    steady = [*SMALL, "--algo", algo, "--no-anneal"]  # an annealed step size depends on the total
     train(*steady, "--total-steps", 6 * ROLLOUT, "--out", tmp_path / "whole")
     train(*steady, "--total-steps", 3 * ROLLOUT, "--out", tmp_path / "half")
     train("--resume", tmp_path / "half", "--total-steps", 6 * ROLLOUT)
@@ -126,6 +127,8 @@ def test_a_finished_run_says_so_when_resumed(tmp_path: Path, capsys: pytest.Capt
         (["--batch-size", "100"], "`batch_size` to be whole columns of 128 steps that divide 32 environments"),
         (["--env-args", "max_length"], "`env_args` to be NAME=VALUE, actual: 'max_length'"),
         (["--env-args", "colour=3"], "`env_args` to be arguments of expirespan/Corridor-v0"),
+        (["--algo", "a2c", "--clip-range", "0.1"], "Unrecognized options: --clip-range"),
+        (["--algo", "dqn"], "invalid choice 'dqn'"),
         (["--heads", "7"], r"`width` to be a multiple of `heads` \(7\), actual: 64"),
         (["--device", "tpu"], "`device` to be cpu, or cuda where there is a GPU, actual: 'tpu'"),
         (["--memory-budget", "-3"], "`memory_budget` to be positive, actual: -3"),

@@ -1,0 +1,55 @@
+"""Settings that the on-policy algorithms share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+from ..memory.checks import check_not_negative, check_positive, check_share, check_whole
+
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnPolicyConfig:
+    """What every algorithm that learns from whole sequences of its own experience needs to know."""
+
+    learning_rate: float = 7e-4
+    """Step size of Adam at the start."""
+    anneal: bool = True
+    """Let the step size fall linearly to 0 over training: Adam turns the small gradients of a solved task into steps
+    of full size, which a constant one never stops taking."""
+    span_lr_scale: float = 0.03
+    """Step size of the spans' weights, as a multiple of learning_rate."""
+    n_steps: int = 128
+    """Steps of a rollout in each environment: the length of a training segment (T)."""
+    batch_size: int = 1024
+    """Steps of a minibatch: whole environment columns, so a multiple of n_steps that divides the rollout."""
+    gamma: float = 0.995
+    """Discount of future rewards."""
+    gae_lambda: float = 0.8
+    """Weight of longer returns in the advantage estimate."""
+    normalize_advantage: bool = True
+    """Scale the advantages of a rollout to a standard deviation of 1."""
+    advantage_floor: float = 0.1
+    """Smallest standard deviation that normalisation divides by: rollouts without reward are not blown up."""
+    ent_coef: float = 0.005
+    """Weight of the entropy bonus."""
+    vf_coef: float = 0.5
+    """Weight of the value loss."""
+    max_grad_norm: float = 0.5
+    """Longest gradient; longer ones are scaled down."""
+
+    def __post_init__(self) -> None:
+        for name in ("n_steps", "batch_size"):
+            check_whole(name, getattr(self, name), at_least=1)
+        for name in ("learning_rate", "advantage_floor", "max_grad_norm"):
+            check_positive(name, getattr(self, name))
+        for name in ("span_lr_scale", "ent_coef", "vf_coef"):
+            check_not_negative(name, getattr(self, name))
+        for name in ("gamma", "gae_lambda"):
+            check_share(name, getattr(self, name))
+
+
+def pick(config: type[Config], given: Mapping[str, Any]) -> Config:
+    """A configuration from those of the given arguments that are its fields."""
+    return config(**{field.name: given[field.name] for field in fields(config) if field.name in given})  # pyright: ignore[reportArgumentType]  # a dataclass

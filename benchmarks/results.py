@@ -1,0 +1,152 @@
+"""The results tables: agents trained and evaluated, set between a scripted solver without memory and one with it.
+
+Each row of a table is one agent on one task, trained with three seeds by `expirespan-train` and evaluated by
+`expirespan-evaluate` as anyone would, two runs at a time, one thread each.  Runs that exist in the folder are only
+evaluated, so a table that was interrupted goes on where it stopped.
+
+    python benchmarks/results.py corridor portal instruction penalties
+"""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from expirespan.envs import SOLVERS, make_batched
+from expirespan.train_agent import EVALUATION_SEED
+
+FOLDER = Path("runs/results")
+SEEDS = (0, 1, 2)
+SOLVER_EPISODES = 1000
+SCORES = {"Corridor": "success", "Portal": "rooms_reached", "Instruction": "carried_out"}
+"""What is counted in each task: a number that the environment tells at the end of an episode."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One agent on one task."""
+
+    agent: str
+    env: str
+    train: tuple[str, ...] = ()
+    """Arguments of expirespan-train beside the environment, the seed and the folder."""
+    evaluations: tuple[tuple[str, ...], ...] = ((),)
+    """Arguments of expirespan-evaluate, for each evaluation of the trained agent."""
+
+
+def row(agent: str, task: str, *train: str, far: str | None = None) -> Row:
+    """A row of one of this project's tasks; `far` names another one that the agent is evaluated on unchanged."""
+    extra = () if far is None else (("--env", f"expirespan/{far}-v0", "--episodes", "200"),)
+    return Row(agent=agent, env=f"expirespan/{task}-v0", train=train, evaluations=((), *extra))
+
+
+NO_MEMORY = ("--capacity", "0")
+CONSTANT = ("--penalty-weight", "5e-6", "--initial-span", "0.1", "--max-span", "200")
+A2C = ("--algo", "a2c")
+TABLES: dict[str, tuple[Row, ...]] = {
+    "corridor": (
+        row("PPO", "Corridor", far="CorridorLong"),
+        row("A2C", "Corridor", *A2C, far="CorridorLong"),
+        row("PPO, no memory", "Corridor", *NO_MEMORY, "--total-steps", "500000"),
+    ),
+    "penalties": (
+        row("budget of 20", "Corridor"),
+        row("no pull on the spans", "Corridor", "--memory-budget", "None"),
+        row("paper: constant weight", "Corridor", *CONSTANT),
+        row("constant weight, long spans", "Corridor", "--penalty-weight", "5e-6"),
+    ),
+}
+
+
+def task_of(env_id: str) -> str:
+    """The task whose variant the environment is: Corridor of expirespan/CorridorLong-v0."""
+    return next(task for task in SCORES if task in env_id)
+
+
+@cache
+def solver_score(env_id: str, remember: bool) -> float:
+    """Mean score of the scripted solver, with perfect memory or without."""
+    env = make_batched(env_id, 100)
+    solver = SOLVERS[task_of(env_id)](100, remember, seed=0)
+    observations, _ = env.reset(seed=EVALUATION_SEED)
+    starts, scores, played = np.ones(100, dtype=bool), [], np.zeros(100, dtype=np.int64)
+    quota = SOLVER_EPISODES // 100
+    name = SCORES[task_of(env_id)]
+    while (played < quota).any():
+        observations, _, terminated, truncated, infos = env.step(solver.act(observations, starts))
+        starts = terminated | truncated
+        for number in np.flatnonzero(starts & (played < quota)):
+            final = infos["final_info"]
+            scores.append(float(final["is_success" if name == "success" else name][number]))
+        played += starts
+    env.close()
+    return float(np.mean(scores))
+
+
+def run_one(row: Row, seed: int) -> list[dict[str, Any]]:
+    """Train one agent and evaluate it; the figures of each evaluation, with the minutes of training."""
+    name = "-".join(word for word in re.split(r"[^a-z0-9]+", f"{row.env} {row.agent}".lower()) if word)
+    run = FOLDER / f"{name}-{seed}"
+    minutes = run / "minutes.json"
+    if not minutes.is_file():
+        begun = time.perf_counter()
+        train = ["expirespan-train", "--env", row.env, *row.train, "--seed", str(seed), "--out", str(run)]
+        subprocess.run(train, check=True, capture_output=True)
+        minutes.write_text(json.dumps((time.perf_counter() - begun) / 60))
+    results = []
+    for number, arguments in enumerate(row.evaluations):
+        file = run / f"evaluation-{number}.json"
+        evaluate = ["expirespan-evaluate", str(run), "--sample", *arguments, "--json", str(file)]
+        subprocess.run(evaluate, check=True, capture_output=True)
+        figures = json.loads(file.read_text())
+        results.append(figures | {"agent": row.agent, "seed": seed, "minutes": json.loads(minutes.read_text())})
+    return results
+
+
+def line(figures: dict[str, Any]) -> tuple[float, str]:
+    """The score of one evaluation, and its row of the table."""
+    env_id, layers = figures["env"], figures["layers"]
+    name = SCORES[task_of(env_id)]
+    score = figures["success"]["mean"] if name == "success" else figures["outcomes"][name]
+    floor, ceiling = (solver_score(env_id, remember) for remember in (False, True))
+    live = ", ".join(f"{layer['live_mean']:.1f}" for layer in layers)
+    most = max(layer["live_max"] for layer in layers)
+    retention = max(layer["retention_score"] for layer in layers)
+    return score, (
+        f"| {figures['agent']} | {env_id.split('/')[1]} | {figures['seed']} | {figures['steps']:,} | "
+        f"{figures['minutes']:.1f} | {score:.3f} | {floor:.3f} to {ceiling:.3f} | "
+        f"{(score - floor) / (ceiling - floor):.1%} | {live} ({most}) | {figures['keeping_everything']:.0f} | "
+        f"{retention:.3f} |"
+    )
+
+
+def table(rows: Sequence[Row]) -> None:
+    """Run everything and print the table, with the worst seed of each row."""
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(run_one, row, seed) for row in rows for seed in SEEDS]
+        results = [figures for job in jobs for figures in job.result()]
+    print("| agent | task | seed | steps | minutes | score | floor to ceiling | share of the way |", end=" ")
+    print("live memories (most) | everything | retention |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    for key in dict.fromkeys((figures["agent"], figures["env"]) for figures in results):
+        lines = [line(figures) for figures in results if (figures["agent"], figures["env"]) == key]
+        worst = min(score for score, _ in lines)
+        for score, text in lines:
+            print(text.replace(f"| {score:.3f} |", f"| {score:.3f} (worst) |", 1) if score == worst else text)
+
+
+if __name__ == "__main__":
+    wanted = sys.argv[1:] or list(TABLES)
+    if unknown := set(wanted) - set(TABLES):
+        sys.exit(f"Expect tables among {', '.join(TABLES)}, actual: {', '.join(sorted(unknown))}")
+    for name in wanted:
+        print(f"\n{name}, python benchmarks/results.py {name}\n")
+        table(TABLES[name])
