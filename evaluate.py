@@ -13,7 +13,7 @@ import torch
 import tyro
 from expirespan.agents.evaluation import Evaluation, evaluate_policy, record_episode
 from expirespan.agents.inspection import Inspection, as_json, inspect_memory, inspection_lines, side_by_side
-from expirespan.agents.interventions import cut_spans
+from expirespan.agents.interventions import cut_spans, forget_steps
 from expirespan.agents.on_policy import MemoryOnPolicyAlgorithm
 from expirespan.agents.policy import MemoryActorCriticPolicy
 from expirespan.envs import make_batched, make_single, make_viewed
@@ -66,6 +66,8 @@ class EvaluateConfig:
     """Another run folder: print the memory reports of both side by side, and draw both into RUN/training.png."""
     cut_span: float | None = None
     """Clamp all spans to this many steps first: what was written is gone this long after, plus the ramp."""
+    forget: tuple[int, ...] = ()
+    """Delete what was written at these steps of an episode before a later step can see it."""
     record: int = 0
     """Play this many more episodes one by one and write what the agent kept of each to RUN/episodes/SEED.npz."""
     attention: bool = False
@@ -78,6 +80,8 @@ class EvaluateConfig:
             check_whole(name, getattr(self, name), at_least=0)
         if self.filmstrip is not None:
             check_whole("filmstrip", self.filmstrip, at_least=0)
+        for step in self.forget:
+            check_whole("forget", step, at_least=0)
         if self.cut_span is not None:
             check_not_negative("cut_span", self.cut_span)
         if (self.memory_report or self.compare is not None) and self.episodes < 2:
@@ -206,8 +210,14 @@ def draw_more(
         yield config.run / "filmstrip.png"
     if config.curves:
         runs = [config.run] if config.compare is None else [config.run, config.compare]
-        save_curves({str(run): run for run in runs}, config.run / "training.png")
+        save_curves(_short_names(runs), config.run / "training.png")
         yield config.run / "training.png"
+
+
+def _short_names(runs: list[Path]) -> dict[str, Path]:
+    """The runs by the names of their folders, or by their paths where two are named alike."""
+    names = {run.name: run for run in runs}
+    return names if len(names) == len(runs) else {str(run): run for run in runs}
 
 
 def report_memory(
@@ -278,7 +288,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     check_spaces(policy, env)
     torch.manual_seed(config.seed)
     with tqdm(total=config.episodes, unit="episode", leave=False) as bar:
-        result = evaluate_policy(policy, env, config.episodes, config.seed, not config.sample, bar.update)
+        change = forget_steps(config.forget) if config.forget else None
+        result = evaluate_policy(policy, env, config.episodes, config.seed, not config.sample, bar.update, change)
     env.close()
     made = {"run": str(config.run), "steps": model.num_timesteps, "env": env_id}
     summary = made | {"seed": config.seed, "greedy": not config.sample} | summarize(result)
