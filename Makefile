@@ -16,7 +16,7 @@ demo: $(INSTALLED)
 DEMO := --total-steps 300000 --ramp 2 --memory-budget 4
 
 test: $(INSTALLED)
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 -rs
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -28,7 +28,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet $$(grep '^torch==' constraints.txt)
 	$(BIN)/pip install --quiet --constraint constraints.txt 'setuptools>=77'
-	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --config-settings editable_mode=strict --editable '.[dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --config-settings editable_mode=strict --editable '.[dev,browser]'
 	touch $@
 
 clean:

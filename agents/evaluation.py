@@ -14,7 +14,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 
 from ..memory.analysis import retention_score
 from ..memory.trace import EpisodeRecorder, EpisodeTrace
-from .frames import agent_view
+from .frames import AgentView
 from .interventions import Intervention
 from .policy import MemoryActorCriticPolicy, environment_actions
 from .vec_env import GymnasiumVecEnv
@@ -133,7 +133,7 @@ def record_episode(
     observation, info = env.reset(seed=seed)
     state, recorder, over = policy.initial_state(1), EpisodeRecorder(), False
     start = torch.ones(1, dtype=torch.bool, device=policy.device)
-    terminated = False
+    terminated, view = False, AgentView(env)
     while not over:
         on_step()
         with torch.no_grad():
@@ -141,7 +141,7 @@ def record_episode(
             action = policy.act(tensor, state, start, deterministic, trace=True, attention=attention)
         chosen = environment_actions(policy, action.actions)[0]
         relevant, event = bool(info.get("relevant", False)), str(info.get("event") or "")
-        frame = agent_view(env, observation) if frames else None
+        frame = view(observation) if frames else None
         observation, reward, terminated, truncated, info = env.step(chosen)
         recorder.add(
             action.trace or (), relevant, chosen, float(reward), value=action.values.item(), event=event, frame=frame

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from .core import AttentionTrace, LayerTrace
 
@@ -106,7 +108,9 @@ class EpisodeRecorder:
     ) -> None:
         """One step: what the core kept ([1, 1] tensors), and what the environment showed and answered."""
         self._attention.append(tuple(_strongest(layer.attention, len(self._layers)) for layer in trace))
-        self._layers.append(tuple(replace(layer, attention=None) for layer in trace))
+        self._layers.append(
+            tuple(layer if layer.attention is None else replace(layer, attention=None) for layer in trace)
+        )
         self._relevant.append(relevant)
         self._actions.append(action)
         self._rewards.append(reward)
@@ -133,20 +137,22 @@ class EpisodeRecorder:
     def _layer(self, number: int) -> LayerRecord:
         steps = [step[number] for step in self._layers]
         written = np.arange(len(steps))
-        lifetime = np.array([step.lifetime.item() for step in steps])
-        deleted = np.minimum(written + lifetime, len(steps))
-        evicted = np.zeros(len(steps), dtype=bool)
-        for now, step in enumerate(steps):
-            birth = int(step.evicted.item())
-            if birth >= 0:
-                deleted[birth], evicted[birth] = now + 1, True
+        deleted = np.minimum(written + _series([step.lifetime for step in steps]), len(steps))
+        evicted, pushed_out = np.zeros(len(steps), dtype=bool), _series([step.evicted for step in steps])
+        for now in np.flatnonzero(pushed_out >= 0).tolist():
+            deleted[pushed_out[now]], evicted[pushed_out[now]] = now + 1, True
         return LayerRecord(
-            span=np.array([step.span.item() for step in steps]),
+            span=_series([step.span for step in steps]),
             deleted=deleted,
             evicted=evicted,
-            live=np.array([step.live.item() for step in steps]),
+            live=_series([step.live for step in steps]),
             attention=_joined([step[number] for step in self._attention]),
         )
+
+
+def _series(steps: Sequence[Tensor]) -> np.ndarray:
+    """One number a step ([1, 1] tensors) as an array [T]."""
+    return torch.cat([step.flatten() for step in steps]).cpu().numpy()
 
 
 def _strongest(attention: AttentionTrace | None, step: int) -> AttentionRecord | None:

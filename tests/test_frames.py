@@ -3,7 +3,7 @@
 import gymnasium as gym
 import numpy as np
 import pytest
-from expirespan.agents.frames import LARGEST, agent_view
+from expirespan.agents.frames import LARGEST, AgentView
 from expirespan.envs import make_single, make_viewed
 
 
@@ -11,7 +11,7 @@ from expirespan.envs import make_single, make_viewed
 def test_a_minigrid_view_is_drawn_in_small_tiles(name: str, side: int) -> None:
     env = make_single(name)
     observation, _ = env.reset(seed=1)
-    view = agent_view(env, observation)
+    view = AgentView(env)(observation)
     assert view is not None and view.shape == (side, side, 3) and view.dtype == np.uint8 and view.any()
 
 
@@ -19,12 +19,25 @@ def test_another_environment_is_rendered_if_it_can_and_reduced() -> None:
     observation = np.zeros(4, dtype=np.float32)
     env = make_viewed("CartPole-v1")
     env.reset(seed=1)
-    view = agent_view(env, observation)
+    view = AgentView(env)(observation)
     assert view is not None and view.shape == (64, LARGEST, 3)
-    assert agent_view(make_single("CartPole-v1"), observation) is None
+    assert AgentView(make_single("CartPole-v1"))(observation) is None
 
 
 def test_a_picture_that_is_observed_is_taken_as_it_is() -> None:
     picture = np.arange(10 * 12 * 3, dtype=np.uint8).reshape(10, 12, 3)
-    view = agent_view(gym.make("CartPole-v1"), picture)
+    view = AgentView(gym.make("CartPole-v1"))(picture)
     assert view is not None and (view == picture).all()
+
+
+@pytest.mark.parametrize("name", ["expirespan/CorridorShort-v0", "MiniGrid-MemoryS7-v0"])
+def test_remembered_views_are_what_would_be_drawn(name: str) -> None:
+    env = make_single(name)
+    observation, _ = env.reset(seed=1)
+    env.action_space.seed(1)
+    view = AgentView(env)
+    for _ in range(60):
+        np.testing.assert_array_equal(view(observation), AgentView(env)(observation))
+        observation, _, terminated, truncated, _ = env.step(env.action_space.sample())
+        if terminated or truncated:
+            observation, _ = env.reset()

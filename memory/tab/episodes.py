@@ -87,8 +87,8 @@ class Episode:
         layer, bars = self.trace.layers[number], self.bars(number)
         live = np.flatnonzero(layer.deleted[: step + 1] > step)
         weight = attention_of(layer, step)
-        # The ones that are read come first, then the oldest: those are the ones that somebody decided to keep.
-        order = live[np.argsort(-weight[live], kind="stable")][:MOST_MEMORIES]
+        # Where there are too many, the ones that are read, then the oldest: those that somebody decided to keep.
+        chosen = np.sort(live[np.argsort(-weight[live], kind="stable")][:MOST_MEMORIES])
         return {
             "live": len(live),
             "attention": layer.attention is not None,
@@ -102,7 +102,7 @@ class Episode:
                     "relevant": bool(self.trace.relevant[memory]),
                     "row": int(bars.row[memory]),
                 }
-                for memory in order
+                for memory in chosen.tolist()
             ],
         }
 

@@ -45,17 +45,14 @@ class Listing:
     @classmethod
     def from_json(cls, text: bytes) -> "Listing":
         """Read from the metadata.  Raises ValueError where they are not one's."""
-        try:
-            listing = cls(**json.loads(text))
-        except TypeError as error:
-            raise ValueError(f"Expect the metadata of a recorded episode, actual: {error}") from error
+        values = json.loads(text)
+        if not isinstance(values, dict) or values.keys() != cls.__annotations__.keys():
+            raise ValueError(f"Expect the metadata of a recorded episode, actual: {text[:80]!r}")
         for name, kind in cls.__annotations__.items():
-            value = getattr(listing, name)
+            value = values[name]
             if not isinstance(value, float | int if kind is float else kind) or isinstance(value, bool):
-                raise ValueError(
-                    f"Expect `{name}` of a recorded episode to be of type {kind.__name__}, actual: {value!r}"
-                )
-        return listing
+                raise ValueError(f"Expect `{name}` of a recorded episode to be {kind.__name__}, actual: {value!r}")
+        return cls(**values)
 
 
 def episode_summary(trace: EpisodeTrace, name: str, step: int) -> Summary:

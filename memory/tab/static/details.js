@@ -45,7 +45,7 @@ export class Details {
   layer(step, number, pictures, hasFrames) {
     const layer = step.layers[number];
     const more = layer.live - layer.memories.length;
-    const title = element("h3", {}, `layer ${number + 1}: ${layer.live} live memories${more > 0 ? `, ${more} of them not listed` : ""}`);
+    const title = element("h3", {}, `layer ${number + 1}: ${layer.live} live ${layer.live === 1 ? "memory" : "memories"}${more > 0 ? `, ${more} of them not listed` : ""}`);
     const list = element("ol", { className: "memories" });
     for (const memory of layer.memories) list.append(this.memory(step, memory, layer.attention, pictures, hasFrames));
     return element("section", {}, title, list);

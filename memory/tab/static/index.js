@@ -93,7 +93,10 @@ class Tab {
     if (pane === this.panes[0] || !shown) return;
     const others = this.episodes.filter((listing) => listing.tag !== shown.tag || listing.run !== shown.run);
     const other = others.find((listing) => listing.run === shown.run) ?? others[0];
-    if (other) pane.restore({ run: other.run, tag: other.tag });
+    if (!other) return;
+    const { from, to, at, pinned, layer, color } = this.panes[0].view;
+    const steps = this.linked.checked ? { from, to, at, pinned } : {};
+    pane.restore({ run: other.run, tag: other.tag, layer, color, ...steps });
   }
 
   /** Something changed in a pane: the other one follows, and the address too. */
@@ -121,7 +124,8 @@ class Tab {
       const { location, history } = this.outer;
       if (this.outer !== window && !location.hash.startsWith("#expirespan_memory")) return;
       this.hash = writeHash(this.view);
-      history.replaceState(history.state, "", this.hash);
+      // The whole path: TensorBoard gives the tab's own page another base.
+      history.replaceState(history.state, "", location.pathname + location.search + this.hash);
     }, 300);
   }
 

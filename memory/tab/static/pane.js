@@ -117,8 +117,8 @@ export class Pane {
 
   begin(episode, listing) {
     const about = episode.about;
-    const layers = about.layers.map((_, number) => String(number));
-    fill(this.layer, ["all", ...layers], this.layer.value || "all", (layer) => (layer === "all" ? "all" : String(Number(layer) + 1)));
+    const layers = about.layers.map((_, number) => String(number + 1));
+    fill(this.layer, ["all", ...layers], this.layer.value || "all");
     const colors = about.layers.every((layer) => layer.attention) ? ["span", "attention"] : ["span"];
     fill(this.color, colors, this.color.value, (color) => (color === "span" ? "predicted span" : "attention received"));
     this.timeline.episode = episode;
@@ -129,7 +129,8 @@ export class Pane {
       this.wanted = null;
     }
     const whole = { from: 0, to: about.steps };
-    this.timeline.setWindow(view && view.to > view.from ? { from: Number(view.from) || 0, to: Number(view.to) || 1 } : whole, false);
+    const asked = { from: Number(view?.from) || 0, to: Number(view?.to) || 0 };
+    this.timeline.setWindow(asked.to > asked.from ? asked : whole, false);
     this.timeline.pinned = Boolean(view?.pinned);
     this.timeline.setCursor(Number(view?.at) || 0, false);
     this.details.shown = null;
@@ -141,7 +142,7 @@ export class Pane {
     const episode = this.timeline.episode;
     if (!episode) return;
     const about = episode.about;
-    const layers = this.layer.value === "all" ? about.layers.map((_, number) => number) : [Number(this.layer.value)];
+    const layers = this.layer.value === "all" ? about.layers.map((_, number) => number) : [Number(this.layer.value) - 1];
     this.timeline.show(episode, layers, this.color.value || "span");
     const ranges = layers.map((number) => about.layers[number][this.timeline.color]).filter(Boolean);
     const [low, high] = [Math.min(...ranges.map((range) => range[0])), Math.max(...ranges.map((range) => range[1]))];
@@ -150,8 +151,8 @@ export class Pane {
       `${format(about.steps)} steps, return ${format(about.total_reward)}${about.episode_end ? `, ${about.episode_end}` : ""}, ` +
         `${format(about.relevant_total)} relevant, ${format(evictions)} evictions · ${this.color.value} ${format(low)} `,
       element("span", { className: "legend" }),
-      ` ${format(high)} · relevant `,
-      element("span", { className: "legend relevant" }),
+      ` ${format(high)} · `,
+      element("span", { className: "key" }, "relevant ", element("span", { className: "legend relevant" })),
     );
     this.tell();
   }

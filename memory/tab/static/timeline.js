@@ -55,7 +55,6 @@ export class Timeline {
     requestAnimationFrame(() => {
       this.scheduled = false;
       this.paint();
-      this.frames++;
     });
   }
 
@@ -176,6 +175,7 @@ export class Timeline {
     draw.fillStyle = this.ground;
     draw.fillRect(0, 0, width, height);
     draw.font = "12px system-ui, sans-serif";
+    this.missing = 0;
     this.level = levelFor((this.window.to - this.window.from) / this.width, this.steps, this.episode.tile);
     const lanes = (height - MARKS - AXIS - 2 * (CURVE + GAP) - GAP * this.layers.length) / this.layers.length;
     this.boxes = this.layers.map((layer, i) => ({ layer, top: MARKS + i * (lanes + GAP), height: lanes }));
@@ -183,6 +183,14 @@ export class Timeline {
     this.paintCurves(draw, MARKS + this.layers.length * (lanes + GAP));
     this.paintAxis(draw, height - AXIS);
     this.paintCursor(draw, height - AXIS);
+    this.report();
+  }
+
+  /** What was drawn, as attributes of the canvas: tests and benchmarks read them. */
+  report() {
+    const data = this.canvas.dataset;
+    if (this.missing === 0 && !data.drawn) data.drawn = performance.now();
+    Object.assign(data, { from: this.window.from, to: this.window.to, cursor: this.cursor, missing: this.missing, frames: ++this.frames });
   }
 
   /** The tiles in view, and one beside them on either side so that panning finds them there. */
@@ -206,7 +214,10 @@ export class Timeline {
       (index, from, span) => {
         const tile = this.episode.cells(box.layer, this.level, index, this.color);
         if (tile) this.place(draw, box, tile, about.rows, from, span, 0, this.episode.tile);
-        else this.placeCoarser(draw, box, about.rows, from, span);
+        else {
+          this.missing++;
+          this.placeCoarser(draw, box, about.rows, from, span);
+        }
       },
       (index) => this.episode.cells(box.layer, this.level, index, this.color),
     );
@@ -309,7 +320,10 @@ export class Timeline {
     this.eachTile(
       (index, from) => {
         const curves = this.episode.cells(null, this.level, index, "");
-        if (!curves) return;
+        if (!curves) {
+          this.missing++;
+          return;
+        }
         const row = (number, column) => curves[number * columns + column];
         const start = Math.max(0, Math.floor((this.window.from - from) / wide) - 1);
         const stop = Math.min(columns, Math.ceil((this.window.to - from) / wide) + 1);

@@ -14,10 +14,10 @@ export function zoomWindow(window, factor, about, steps) {
   return clampWindow({ from: about - share * width, to: about + (1 - share) * width }, steps);
 }
 
-/** The level of tiles whose columns are at most a pixel wide, or single steps. */
+/** The level of tiles whose columns are about a pixel wide, or single steps. */
 export function levelFor(stepsPerPixel, steps, tile) {
   const coarsest = Math.max(0, Math.ceil(Math.log2(steps / tile)));
-  return Math.min(Math.max(Math.floor(Math.log2(stepsPerPixel)), 0), coarsest);
+  return Math.min(Math.max(Math.round(Math.log2(stepsPerPixel)), 0), coarsest);
 }
 
 /** Round distances of about `count` marks over a range. */

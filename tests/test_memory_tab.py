@@ -1,0 +1,209 @@
+"""The Memory tab in a browser: TensorBoard over a really recorded run, in a headless Chromium.
+
+Skipped with a reason where Playwright or a Chromium is missing.  CHROMIUM names another one than is on the path.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from expirespan import evaluate, train_agent
+
+pytest.importorskip("playwright", reason="the browser test needs Playwright: pip install -e '.[browser]'")
+CHROMIUM = os.environ.get("CHROMIUM") or next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+if CHROMIUM is None:
+    pytest.skip("the browser test needs a Chromium, such as Debian's package chromium", allow_module_level=True)
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # Playwright leaves its own pipes to the collector
+
+RUN = (
+    "--env expirespan/CorridorShort-v0 --env-args min_length=20 --num-envs 4 --n-steps 32 --batch-size 64 --width 16 "
+    "--ff-width 16 --ramp 4 --max-span 40 --total-steps 640 --timeline-every 256"
+).split()
+PAINTED = "c => new Set(new Uint32Array(c.getContext('2d').getImageData(0, 0, c.width, c.height).data.buffer)).size"
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs with episodes recorded while training, one of them with evaluation episodes too."""
+    folder = tmp_path_factory.mktemp("logs")
+    for seed, name in enumerate(("first", "second")):
+        train_agent.main([*RUN, "--seed", str(seed), "--out", str(folder / name)])
+    evaluate.main([str(folder / "first"), "--episodes", "4", "--record", "2", "--attention"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(logs: Path) -> Iterator[str]:
+    """Of a TensorBoard that serves the runs."""
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [Path(sys.executable).with_name("tensorboard"), "--logdir", logs, "--host", "127.0.0.1", "--port", port]
+    board = subprocess.Popen([str(word) for word in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    yield f"http://127.0.0.1:{port}/"
+    board.terminate()
+    board.wait()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    with sync_playwright() as driver:
+        launched = driver.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def page(browser: Any, address: str) -> Iterator[Any]:
+    """A page whose console must stay free of errors and that asks no other server for anything."""
+    from playwright.sync_api import Error
+
+    context = browser.new_context(viewport={"width": 1400, "height": 1000})
+    opened, complaints = context.new_page(), []
+    opened.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    local = ("http://127.0.0.1:", "data:", "blob:")
+    opened.on("request", lambda asked: complaints.append(asked.url) if not asked.url.startswith(local) else None)
+    for _ in range(150):
+        try:
+            opened.goto(f"{address}data/plugins_listing")
+            if '"expirespan_memory": {"disable_reload": true, "enabled": true' in opened.content():
+                break
+        except Error:
+            pass  # TensorBoard is not up yet
+        time.sleep(0.2)
+    complaints.clear()
+    yield opened
+    context.close()
+    assert complaints == []
+
+
+def open_tab(page: Any, address: str) -> Any:
+    page.goto(address)
+    frame = page.frame_locator("iframe[src*=expirespan_memory]")
+    frame.locator("canvas.timeline[data-missing='0']").first.wait_for(timeout=30_000)
+    return frame
+
+
+def until(question: Any, limit: float = 15) -> None:
+    """Wait until it is answered with something true."""
+    end = time.monotonic() + limit
+    while not question():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def data(canvas: Any, name: str) -> float:
+    return float(canvas.get_attribute(f"data-{name}"))
+
+
+def link_of(page: Any) -> str:
+    """The address as the page knows it: Playwright's own copy stands still while nothing is asked of it."""
+    return page.evaluate("location.href")
+
+
+def choose(frame: Any, name: str, value: str, pane: int = 0) -> None:
+    frame.locator(f"select[name='{name}']").nth(pane).select_option(value=value)
+
+
+def test_timeline_cursor_zoom_layer_and_keys(page: Any, address: str, tmp_path: Path) -> None:
+    frame = open_tab(page, f"{address}#expirespan_memory")
+    choose(frame, "run", "first/episodes")
+    canvas = frame.locator("canvas.timeline")
+    until(lambda: data(canvas, "to") > 8 and data(canvas, "missing") == 0)
+    steps = data(canvas, "to")
+    assert canvas.evaluate(PAINTED) > 10  # a blank canvas has one colour
+
+    canvas.hover(position={"x": 600, "y": 100})
+    until(lambda: data(canvas, "cursor") > 0)
+    at = int(data(canvas, "cursor"))
+    details = frame.locator(".details")
+    until(lambda: f"step {at:,}" in details.inner_text())
+    for word in ("action", "value", "reward", "layer 1:", "layer 2:"):
+        assert word in details.inner_text()
+    until(lambda: details.locator("canvas").count() > 0)  # the frames behind the memories
+    assert details.locator(".weight").count() > 0
+
+    page.mouse.wheel(0, -600)
+    until(lambda: data(canvas, "to") - data(canvas, "from") < steps)
+    canvas.press("d")
+    canvas.press("ArrowRight")
+    until(lambda: data(canvas, "cursor") == at + 1)
+    canvas.press("0")
+    until(lambda: data(canvas, "to") - data(canvas, "from") == steps)
+
+    choose(frame, "layer", "2")
+    until(lambda: "layer 1:" not in details.inner_text())
+    choose(frame, "colour", "attention")
+    until(lambda: "attention" in frame.locator(".summary").inner_text() and data(canvas, "missing") == 0)
+    canvas.press("+")
+    until(lambda: "attention" in link_of(page))
+    page.screenshot(path=tmp_path / "tab.png")
+    assert (tmp_path / "tab.png").stat().st_size > 10_000
+
+
+def test_the_page_works_and_restores_its_view_alone(page: Any, address: str) -> None:
+    page.route("**/favicon.ico", lambda route: route.fulfill(status=204))  # the browser asks, TensorBoard has none
+    page.goto(f"{address}data/plugin_entry.html?name=expirespan_memory")
+    canvas = page.locator("canvas.timeline")
+    page.locator("canvas.timeline[data-missing='0']").wait_for()
+    canvas.press("ArrowRight")
+    until(lambda: "%22at%22%3A1" in link_of(page))
+    page.reload()
+    page.locator("canvas.timeline[data-cursor='1']").wait_for()
+
+
+def test_a_link_restores_the_view(page: Any, address: str) -> None:
+    frame = open_tab(page, f"{address}#expirespan_memory")
+    choose(frame, "run", "second")
+    canvas = frame.locator("canvas.timeline")
+    until(lambda: "second" in link_of(page))
+    canvas.press("+")
+    canvas.press("ArrowRight")
+    canvas.press("ArrowRight")
+    choose(frame, "layer", "2")
+    until(lambda: "%22at%22%3A2" in link_of(page) and "%22layer%22%3A%222%22" in link_of(page))
+    link, shown = link_of(page), (data(canvas, "to"), data(canvas, "cursor"))
+    page.goto("about:blank")
+    frame = open_tab(page, link)
+    canvas = frame.locator("canvas.timeline")
+    until(lambda: data(canvas, "cursor") == 2)
+    assert (round(shown[0]), shown[1]) == (data(canvas, "to"), data(canvas, "cursor"))
+    assert frame.locator("select[name='run']").input_value() == "second"
+    assert frame.locator("select[name='layer']").input_value() == "2"
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_two_training_steps_side_by_side_in_both_themes(page: Any, address: str, tmp_path: Path, theme: str) -> None:
+    page.emulate_media(color_scheme=theme)
+    frame = open_tab(page, f"{address}#expirespan_memory")
+    assert frame.locator("html").get_attribute("data-theme") == theme
+    choose(frame, "run", "first")
+    frame.get_by_label("compare").check()
+    canvases = frame.locator("canvas.timeline")
+    until(lambda: canvases.count() == 2)
+    left, right = canvases.first, canvases.last
+    until(lambda: right.get_attribute("data-missing") == "0")
+    assert right.evaluate(PAINTED) > 10
+    chosen = [frame.locator("select[name='training step']").nth(pane).input_value() for pane in (0, 1)]
+    assert chosen[0] != chosen[1]
+    left.press("+")
+    left.press("ArrowRight")
+    until(lambda: data(right, "cursor") == data(left, "cursor") == 1 and data(right, "to") == data(left, "to"))
+    choose(frame, "run", "second", pane=1)
+    until(lambda: "second" in link_of(page))
+    page.screenshot(path=tmp_path / f"{theme}.png")
+    assert (tmp_path / f"{theme}.png").stat().st_size > 10_000
