@@ -65,7 +65,8 @@ class EvaluateConfig:
     compare: Path | None = None
     """Another run folder: print the memory reports of both side by side, and draw both into RUN/training.png."""
     cut_span: float | None = None
-    """Clamp all spans to this many steps first: what was written is gone this long after, plus the ramp."""
+    """Clamp all spans to this many steps first: what was written is gone this long after, plus the ramp.
+    Concerns RUN alone, as does forget."""
     forget: tuple[int, ...] = ()
     """Delete what was written at these steps of an episode before a later step can see it."""
     record: int = 0
@@ -247,7 +248,9 @@ def report_memory(
     else:
         # On the same episodes, so that the two differ in nothing but the agent.
         other = load_model(config.compare, device=read_run(config.compare).device).policy
-        check_spaces(other, make_batched(env_id, 1, env_args, view_size))
+        played = make_batched(env_id, 1, env_args, view_size)
+        check_spaces(other, played)
+        played.close()
         found[str(config.compare)] = inspect(other)
         first, second = found
         print("\n".join(side_by_side(found[first], found[second], (first, second))))
