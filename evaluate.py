@@ -12,16 +12,20 @@ import numpy as np
 import torch
 import tyro
 from expirespan.agents.evaluation import Evaluation, evaluate_policy, record_episode
+from expirespan.agents.inspection import Inspection, as_json, inspect_memory, inspection_lines, side_by_side
+from expirespan.agents.interventions import cut_spans, forget_steps
 from expirespan.agents.on_policy import MemoryOnPolicyAlgorithm
 from expirespan.agents.policy import MemoryActorCriticPolicy
 from expirespan.envs import make_batched, make_single, make_viewed
 from expirespan.memory import storage
 from expirespan.memory.analysis import mean_interval, share_interval
-from expirespan.memory.checks import check_whole
-from expirespan.memory.filmstrip import save_episode_gif
+from expirespan.memory.checks import check_not_negative, check_whole
+from expirespan.memory.curves import save_curves
+from expirespan.memory.filmstrip import save_episode_gif, save_filmstrip
 from expirespan.memory.tab.summary import write_episode
 from expirespan.memory.timeline import save_timeline
 from expirespan.train_agent import EVALUATION_SEED, TrainConfig, load_model, parse_env_args, read_run
+from gymnasium.vector import VectorEnv
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -52,6 +56,19 @@ class EvaluateConfig:
     """Write RUN/timeline.png: one episode, with what each layer kept and for how long."""
     gif: bool = False
     """Write RUN/episode.gif: the same episode, with the frames it still remembers."""
+    filmstrip: int | None = None
+    """Write RUN/filmstrip.png: the frames that it still remembers at this step of that episode."""
+    curves: bool = False
+    """Write RUN/training.png: score and live memories over training."""
+    memory_report: bool = False
+    """Print what is kept, what decisions depend on, and what becomes of them once the memory is changed."""
+    compare: Path | None = None
+    """Another run folder: print the memory reports of both side by side, and draw both into RUN/training.png."""
+    cut_span: float | None = None
+    """Clamp all spans to this many steps first: what was written is gone this long after, plus the ramp.
+    Concerns RUN alone, as does forget."""
+    forget: tuple[int, ...] = ()
+    """Delete what was written at these steps of an episode before a later step can see it."""
     record: int = 0
     """Play this many more episodes one by one and write what the agent kept of each to RUN/episodes/SEED.npz."""
     attention: bool = False
@@ -62,6 +79,16 @@ class EvaluateConfig:
             check_whole(name, getattr(self, name), at_least=1)
         for name in ("seed", "record"):
             check_whole(name, getattr(self, name), at_least=0)
+        if self.filmstrip is not None:
+            check_whole("filmstrip", self.filmstrip, at_least=0)
+        for step in self.forget:
+            check_whole("forget", step, at_least=0)
+        if self.cut_span is not None:
+            check_not_negative("cut_span", self.cut_span)
+        if (self.memory_report or self.compare is not None) and self.episodes < 2:
+            raise ValueError(f"Expect `memory_report` to come with at least 2 `episodes`, actual: {self.episodes}")
+        if self.compare is not None and self.compare == self.run:
+            raise ValueError(f"Expect `compare` to be another run folder than `run`, actual: {self.compare}")
         if self.attention and not self.record:
             raise ValueError("Expect `attention` to come with `record`, actual: record 0")
         if self.env_args and self.env is None:
@@ -131,6 +158,14 @@ def report(summary: dict[str, Any]) -> Iterator[str]:
     yield f"steps per second  {summary['steps_per_second']:.0f}"
 
 
+def check_spaces(policy: MemoryActorCriticPolicy, env: VectorEnv) -> None:
+    """Raise ValueError where an agent can't play in an environment."""
+    for name, ours in (("observation", env.single_observation_space), ("action", env.single_action_space)):
+        theirs = getattr(policy, f"{name}_space")
+        if ours != theirs:
+            raise ValueError(f"Expect `env` to have the {name} space {theirs}, actual: {ours}")
+
+
 def draw_episode(
     policy: MemoryActorCriticPolicy,
     config: EvaluateConfig,
@@ -158,6 +193,68 @@ def draw_episode(
     if config.gif:
         save_episode_gif(trace, scenes, views, config.run / "episode.gif")
         yield config.run / "episode.gif"
+
+
+def draw_more(
+    policy: MemoryActorCriticPolicy,
+    config: EvaluateConfig,
+    env_id: str,
+    env_args: dict[str, Any],
+    view_size: int | None,
+) -> Iterator[Path]:
+    """Write the filmstrip and the curves of training, where asked for."""
+    if config.filmstrip is not None:
+        env = make_viewed(env_id, env_args, view_size)
+        trace = record_episode(policy, env, config.seed, not config.sample, frames=True)
+        env.close()
+        save_filmstrip(trace, config.filmstrip, config.run / "filmstrip.png", env_id)
+        yield config.run / "filmstrip.png"
+    if config.curves:
+        runs = [config.run] if config.compare is None else [config.run, config.compare]
+        save_curves(_short_names(runs), config.run / "training.png")
+        yield config.run / "training.png"
+
+
+def _short_names(runs: list[Path]) -> dict[str, Path]:
+    """The runs by the names of their folders, or by their paths where two are named alike."""
+    names = {run.name: run for run in runs}
+    return names if len(names) == len(runs) else {str(run): run for run in runs}
+
+
+def report_memory(
+    policy: MemoryActorCriticPolicy,
+    config: EvaluateConfig,
+    env_id: str,
+    env_args: dict[str, Any],
+    view_size: int | None,
+    budget: int | None,
+) -> dict[str, Any]:
+    """Print the memory report of this agent, or that of two side by side.  Returns them by run."""
+
+    def inspect(asked: MemoryActorCriticPolicy) -> Inspection:
+        return inspect_memory(
+            asked,
+            lambda: make_single(env_id, env_args, view_size),
+            lambda rows: make_batched(env_id, rows, env_args, view_size),
+            config.episodes,
+            config.seed,
+            not config.sample,
+            budget,
+        )
+
+    found = {str(config.run): inspect(policy)}
+    if config.compare is None:
+        print("\n".join(inspection_lines(found[str(config.run)])))
+    else:
+        # On the same episodes, so that the two differ in nothing but the agent.
+        other = load_model(config.compare, device=read_run(config.compare).device).policy
+        played = make_batched(env_id, 1, env_args, view_size)
+        check_spaces(other, played)
+        played.close()
+        found[str(config.compare)] = inspect(other)
+        first, second = found
+        print("\n".join(side_by_side(found[first], found[second], (first, second))))
+    return {run: as_json(inspection) for run, inspection in found.items()}
 
 
 def record_episodes(
@@ -188,21 +285,27 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     num_envs = min(config.num_envs, config.episodes)
     env = make_batched(env_id, num_envs, args, trained.view_size)
     model = load_model(config.run, device=trained.device)
+    if config.cut_span is not None:
+        model.policy = cut_spans(model.policy, config.cut_span)
     policy = model.policy
-    for name, ours in (("observation", env.single_observation_space), ("action", env.single_action_space)):
-        theirs = getattr(policy, f"{name}_space")
-        if ours != theirs:
-            raise ValueError(f"Expect `env` to have the {name} space {theirs}, actual: {ours}")
+    check_spaces(policy, env)
     torch.manual_seed(config.seed)
     with tqdm(total=config.episodes, unit="episode", leave=False) as bar:
-        result = evaluate_policy(policy, env, config.episodes, config.seed, not config.sample, bar.update)
+        change = forget_steps(config.forget) if config.forget else None
+        result = evaluate_policy(policy, env, config.episodes, config.seed, not config.sample, bar.update, change)
     env.close()
     made = {"run": str(config.run), "steps": model.num_timesteps, "env": env_id}
     summary = made | {"seed": config.seed, "greedy": not config.sample} | summarize(result)
     print("\n".join(report(summary)))
+    if config.memory_report or config.compare:
+        asked = trained.pressure.memory_budget
+        budget = None if asked is None else max(1, math.floor(asked))
+        summary["memory_report"] = report_memory(policy, config, env_id, args, trained.view_size, budget)
     if config.timeline or config.gif:
         for path in draw_episode(policy, config, env_id, args, trained.view_size):
             print(f"wrote {path}")
+    for path in draw_more(policy, config, env_id, args, trained.view_size):
+        print(f"wrote {path}")
     if config.record:
         for path in record_episodes(model, config, env_id, args, trained.view_size):
             print(f"wrote {path}")

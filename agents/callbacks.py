@@ -13,6 +13,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Figure, TensorBoardOutputFormat
 from tqdm import tqdm
 
+from ..memory.filmstrip import draw_filmstrip
 from ..memory.tab.summary import write_episode
 from ..memory.timeline import draw_timeline
 from .evaluation import record_episode
@@ -59,7 +60,8 @@ class CheckpointCallback(_MemoryCallback):
 class TimelineCallback(_MemoryCallback):
     """Plays one evaluation episode every so many steps and records it in TensorBoard's event file.
 
-    Its picture goes to `memory/timeline`, the episode itself to the Memory tab.
+    Its pictures go to `memory/timeline` and, where the environment can be seen, `memory/filmstrip` (of the last step);
+    the episode itself to the Memory tab.
     """
 
     def __init__(self, make_env: Callable[[], gym.Env], every: int, seed: int) -> None:
@@ -73,8 +75,12 @@ class TimelineCallback(_MemoryCallback):
             trace = record_episode(self.model.policy, env, self.seed, attention=True, frames=True)
             env.close()
             title = f"step {self.model.num_timesteps}, return {trace.rewards.sum():g}"
-            figure = Figure(draw_timeline(trace, title), close=True)
-            self.logger.record("memory/timeline", figure, exclude=("stdout", "log", "json", "csv"))
+            pictures = {"timeline": draw_timeline(trace, title)}
+            if trace.frames is not None:
+                pictures["filmstrip"] = draw_filmstrip(trace, len(trace.frames) - 1, title)
+            for name, picture in pictures.items():
+                figure = Figure(picture, close=True)
+                self.logger.record(f"memory/{name}", figure, exclude=("stdout", "log", "json", "csv"))
             for output in self.logger.output_formats:
                 if isinstance(output, TensorBoardOutputFormat):
                     write_episode(output.writer, trace, str(self.seed), self.model.num_timesteps)

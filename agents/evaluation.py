@@ -15,6 +15,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 from ..memory.analysis import retention_score
 from ..memory.trace import EpisodeRecorder, EpisodeTrace
 from .frames import AgentView
+from .interventions import Intervention
 from .policy import MemoryActorCriticPolicy, environment_actions
 from .vec_env import GymnasiumVecEnv
 
@@ -48,10 +49,12 @@ def evaluate_policy(
     seed: int,
     deterministic: bool = True,
     on_episode: Callable[[], object] = lambda: None,
+    intervene: Intervention | None = None,
 ) -> Evaluation:
     """Play `episodes` episodes, shared out evenly among the rows so that short ones are not favoured.
 
-    Row i is seeded with `seed + i`.  `on_episode` is called at the end of each.
+    Row i is seeded with `seed + i`.  `on_episode` is called at the end of each.  `intervene` may change
+    what is stored after each step (interventions.py).
     """
     if episodes < 1:
         raise ValueError(f"Expect `episodes` to be at least 1, actual: {episodes}")
@@ -75,8 +78,10 @@ def evaluate_policy(
             np.stack([getattr(layer, name)[:, 0].cpu().numpy() for layer in trace], 1)[counted]
             for name in ("span", "live", "evicted")
         )
-        relevant = np.array([info.get("relevant", False) for info in infos])[counted]
-        kept.append((span, live, relevant, times[counted] + 1))
+        marked = np.array([bool(info.get("relevant", False)) for info in infos])
+        if intervene is not None:
+            state = intervene(state, torch.as_tensor(marked, device=policy.device))
+        kept.append((span, live, marked[counted], times[counted] + 1))
         evictions = evictions + (evicted >= 0).sum(0)
         observations, rewards, starts, infos = rows.step(environment_actions(policy, action.actions))
         assert not isinstance(observations, tuple)  # SB3 has no policies for these

@@ -146,7 +146,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         attention: bool = False,
     ) -> Action:
         """One step of B environments, on request with what the layers keep at it and attend to."""
-        features = self.embed(self.extract_features(obs)).unsqueeze(1)
+        features = self.features(obs).unsqueeze(1)
         starts = episode_starts.unsqueeze(1)
         output = self.core(features, state, starts, charge=False, trace=trace, attention=attention)
         distribution, values = self._heads(output.y.squeeze(1))
@@ -154,6 +154,23 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         log_prob = distribution.log_prob(actions)
         shaped = actions.reshape(-1, *(self.action_space.shape or ()))
         return Action(shaped, values, log_prob, output.state, output.trace)
+
+    def features(self, obs: Any) -> Tensor:
+        """What the core reads of N observations, [N, D]."""
+        return self.embed(self.extract_features(obs))
+
+    def assess(self, latent: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Values and log-probabilities of actions, both [N], from what the core returned, [N, D]."""
+        distribution, values = self._heads(latent)
+        return values, distribution.log_prob(actions)
+
+    def action_logits(self, obs: Any, state: ExpireSpanState, episode_starts: Tensor) -> tuple[Tensor, ExpireSpanState]:
+        """Log-probabilities [B, A] of all actions, and the state after the step; for discrete actions."""
+        features = self.features(obs).unsqueeze(1)
+        output = self.core(features, state, episode_starts.unsqueeze(1), charge=False)
+        distribution = self._heads(output.y.squeeze(1))[0].distribution
+        assert isinstance(distribution, torch.distributions.Categorical)
+        return distribution.logits, output.state
 
     def predict_values(  # pyright: ignore[reportIncompatibleMethodOverride]  # as above
         self, obs: Any, state: ExpireSpanState, episode_starts: Tensor
@@ -177,7 +194,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         """
         steps, rows = episode_starts.shape
         flat = {k: v.flatten(0, 1) for k, v in obs.items()} if isinstance(obs, dict) else obs.flatten(0, 1)
-        features = self.embed(self.extract_features(flat)).unflatten(0, (steps, rows)).transpose(0, 1)
+        features = self.features(flat).unflatten(0, (steps, rows)).transpose(0, 1)
         output = self.core(features, self.core.refresh(state), episode_starts.T, trace=trace, spare_used=spare_used)
         distribution, values = self._heads(output.y.transpose(0, 1).flatten(0, 1))
         log_prob = distribution.log_prob(actions.flatten(0, 1))

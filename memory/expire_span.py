@@ -11,6 +11,7 @@ Choices that a reader would question:
 """
 
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
 
 import torch
@@ -18,7 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from .attention import used_memories
-from .checks import check_whole
+from .checks import check_not_negative, check_whole
 from .core import CoreOutput, MemoryCore
 from .layer import ExpireSpanConfig, ExpireSpanLayer, read_clock, survivors, trace_layer
 from .span import contrast, span_penalty, span_rent
@@ -40,6 +41,17 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
         for layer in self.layers:
             assert isinstance(layer, ExpireSpanLayer)
             yield layer
+
+    def cut(self, longest: float) -> "ExpireSpan":
+        """A copy whose spans are clamped to `longest` steps, for attention, deletion and trace alike.
+
+        The paper's own test of what a span is good for: a memory is then gone `longest` + R steps after it was written.
+        """
+        check_not_negative("longest", longest)
+        copied = deepcopy(self)
+        for layer in copied.stack():
+            layer.span.longest = min(longest, layer.span.longest)
+        return copied
 
     def initial_state(self, batch_size: int) -> ExpireSpanState:
         """No memories."""

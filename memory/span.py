@@ -123,10 +123,12 @@ class SpanPredictor(nn.Module):
     def __init__(self, width: int, max_span: float, initial_fraction: float, pre_div: float) -> None:
         super().__init__()
         self.max_span = max_span
+        self.longest = float("inf")  # below max_span once the core was cut
         self.pre_div = pre_div
         self.weight = nn.Parameter(torch.zeros(width))
         self.bias = nn.Parameter(torch.tensor(initial_bias(initial_fraction)))
 
     def forward(self, hidden: Float[Tensor, "B S D"]) -> Float[Tensor, "B S"]:
         """The span in steps of the memory made from each layer input."""
-        return self.max_span * torch.sigmoid(hidden @ self.weight / self.pre_div + self.bias)
+        span = self.max_span * torch.sigmoid(hidden @ self.weight / self.pre_div + self.bias)
+        return span if self.longest >= self.max_span else span.clamp(max=self.longest)

@@ -10,8 +10,8 @@ that outlive it, "evict the first to expire, step by step" keeps exactly those m
 others of the same episode outlive: no loop over time is needed.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -92,6 +92,36 @@ class LayerMemory:
             room = Room(memory._tensors(), added + slots // 4 + SLACK)
         return type(self)(**room.append(new._tensors()), live=torch.cat([memory.live, new.live], 1), room=room)
 
+    def forget(self, chosen: Bool[Tensor, "B S"]) -> "LayerMemory":
+        """The same without the chosen memories."""
+        return replace(self, live=self.live & ~chosen)
+
+    def read(self, written: Int[Tensor, " B"]) -> "LayerMemory":
+        """The memory that each row wrote at its step `written`, in one slot; not live where there is none."""
+        found = self.live & (self.birth == written.unsqueeze(1))
+        slot = found.long().argmax(1) if found.shape[1] else None
+        if slot is None:
+            return self.map(lambda x: x.new_zeros(*x.shape[: _slot_dim(x)], 1, *x.shape[_slot_dim(x) + 1 :]))
+        rows = torch.arange(len(slot), device=slot.device)
+        memory = self.map(lambda x: x[rows, :, slot].unsqueeze(2) if x.dim() == 4 else x[rows, slot].unsqueeze(1))
+        return replace(memory, live=found.any(1, keepdim=True))
+
+    def write(self, written: Int[Tensor, " B"], content: "LayerMemory", where: Bool[Tensor, " B"]) -> "LayerMemory":
+        """In the rows `where`, put the content of one slot, all but its birth, into the live memory of step `written`.
+
+        Rows in which either isn't live stay as they are.
+        """
+        chosen = self.live & (self.birth == written.unsqueeze(1)) & (where & content.live[:, 0]).unsqueeze(1)
+        flat, by_head = chosen.unsqueeze(2), chosen.unsqueeze(1).unsqueeze(3)
+        return replace(
+            self,
+            hidden=torch.where(flat, content.hidden, self.hidden),
+            key=torch.where(by_head, content.key, self.key),
+            value=torch.where(by_head, content.value, self.value),
+            span=torch.where(chosen, content.span, self.span),
+            room=None,  # what stands there must not change: earlier states see it too
+        )
+
     def _tensors(self) -> dict[str, Tensor]:
         """All but `live`, which changes from step to step."""
         return {name: getattr(self, name) for name in ("hidden", "key", "value", "span", "birth")}
@@ -124,6 +154,39 @@ class ExpireSpanState:
         return type(self)(
             layers=tuple(layer.map(lambda tensor: tensor[index]) for layer in self.layers), time=self.time[index]
         )
+
+    def forget(self, choose: Callable[[Tensor], Tensor], layers: Collection[int] | None = None) -> "ExpireSpanState":
+        """The same state without some memories: deletion from outside, to see what they were good for.
+
+        Args:
+            choose: Called with the steps at which the memories of a layer were written, int [B, S]; returns which of
+                them to delete, bool [B, S].
+            layers: The layers concerned, from 0; all where None.
+        """
+        chosen = self._known_layers(layers)
+        changed = (m.forget(choose(m.birth)) if number in chosen else m for number, m in enumerate(self.layers))
+        return replace(self, layers=tuple(changed))
+
+    def read(self, written: Int[Tensor, " B"]) -> tuple[LayerMemory, ...]:
+        """What each layer stored of the step `written` of each row: one slot a row, not live where there is nothing."""
+        return tuple(layer.read(written) for layer in self.layers)
+
+    def write(
+        self, written: Int[Tensor, " B"], contents: Sequence[LayerMemory], where: Bool[Tensor, " B"]
+    ) -> "ExpireSpanState":
+        """The same state in which the memories of the steps `written` hold something else in the rows `where`.
+
+        `contents`, one for each layer, is what `read` returned, of these rows or of others.  Everything but the time of
+        birth is replaced, so the span as well.  Where a layer stores no such memory, nothing changes.
+        """
+        pairs = zip(self.layers, contents, strict=True)
+        return replace(self, layers=tuple(layer.write(written, content, where) for layer, content in pairs))
+
+    def _known_layers(self, layers: Collection[int] | None) -> Collection[int]:
+        known = range(len(self.layers))
+        if layers is not None and not set(layers) <= set(known):
+            raise ValueError(f"Expect `layers` to be from 0 to {len(known) - 1}, actual: {sorted(layers)}")
+        return known if layers is None else layers
 
     def packed(self) -> "ExpireSpanState":
         """The same state in as few slots as it needs."""

@@ -23,18 +23,22 @@ def draw_timeline(trace: EpisodeTrace, title: str = "") -> Figure:
     figure = Figure(figsize=(10, 2.4 * layers + 1.9), facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(layers + 1, 1, sharex=True, height_ratios=[2.4] * layers + [1.3])
-    written = np.arange(steps)
+    written, thin = np.arange(steps), max(0.6, min(2.0, 200 / steps))
     for number, (panel, layer) in enumerate(zip(axes, trace.layers, strict=False), 1):
         groups = (
             ("kept", KEPT, ~trace.relevant & ~layer.evicted),
             ("evicted", EVICTED, layer.evicted),
             ("relevant", RELEVANT, trace.relevant & ~layer.evicted),
         )
+        lasting = layer.deleted - written > steps / 20
         for label, color, chosen in groups:
             bars = [[(i, i), (layer.deleted[i], i)] for i in written[chosen]]
             if bars:
-                thick = 3.0 if label == "relevant" else max(0.6, min(2.0, 200 / steps))
-                panel.add_collection(LineCollection(bars, colors=color, linewidths=thick, label=label))
+                least = thin if label != "relevant" else max(1.4, min(3.0, 60 / len(bars)))
+                # What outlives its neighbours stays visible among thousands of steps.
+                thick = np.where(lasting[chosen], max(1.2, least), least)
+                panel.add_collection(LineCollection(bars, colors=color, linewidths=thick))
+                panel.plot([], [], color=color, linewidth=3.0, label=label)
         panel.plot(written, written, color="#bbbbbb", linewidth=0.5, zorder=0)
         panel.set(ylabel=f"layer {number}\nstep written", xlim=(0, steps), ylim=(-0.03 * steps, steps * 1.03))
     axes[0].legend(loc="upper left", fontsize="small", frameon=False)

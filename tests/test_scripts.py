@@ -38,7 +38,7 @@ def test_train_then_evaluate_leaves_everything_in_the_run_folder(tmp_path: Path,
     events = EventAccumulator(str(run))
     events.Reload()
     tags = events.Tags()
-    assert "memory/timeline" in tags["images"]
+    assert {"memory/timeline", "memory/filmstrip"} <= set(tags["images"])
     assert f"memory/episode/1000000/{2 * ROLLOUT}" in tags["tensors"]
     assert {"memory/spans_layer_1", "memory/spans_layer_2"} <= set(tags["histograms"])
     assert {"rollout/ep_rew_mean", "train/loss", "time/fps", "memory/live_layer_1"} <= set(tags["scalars"])
