@@ -34,7 +34,11 @@ for _name, _lengths in {"Corridor": (3, 200), "CorridorShort": (3, 20), "Corrido
         kwargs={"min_length": _lengths[0], "max_length": _lengths[1]},
     )
 
-for _name, _distractors in {"Instruction": (100, 200), "InstructionLong": (10_000, 10_000)}.items():
+for _name, _distractors in {
+    "Instruction": (100, 200),
+    "InstructionShort": (0, 20),
+    "InstructionLong": (10_000, 10_000),
+}.items():
     register(
         id=f"expirespan/{_name}-v0",
         entry_point="expirespan.envs.instruction:InstructionEnv",

@@ -46,11 +46,11 @@ USED = 0.5
 
 
 def used_memories(
-    weights: Float[Tensor, "B H T S"], written: Int[Tensor, "B S"], steps: Int[Tensor, " T"], ramp: float
+    weights: Float[Tensor, "B H T S"], written: Int[Tensor, "B S"], steps: Int[Tensor, "B T"], ramp: float
 ) -> Bool[Tensor, "B S"]:
     """Which memories were in use at some step when they were older than the ramp: only they needed a span.
 
     `written` and `steps` are times of the same clock.
     """
-    old = (steps.unsqueeze(1) - written.unsqueeze(1)) > ramp
+    old = (steps.unsqueeze(2) - written.unsqueeze(1)) > ramp
     return ((weights.detach().amax(1) >= USED) & old).any(1)

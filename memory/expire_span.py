@@ -18,7 +18,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from .attention import used_memories
 from .checks import check_not_negative, check_whole
 from .core import CoreOutput, MemoryCore
 from .layer import ExpireSpanConfig, ExpireSpanLayer, read_clock, survivors, trace_layer
@@ -112,23 +111,23 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
         keep_expired: bool = False,
     ) -> CoreOutput[ExpireSpanState]:
         """Read T steps; `keep_expired` stores expired memories too, which changes no result (law 2)."""
-        clock = read_clock(state.time, resets, x.dtype)
+        clock = read_clock(state.time, resets)
         longest = None
         if self.config.shorten_spans and self.training:
             longest = self.config.max_span * torch.rand(()).item()
         penalty, rent = x.new_zeros(()), x.new_zeros(())
         memories, traces, used = [], [], []
         for layer, memory in zip(self.layers, state.layers, strict=True):
-            x, known, kept = layer(x, memory, clock, longest=longest)
+            x, known, kept = layer(x, memory, clock, longest=longest, whole=attention)
             if charge:
                 penalty = penalty + span_penalty(kept.span, kept.mask, self.config.ramp)
                 if not spare_used:
                     rent = rent + span_rent(kept.span, kept.mask, self.config.ramp)
                 else:
-                    in_use = used_memories(kept.weights, kept.written, clock.steps, self.config.ramp)
+                    in_use, count = kept.in_use(self.config.ramp)
                     rent = rent + contrast(kept.span, kept.mask, in_use, self.config.ramp)
-                    used.append(int(in_use.sum()))
-            memories.append(survivors(known, kept, self.config.ramp, keep_expired))
+                    used.append(count)
+            memories.append(survivors(known, kept, clock, self.config.ramp, keep_expired))
             if trace or attention:
                 traces.append(trace_layer(known, kept, clock, self.config.ramp, attention))
         after = ExpireSpanState(layers=tuple(memories), time=clock.time[:, -1] + 1)

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from .attention import attend, position_scores
+from .attention import attend, position_scores, used_memories
+from .blocks import Blocks, Sight, choose_blocks
 from .checks import check_choice, check_fraction, check_not_negative, check_positive, check_whole
 from .core import AttentionTrace, LayerTrace, segment_starts
 from .span import SpanPredictor, expiry_bias, fading
@@ -64,9 +65,9 @@ class ExpireSpanConfig:
 
 
 class Clock(NamedTuple):
-    """When the steps of a segment happen and which of its steps each step may see; the same for every layer."""
+    """When the steps of a segment happen and since when each step may see; the same for every layer."""
 
-    steps: Int[Tensor, " T"]
+    steps: Int[Tensor, "B T"]
     """0, 1, ...: times since the segment began, in which ages are counted."""
     time0: Int[Tensor, " B"]
     """Time within the episode at which the segment begins, resets apart."""
@@ -74,22 +75,22 @@ class Clock(NamedTuple):
     """Time of each step within its episode."""
     start: Int[Tensor, "B T"]
     """The step at which the episode of each step began; -1 where that was before the segment."""
-    continues: Float[Tensor, "B T"]
-    """1 where the episode of a step began before the segment, else 0."""
-    causal: Float[Tensor, "B T T"]
-    """1 where a step may see another, which is in its episode and not later, else 0."""
+    since: Int[Tensor, "B T"]
+    """The earliest time since the segment began of which a step may see memories: `start`, or long ago."""
     lives: Bool[Tensor, "B T"]
     """All true: every new memory is live at first."""
 
 
-def read_clock(time0: Int[Tensor, " B"], resets: Bool[Tensor, "B T"], dtype: torch.dtype) -> Clock:
-    """Times within the episode, from the time of the first step and the resets; `dtype` is that of the core."""
-    steps = torch.arange(resets.shape[1], device=resets.device)
+LONG_AGO = -(2**62)
+
+
+def read_clock(time0: Int[Tensor, " B"], resets: Bool[Tensor, "B T"]) -> Clock:
+    """Times within the episode, from the time of the first step and the resets."""
+    steps = torch.arange(resets.shape[1], device=resets.device).expand_as(resets)
     start = segment_starts(resets)
     continues = start < 0
     time = torch.where(continues, time0.unsqueeze(1) + steps, steps - start)
-    causal = (steps <= steps.unsqueeze(1)) & (steps >= start.unsqueeze(2))
-    return Clock(steps, time0, time, start, continues.to(dtype), causal.to(dtype), torch.ones_like(resets))
+    return Clock(steps, time0, time, start, start.masked_fill(continues, LONG_AGO), torch.ones_like(resets))
 
 
 class ExpireSpanLayer(nn.Module):
@@ -130,10 +131,12 @@ class ExpireSpanLayer(nn.Module):
         clock: Clock,
         *,
         longest: float | None,
+        whole: bool,
     ) -> tuple[Float[Tensor, "B T D"], LayerMemory, "Kept"]:
         """Output, every memory stored or new, and which of them each step saw.
 
-        `longest` clamps the spans that attention sees (random shortening).
+        `longest` clamps the spans that attention sees (random shortening).  With `whole`, all steps look at all
+        memories, otherwise in blocks at those that they can see (blocks.py), which is the same but for the work.
         """
         hidden = self.attention_norm(x) if self.config.pre_norm else x
         query, key, value = self._by_head(self.query_key_value(hidden), 3)
@@ -141,25 +144,21 @@ class ExpireSpanLayer(nn.Module):
             hidden=hidden, key=key, value=value, span=self.span(hidden), birth=clock.time, live=clock.lives
         )
         known = memory.joined(new)
-        stored = known.live.shape[1] - clock.steps.shape[0]
-        written = torch.cat([known.birth[:, :stored] - clock.time0.unsqueeze(1), clock.steps.expand_as(clock.time)], 1)
-        visible = torch.cat([known.live[:, None, :stored] * clock.continues.unsqueeze(2), clock.causal], 2)
         evicted = self._evicted(known, clock)
-        seen = visible
+        everything = see(query, known, clock)
+        blocks = None if whole or evicted is not None else choose_blocks(everything, self.config.ramp)
+        sight = everything if blocks is None else blocks.narrow(everything)
+        visible = sight.visible()
         if evicted is not None:
-            seen = visible * (~evicted[:, :-1] | (written.unsqueeze(1) == clock.steps.unsqueeze(1)))
-        unclamped = fading(known.span, written, clock.steps, self.config.ramp)
-        span, shortened = known.span, unclamped
-        if longest is not None:
-            span = known.span.clamp(max=longest)
-            shortened = fading(span, written, clock.steps, self.config.ramp)
-        bias, mask = expiry_bias(shortened, seen)
+            visible = visible & (~evicted[:, :-1] | (sight.written.unsqueeze(1) == sight.steps.unsqueeze(2)))
+        span = sight.span if longest is None else sight.span.clamp(max=longest)
+        bias, mask = expiry_bias(fading(span, sight.written, sight.steps, self.config.ramp), visible.to(span.dtype))
         if self.position is not None:
-            age = clock.steps.unsqueeze(1) - written.unsqueeze(1)
-            bias = bias.unsqueeze(1) + position_scores(query, self.position, age)
-        read, weights = attend(query, known.key, known.value, bias)
-        y = self._transform(x, read.transpose(1, 2).flatten(-2))
-        return y, known, Kept(span, mask, unclamped.detach(), visible, evicted, weights, written)
+            age = sight.steps.unsqueeze(2) - sight.written.unsqueeze(1)
+            bias = bias.unsqueeze(1) + position_scores(sight.query, self.position, age)
+        read, weights = attend(sight.query, sight.key, sight.value, bias)
+        y = self._transform(x, read.transpose(1, 2).reshape(x.shape))
+        return y, known, Kept(span, mask, weights, sight.written, sight.steps, everything.written, evicted, blocks)
 
     def _by_head(self, projected: Tensor, parts: int) -> Sequence[Tensor]:
         """[B, T, parts * D] as `parts` contiguous tensors [B, H, T, K]: joining strided ones takes longer."""
@@ -180,7 +179,7 @@ class ExpireSpanLayer(nn.Module):
             return None
         stored = slots - clock.time.shape[1]
         if stored == slots - 1:
-            exists = known.live & torch.cat([clock.continues.bool().expand(-1, stored), clock.lives], 1)
+            exists = known.live & torch.cat([(clock.start < 0).expand(-1, stored), clock.lives], 1)
             after = times_outlived(known.span.detach(), known.birth, exists)
             before = after - (after > after[:, -1:]).long()  # without the new one, which is the last
             return torch.stack([before, after], 1) >= capacity
@@ -192,42 +191,57 @@ class ExpireSpanLayer(nn.Module):
         return (counts >= capacity).transpose(1, 2)
 
 
+def see(query: Float[Tensor, "B H T K"], known: LayerMemory, clock: Clock) -> Sight:
+    """All steps of a segment, looking at every memory stored or new."""
+    stored = known.live.shape[1] - clock.steps.shape[1]
+    written = torch.cat([known.birth[:, :stored] - clock.time0.unsqueeze(1), clock.steps], 1)
+    return Sight(query, known.key, known.value, known.span, written, known.live, clock.steps, clock.since)
+
+
 class Kept(NamedTuple):
-    """Which memories each step of a segment could see."""
+    """Which memories each step of a segment could see; with blocks, B are the blocks and S what they look at."""
 
     span: Float[Tensor, "B S"]
     """The spans that attention saw."""
     mask: Float[Tensor, "B T S"]
     """How visible each memory was; 0 outside the step's episode, after the step, and once evicted."""
-    fading: Float[Tensor, "B T S"]
-    """The mask before it is clamped, as deletion goes by: without random shortening, in the future of a step too."""
-    visible: Float[Tensor, "B T S"]
-    """0 where a memory lies outside the step's episode or after the step, else 1."""
-    evicted: Bool[Tensor, "B boundaries S"] | None
-    """Which ones the capacity had pushed out before the segment and after each step; None where it can't have."""
     weights: Float[Tensor, "B H T S"]
     """How each step's attention was shared out among them."""
     written: Int[Tensor, "B S"]
     """When they were written, in times since the segment began."""
+    steps: Int[Tensor, "B T"]
+    """When the steps were, in the same times."""
+    all_written: Int[Tensor, "rows slots"]
+    """When every memory stored or new was written, without blocks."""
+    evicted: Bool[Tensor, "rows boundaries slots"] | None
+    """Which ones the capacity had pushed out before the segment and after each step; None where it can't have."""
+    blocks: Blocks | None
+
+    def in_use(self, ramp: float) -> tuple[Bool[Tensor, "B S"], int]:
+        """Which memories were in use at some step of the segment, and how many of them there are."""
+        used = used_memories(self.weights, self.written, self.steps, ramp)
+        return (used, int(used.sum())) if self.blocks is None else self.blocks.anywhere(used)
 
 
-def survivors(known: LayerMemory, kept: Kept, ramp: float, keep_expired: bool) -> LayerMemory:
+def survivors(known: LayerMemory, kept: Kept, clock: Clock, ramp: float, keep_expired: bool) -> LayerMemory:
     """The memories, detached, that a step after the segment could still see (all of the episode if `keep_expired`)."""
-    live = kept.visible[:, -1] > 0
+    known = known.map(torch.Tensor.detach) if known.key.requires_grad else known
+    live = known.live & (kept.all_written >= clock.since[:, -1:])
     if not keep_expired:
-        live = live & (kept.fading[:, -1] > 1 / ramp)
+        live = live & (fading(known.span, kept.all_written, clock.steps[:, -1:], ramp).squeeze(1) > 1 / ramp)
         if kept.evicted is not None:
             live = live & ~kept.evicted[:, -1]
-    return replace(known.map(torch.Tensor.detach) if known.key.requires_grad else known, live=live)
+    return replace(known, live=live)
 
 
 def trace_layer(known: LayerMemory, kept: Kept, clock: Clock, ramp: float, attention: bool) -> LayerTrace:
     """What the layer kept at each step of the segment."""
     evicted = torch.full_like(clock.time, -1)
     if kept.evicted is not None:
-        pushed_out = (kept.mask > 0) & kept.evicted[:, 1:] & (kept.fading > 1 / ramp)
+        outlasts = fading(known.span.detach(), kept.all_written, clock.steps, ramp) > 1 / ramp
+        pushed_out = (kept.mask > 0) & kept.evicted[:, 1:] & outlasts
         evicted = torch.where(pushed_out, known.birth.unsqueeze(1), -1).amax(2)
     span = known.span[:, -clock.time.shape[1] :].detach()
     shares = AttentionTrace(weight=kept.weights.detach().mean(1), birth=known.birth.clone()) if attention else None
-    lifetime, live = (span + ramp).ceil().long(), kept.mask.sign().sum(2).long()
+    lifetime, live = (span + ramp).ceil().long(), kept.mask.sign().sum(2).long().view_as(clock.time)
     return LayerTrace(span=span, lifetime=lifetime, live=live, evicted=evicted, attention=shares)

@@ -52,10 +52,10 @@ class _ExpiryBias(torch.autograd.Function):
 
 
 def fading(
-    span: Float[Tensor, "B S"], written: Int[Tensor, "B S"], step: Int[Tensor, " T"], ramp: float
+    span: Float[Tensor, "B S"], written: Int[Tensor, "B S"], step: Int[Tensor, "B T"], ramp: float
 ) -> Float[Tensor, "B T S"]:
     """1 + r_ti / R, which clamped to [0, 1] is the mask.  `written` and `step` are times of the same clock."""
-    return ((span + written) / ramp + 1).unsqueeze(1) - step.to(span.dtype).unsqueeze(1) / ramp
+    return ((span + written) / ramp + 1).unsqueeze(1) - step.to(span.dtype).unsqueeze(2) / ramp
 
 
 def expiry_bias(
