@@ -152,13 +152,21 @@ class ExpireSpanLayer(nn.Module):
         if evicted is not None:
             visible = visible & (~evicted[:, :-1] | (sight.written.unsqueeze(1) == sight.steps.unsqueeze(2)))
         span = sight.span if longest is None else sight.span.clamp(max=longest)
-        bias, mask = expiry_bias(fading(span, sight.written, sight.steps, self.config.ramp), visible.to(span.dtype))
+        unclamped = fading(span, sight.written, sight.steps, self.config.ramp)
+        bias, mask = expiry_bias(unclamped, visible.to(span.dtype))
         if self.position is not None:
             age = sight.steps.unsqueeze(2) - sight.written.unsqueeze(1)
             bias = bias.unsqueeze(1) + position_scores(sight.query, self.position, age)
         read, weights = attend(sight.query, sight.key, sight.value, bias)
         y = self._transform(x, read.transpose(1, 2).reshape(x.shape))
-        return y, known, Kept(span, mask, weights, sight.written, sight.steps, everything.written, evicted, blocks)
+        ending = unclamped.detach()[:, -1]
+        if blocks is not None or longest is not None:
+            ending = fading(known.span.detach(), everything.written, clock.steps[:, -1:], self.config.ramp).squeeze(1)
+        return (
+            y,
+            known,
+            Kept(span, mask, ending, weights, sight.written, sight.steps, everything.written, evicted, blocks),
+        )
 
     def _by_head(self, projected: Tensor, parts: int) -> Sequence[Tensor]:
         """[B, T, parts * D] as `parts` contiguous tensors [B, H, T, K]: joining strided ones takes longer."""
@@ -205,6 +213,8 @@ class Kept(NamedTuple):
     """The spans that attention saw."""
     mask: Float[Tensor, "B T S"]
     """How visible each memory was; 0 outside the step's episode, after the step, and once evicted."""
+    ending: Float[Tensor, "rows slots"]
+    """The mask at the last step before it is clamped, as deletion goes by: without blocks and random shortening."""
     weights: Float[Tensor, "B H T S"]
     """How each step's attention was shared out among them."""
     written: Int[Tensor, "B S"]
@@ -228,7 +238,7 @@ def survivors(known: LayerMemory, kept: Kept, clock: Clock, ramp: float, keep_ex
     known = known.map(torch.Tensor.detach) if known.key.requires_grad else known
     live = known.live & (kept.all_written >= clock.since[:, -1:])
     if not keep_expired:
-        live = live & (fading(known.span, kept.all_written, clock.steps[:, -1:], ramp).squeeze(1) > 1 / ramp)
+        live = live & (kept.ending > 1 / ramp)
         if kept.evicted is not None:
             live = live & ~kept.evicted[:, -1]
     return replace(known, live=live)
