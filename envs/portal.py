@@ -20,6 +20,7 @@ ARRIVAL = (2, 2)
 """Where an agent appears in a room."""
 UPPER, LOWER = (4, 1), (4, 3)
 """Where the doors of a room are."""
+MOST_ROOMS = 99
 TENS, UNITS = 2, (1, 3)
 """Columns of a room whose cells show the first and the second digit of its number."""
 DIGITS = np.array([(kind, color, 0) for kind in (BALL, BOX) for color in COLOR_CODES][:10], dtype=np.uint8)
@@ -49,15 +50,17 @@ class PortalWorld(GridWorld):
         view_size: int = 3,
         num_colors: int = 2,
         reward_again: bool = True,
+        shuffle_numbers: bool = False,
     ) -> None:
         self.num_rooms = whole_number("num_rooms", num_rooms, 2)
-        if num_rooms > 99:
-            raise ValueError(f"Expect `num_rooms` to be at most 99 (two digits), actual: {num_rooms}")
+        if num_rooms > MOST_ROOMS:
+            raise ValueError(f"Expect `num_rooms` to be at most {MOST_ROOMS} (two digits), actual: {num_rooms}")
         self.max_mistakes = whole_number("max_mistakes", max_mistakes, 1)
         self.num_colors = whole_number("num_colors", num_colors, 2)
         if num_colors > len(COLORS):
             raise ValueError(f"Expect `num_colors` to be at most {len(COLORS)}, actual: {num_colors}")
         self.reward_again = true_or_false("reward_again", reward_again)
+        self.shuffle_numbers = true_or_false("shuffle_numbers", shuffle_numbers)
         super().__init__(num_worlds, SIZE * num_rooms, SIZE, max_steps, view_size)
         self.rooms = np.ones(num_worlds, dtype=np.int64)
         self.furthest = np.ones(num_worlds, dtype=np.int64)
@@ -88,20 +91,28 @@ class PortalWorld(GridWorld):
         self._doors[row, :, UPPER[1], 1] = drawn[:, 0]
         self._doors[row, :, LOWER[1], 1] = drawn[:, 1]
         self.right[row, 1:] = drawn[:, 2]
+        if self.shuffle_numbers:
+            self._write_numbers(row, np.append(1, random.permutation(np.arange(2, MOST_ROOMS + 1))[: self.num_rooms - 1]))
         self.positions[row] = ARRIVAL
         self.rooms[row] = self.furthest[row] = 1
         self.arrived[row] = False
         self.mistakes[row] = 0
 
     def _draw_rooms(self) -> None:
-        """Everything but the colours of the doors, which alone differ from episode to episode."""
+        """Everything but the colours of the doors, which differ from episode to episode."""
         for row in range(self.num_worlds):
-            rooms = self.grid(row).reshape(self.num_rooms, SIZE, SIZE, 3)
-            for number, room in enumerate(rooms, start=1):
-                room[UNITS, 1:-1] = DIGITS[number % 10]
-                room[TENS, 1:-1] = DIGITS[number // 10]
-                if number < self.num_rooms:  # the last room needs no doors
-                    room[UPPER] = room[LOWER] = (DOOR, 0, CLOSED)
+            self._write_numbers(row, np.arange(1, self.num_rooms + 1))
+            for room in self._rooms(row)[:-1]:  # the last room needs no doors
+                room[UPPER] = room[LOWER] = (DOOR, 0, CLOSED)
+
+    def _rooms(self, row: int) -> np.ndarray:
+        return self.grid(row).reshape(self.num_rooms, SIZE, SIZE, 3)
+
+    def _write_numbers(self, row: int, numbers: np.ndarray) -> None:
+        rooms = self._rooms(row)
+        rooms[:, TENS, 1:-1] = DIGITS[numbers // 10, None]
+        for column in UNITS:
+            rooms[:, column, 1:-1] = DIGITS[numbers % 10, None]
 
     def _enterable(self, codes: np.ndarray) -> np.ndarray:
         return (codes[:, 0] == BALL) | (codes[:, 0] == BOX)
@@ -163,7 +174,9 @@ class PortalEnv(GridEnv):
     ## Arguments
     `num_rooms=50`: up to 99.  `max_mistakes=2`: mistakes in one room that end the episode.  `max_steps=1000`: steps
     until truncation.  `view_size=3`: cells across the view, odd.  `num_colors=2`: colours that a door can have, up to
-    6.  `reward_again=True`: whether going through a room again is rewarded again.
+    6.  `reward_again=True`: whether going through a room again is rewarded again.  `shuffle_numbers=False`: whether the
+    rooms after the first carry distinct random numbers up to 99 instead of theirs, so that an agent learns to tell all
+    numbers apart in few rooms.
     """
 
     def __init__(
@@ -174,9 +187,12 @@ class PortalEnv(GridEnv):
         view_size: int = 3,
         num_colors: int = 2,
         reward_again: bool = True,
+        shuffle_numbers: bool = False,
         **kwargs: Any,
     ) -> None:
-        world = PortalWorld(1, num_rooms, max_mistakes, max_steps, view_size, num_colors, reward_again)
+        world = PortalWorld(
+            1, num_rooms, max_mistakes, max_steps, view_size, num_colors, reward_again, shuffle_numbers
+        )
         super().__init__(world, **kwargs)
 
 
@@ -192,5 +208,9 @@ class PortalVectorEnv(WorldVectorEnv):
         view_size: int = 3,
         num_colors: int = 2,
         reward_again: bool = True,
+        shuffle_numbers: bool = False,
     ) -> None:
-        super().__init__(PortalWorld(num_envs, num_rooms, max_mistakes, max_steps, view_size, num_colors, reward_again))
+        world = PortalWorld(
+            num_envs, num_rooms, max_mistakes, max_steps, view_size, num_colors, reward_again, shuffle_numbers
+        )
+        super().__init__(world)
