@@ -37,15 +37,18 @@ class Row:
     agent: str
     env: str
     train: tuple[str, ...] = ()
-    """Arguments of expirespan-train beside the environment, the seed and the folder."""
+    """Arguments of expirespan-train beside the environment, the steps, the seed and the folder."""
+    lessons: tuple[tuple[str, ...], ...] = ()
+    """Arguments of the runs before, on easier environments: each goes on from the weights of the one before it."""
     evaluations: tuple[tuple[str, ...], ...] = ((),)
     """Arguments of expirespan-evaluate, for each evaluation of the trained agent."""
 
 
-def row(agent: str, task: str, *train: str, far: str | None = None) -> Row:
+def row(agent: str, task: str, *train: str, far: str | None = None, lessons: tuple[str, ...] = ()) -> Row:
     """A row of one of this project's tasks; `far` names another one that the agent is evaluated on unchanged."""
     extra = () if far is None else (("--env", f"expirespan/{far}-v0", "--episodes", "200"),)
-    return Row(agent=agent, env=f"expirespan/{task}-v0", train=train, evaluations=((), *extra))
+    before = tuple(tuple(lesson.split()) for lesson in lessons)
+    return Row(agent=agent, env=f"expirespan/{task}-v0", train=train, lessons=before, evaluations=((), *extra))
 
 
 NO_MEMORY = ("--capacity", "0")
@@ -97,9 +100,12 @@ def run_one(row: Row, seed: int) -> list[dict[str, Any]]:
     run = FOLDER / f"{name}-{seed}"
     minutes = run / "minutes.json"
     if not minutes.is_file():
-        begun = time.perf_counter()
-        train = ["expirespan-train", "--env", row.env, *row.train, "--seed", str(seed), "--out", str(run)]
-        subprocess.run(train, check=True, capture_output=True)
+        begun, start = time.perf_counter(), []
+        for number, stage in enumerate([*row.lessons, ("--env", row.env)]):
+            folder = str(run) if number == len(row.lessons) else f"{run}-lesson-{number + 1}"
+            train = ["expirespan-train", *row.train, *stage, *start, "--seed", str(seed), "--out", folder]
+            subprocess.run(train, check=True, capture_output=True)
+            start = ["--init-from", folder]
         minutes.write_text(json.dumps((time.perf_counter() - begun) / 60))
     results = []
     for number, arguments in enumerate(row.evaluations):

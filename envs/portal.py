@@ -92,7 +92,9 @@ class PortalWorld(GridWorld):
         self._doors[row, :, LOWER[1], 1] = drawn[:, 1]
         self.right[row, 1:] = drawn[:, 2]
         if self.shuffle_numbers:
-            self._write_numbers(row, np.append(1, random.permutation(np.arange(2, MOST_ROOMS + 1))[: self.num_rooms - 1]))
+            self._write_numbers(
+                row, np.append(1, random.permutation(np.arange(2, MOST_ROOMS + 1))[: self.num_rooms - 1])
+            )
         self.positions[row] = ARRIVAL
         self.rooms[row] = self.furthest[row] = 1
         self.arrived[row] = False
@@ -190,9 +192,7 @@ class PortalEnv(GridEnv):
         shuffle_numbers: bool = False,
         **kwargs: Any,
     ) -> None:
-        world = PortalWorld(
-            1, num_rooms, max_mistakes, max_steps, view_size, num_colors, reward_again, shuffle_numbers
-        )
+        world = PortalWorld(1, num_rooms, max_mistakes, max_steps, view_size, num_colors, reward_again, shuffle_numbers)
         super().__init__(world, **kwargs)
 
 

@@ -78,7 +78,7 @@ class PortalSolver:
     def _learn(self, room: np.ndarray, arrived: np.ndarray) -> None:
         tried, taken, other = self.tried.T
         if self.remember:
-            outcome = np.where(room == tried + 1, taken, other)
+            outcome = np.where(room == 1, other, taken)
             self.right[self.rows[arrived], tried[arrived]] = outcome[arrived]
         self.tried[arrived] = 0
 

@@ -163,6 +163,28 @@ def test_the_solver_reads_larger_views(view_size: int) -> None:
         assert (reward[starts] == pytest.approx(0.8)) and not truncated.any()
 
 
+def test_shuffled_numbers_are_distinct_redrawn_and_begin_with_1() -> None:
+    env, solver = PortalVectorEnv(16, num_rooms=7, shuffle_numbers=True), PortalSolver(16, remember=True, seed=1)
+    images, _ = env.reset(seed=2)
+    numbers = written_numbers(env)
+    assert (numbers[:, 0] == 1).all() and (numbers >= 1).all() and (numbers <= 99).all()
+    assert all(len(set(row)) == 7 for row in numbers.tolist())
+    starts, endings = np.ones(16, dtype=bool), 0
+    while endings < 64:
+        images, reward, terminated, truncated, _ = env.step(solver.act(images, starts))
+        starts = terminated | truncated
+        endings += starts.sum()
+        assert (reward[starts] == pytest.approx(0.6)) and not truncated.any()
+    assert (written_numbers(env)[:, 1:] != numbers[:, 1:]).mean() > 0.9
+
+
+def written_numbers(env: PortalVectorEnv) -> np.ndarray:
+    assert isinstance(env.world, PortalWorld)
+    rooms = np.stack([env.world.grid(row).reshape(-1, 5, 5, 3) for row in range(env.num_envs)])
+    tens, units = ((rooms[:, :, at, 1, None, :2] == DIGITS[:, :2]).all(-1).argmax(-1) for at in (2, 1))
+    return 10 * tens + units
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
