@@ -35,36 +35,66 @@ class Row:
     """One agent on one task."""
 
     agent: str
-    env: str
-    train: tuple[str, ...] = ()
-    """Arguments of expirespan-train beside the environment, the steps, the seed and the folder."""
-    lessons: tuple[tuple[str, ...], ...] = ()
-    """Arguments of the runs before, on easier environments: each goes on from the weights of the one before it."""
-    evaluations: tuple[tuple[str, ...], ...] = ((),)
+    stages: tuple[str, ...]
+    """Arguments of expirespan-train beside the seed and the folder, run after run: each goes on from the weights of the
+    one before, on a harder environment.  The last one names the task."""
+    evaluations: tuple[str, ...] = ("",)
     """Arguments of expirespan-evaluate, for each evaluation of the trained agent."""
 
+    @property
+    def env(self) -> str:
+        """Id of the task."""
+        words = self.stages[-1].split()
+        return words[words.index("--env") + 1]
 
-def row(agent: str, task: str, *train: str, far: str | None = None, lessons: tuple[str, ...] = ()) -> Row:
-    """A row of one of this project's tasks; `far` names another one that the agent is evaluated on unchanged."""
-    extra = () if far is None else (("--env", f"expirespan/{far}-v0", "--episodes", "200"),)
-    before = tuple(tuple(lesson.split()) for lesson in lessons)
-    return Row(agent=agent, env=f"expirespan/{task}-v0", train=train, lessons=before, evaluations=((), *extra))
+
+def row(
+    agent: str, task: str, arguments: str = "", *, lessons: tuple[str, ...] = (), last: str = "", far: str = ""
+) -> Row:
+    """A row of one of this project's tasks.
+
+    Args:
+        agent: What the table calls it.
+        task: Name of the environment.
+        arguments: Options of every stage.
+        lessons: Environment and options of the easier stages before.
+        last: Options of the last stage alone.
+        far: Environment and options of an evaluation of the agent, unchanged, on another environment.
+    """
+    stages = [f"--env expirespan/{lesson} {arguments}" for lesson in (*lessons, f"{task}-v0 {last}")]
+    evaluations = ("", f"--env expirespan/{far}") if far else ("",)
+    return Row(agent=agent, stages=tuple(stages), evaluations=evaluations)
 
 
-NO_MEMORY = ("--capacity", "0")
-CONSTANT = ("--penalty-weight", "5e-6", "--initial-span", "0.1", "--max-span", "200")
-A2C = ("--algo", "a2c")
+LONG_CORRIDORS = "CorridorLong-v0 --episodes 200"
+CONSTANT = "--penalty-weight 5e-6 --initial-span 0.1 --max-span 200"
+INSTRUCTION: dict[str, Any] = {
+    "arguments": "--ramp 4",
+    "lessons": ("InstructionShort-v0 --total-steps 500000",),
+    "last": "--total-steps 1200000 --learning-rate 3e-4",
+    "far": "InstructionLong-v0 --episodes 64",
+}
+PORTAL: dict[str, Any] = {
+    "arguments": "--position-window 4 --ramp 4 --capacity 39 --gamma 0.98 --ent-coef 0.02",
+    "lessons": (
+        "PortalShort-v0 --env-args num_rooms=4 shuffle_numbers=true max_steps=60 --total-steps 400000",
+        "PortalShort-v0 --env-args shuffle_numbers=true --total-steps 600000",
+    ),
+    "last": "--total-steps 3000000",
+}
 TABLES: dict[str, tuple[Row, ...]] = {
     "corridor": (
-        row("PPO", "Corridor", far="CorridorLong"),
-        row("A2C", "Corridor", *A2C, far="CorridorLong"),
-        row("PPO, no memory", "Corridor", *NO_MEMORY, "--total-steps", "500000"),
+        row("PPO", "Corridor", far=LONG_CORRIDORS),
+        row("A2C", "Corridor", "--algo a2c", far=LONG_CORRIDORS),
+        row("PPO, no memory", "Corridor", "--capacity 0 --total-steps 500000"),
     ),
+    "portal": (row("PPO", "Portal", **PORTAL),),
+    "instruction": (row("PPO", "Instruction", **INSTRUCTION),),
     "penalties": (
         row("budget of 20", "Corridor"),
-        row("no pull on the spans", "Corridor", "--memory-budget", "None"),
-        row("paper: constant weight", "Corridor", *CONSTANT),
-        row("constant weight, long spans", "Corridor", "--penalty-weight", "5e-6"),
+        row("no pull on the spans", "Corridor", "--memory-budget None"),
+        row("paper: constant weight", "Corridor", CONSTANT),
+        row("constant weight, long spans", "Corridor", "--penalty-weight 5e-6"),
     ),
 }
 
@@ -101,16 +131,16 @@ def run_one(row: Row, seed: int) -> list[dict[str, Any]]:
     minutes = run / "minutes.json"
     if not minutes.is_file():
         begun, start = time.perf_counter(), []
-        for number, stage in enumerate([*row.lessons, ("--env", row.env)]):
-            folder = str(run) if number == len(row.lessons) else f"{run}-lesson-{number + 1}"
-            train = ["expirespan-train", *row.train, *stage, *start, "--seed", str(seed), "--out", folder]
+        for number, stage in enumerate(row.stages, 1):
+            folder = str(run) if number == len(row.stages) else f"{run}-lesson-{number}"
+            train = ["expirespan-train", *stage.split(), *start, "--seed", str(seed), "--out", folder]
             subprocess.run(train, check=True, capture_output=True)
             start = ["--init-from", folder]
         minutes.write_text(json.dumps((time.perf_counter() - begun) / 60))
     results = []
     for number, arguments in enumerate(row.evaluations):
         file = run / f"evaluation-{number}.json"
-        evaluate = ["expirespan-evaluate", str(run), "--sample", *arguments, "--json", str(file)]
+        evaluate = ["expirespan-evaluate", str(run), "--sample", *arguments.split(), "--json", str(file)]
         subprocess.run(evaluate, check=True, capture_output=True)
         figures = json.loads(file.read_text())
         results.append(figures | {"agent": row.agent, "seed": seed, "minutes": json.loads(minutes.read_text())})
