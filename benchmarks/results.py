@@ -77,10 +77,11 @@ INSTRUCTION: dict[str, Any] = {
 PORTAL: dict[str, Any] = {
     "arguments": "--position-window 4 --ramp 4 --capacity 39 --gamma 0.98 --ent-coef 0.02",
     "lessons": (
-        "PortalShort-v0 --env-args num_rooms=4 shuffle_numbers=true max_steps=60 --total-steps 400000",
-        "PortalShort-v0 --env-args shuffle_numbers=true --total-steps 600000",
+        "PortalShort-v0 --env-args num_rooms=4 max_steps=60 largest_number=50 --total-steps 400000",
+        "PortalShort-v0 --env-args largest_number=50 --total-steps 600000",
+        "Portal-v0 --env-args largest_number=50 --total-steps 2500000 --learning-rate 3e-4",
     ),
-    "last": "--total-steps 3000000",
+    "last": "--total-steps 1500000 --learning-rate 3e-4",
 }
 TABLES: dict[str, tuple[Row, ...]] = {
     "corridor": (

@@ -50,7 +50,7 @@ class PortalWorld(GridWorld):
         view_size: int = 3,
         num_colors: int = 2,
         reward_again: bool = True,
-        shuffle_numbers: bool = False,
+        largest_number: int | None = None,
     ) -> None:
         self.num_rooms = whole_number("num_rooms", num_rooms, 2)
         if num_rooms > MOST_ROOMS:
@@ -60,7 +60,11 @@ class PortalWorld(GridWorld):
         if num_colors > len(COLORS):
             raise ValueError(f"Expect `num_colors` to be at most {len(COLORS)}, actual: {num_colors}")
         self.reward_again = true_or_false("reward_again", reward_again)
-        self.shuffle_numbers = true_or_false("shuffle_numbers", shuffle_numbers)
+        self.largest_number = largest_number
+        if largest_number is not None:
+            whole_number("largest_number", largest_number, num_rooms)
+            if largest_number > MOST_ROOMS:
+                raise ValueError(f"Expect `largest_number` to be at most {MOST_ROOMS}, actual: {largest_number}")
         super().__init__(num_worlds, SIZE * num_rooms, SIZE, max_steps, view_size)
         self.rooms = np.ones(num_worlds, dtype=np.int64)
         self.furthest = np.ones(num_worlds, dtype=np.int64)
@@ -91,10 +95,9 @@ class PortalWorld(GridWorld):
         self._doors[row, :, UPPER[1], 1] = drawn[:, 0]
         self._doors[row, :, LOWER[1], 1] = drawn[:, 1]
         self.right[row, 1:] = drawn[:, 2]
-        if self.shuffle_numbers:
-            self._write_numbers(
-                row, np.append(1, random.permutation(np.arange(2, MOST_ROOMS + 1))[: self.num_rooms - 1])
-            )
+        if self.largest_number is not None:
+            others = 2 + random.permutation(self.largest_number - 1)[: self.num_rooms - 1]
+            self._write_numbers(row, np.append(1, others))
         self.positions[row] = ARRIVAL
         self.rooms[row] = self.furthest[row] = 1
         self.arrived[row] = False
@@ -176,9 +179,9 @@ class PortalEnv(GridEnv):
     ## Arguments
     `num_rooms=50`: up to 99.  `max_mistakes=2`: mistakes in one room that end the episode.  `max_steps=1000`: steps
     until truncation.  `view_size=3`: cells across the view, odd.  `num_colors=2`: colours that a door can have, up to
-    6.  `reward_again=True`: whether going through a room again is rewarded again.  `shuffle_numbers=False`: whether the
-    rooms after the first carry distinct random numbers up to 99 instead of theirs, so that an agent learns to tell all
-    numbers apart in few rooms.
+    6.  `reward_again=True`: whether going through a room again is rewarded again.  `largest_number=None`: a number
+    up to 99, at least `num_rooms`: the rooms after the first then carry distinct random numbers from 2 up to it in
+    place of theirs, so that few rooms are enough to learn all numbers; in order where None.
     """
 
     def __init__(
@@ -189,10 +192,10 @@ class PortalEnv(GridEnv):
         view_size: int = 3,
         num_colors: int = 2,
         reward_again: bool = True,
-        shuffle_numbers: bool = False,
+        largest_number: int | None = None,
         **kwargs: Any,
     ) -> None:
-        world = PortalWorld(1, num_rooms, max_mistakes, max_steps, view_size, num_colors, reward_again, shuffle_numbers)
+        world = PortalWorld(1, num_rooms, max_mistakes, max_steps, view_size, num_colors, reward_again, largest_number)
         super().__init__(world, **kwargs)
 
 
@@ -208,9 +211,9 @@ class PortalVectorEnv(WorldVectorEnv):
         view_size: int = 3,
         num_colors: int = 2,
         reward_again: bool = True,
-        shuffle_numbers: bool = False,
+        largest_number: int | None = None,
     ) -> None:
         world = PortalWorld(
-            num_envs, num_rooms, max_mistakes, max_steps, view_size, num_colors, reward_again, shuffle_numbers
+            num_envs, num_rooms, max_mistakes, max_steps, view_size, num_colors, reward_again, largest_number
         )
         super().__init__(world)

@@ -164,7 +164,7 @@ def test_the_solver_reads_larger_views(view_size: int) -> None:
 
 
 def test_shuffled_numbers_are_distinct_redrawn_and_begin_with_1() -> None:
-    env, solver = PortalVectorEnv(16, num_rooms=7, shuffle_numbers=True), PortalSolver(16, remember=True, seed=1)
+    env, solver = PortalVectorEnv(16, num_rooms=7, largest_number=99), PortalSolver(16, remember=True, seed=1)
     images, _ = env.reset(seed=2)
     numbers = written_numbers(env)
     assert (numbers[:, 0] == 1).all() and (numbers >= 1).all() and (numbers <= 99).all()
@@ -196,6 +196,8 @@ def written_numbers(env: PortalVectorEnv) -> np.ndarray:
         ({"num_colors": 1}, "`num_colors` to be at least 2, actual: 1"),
         ({"num_colors": 7}, "`num_colors` to be at most 6, actual: 7"),
         ({"num_envs": 0}, "`num_envs` to be at least 1, actual: 0"),
+        ({"num_rooms": 7, "largest_number": 6}, "`largest_number` to be at least 7, actual: 6"),
+        ({"largest_number": 100}, "`largest_number` to be at most 99, actual: 100"),
     ],
 )
 def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
