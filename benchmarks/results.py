@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 from expirespan.envs import SOLVERS, make_batched
-from expirespan.train_agent import EVALUATION_SEED
+from expirespan.train_agent import CONFIGURATION, EVALUATION_SEED
 
 FOLDER = Path("runs/results")
 SEEDS = (0, 1, 2)
 SOLVER_EPISODES = 1000
-SCORES = {"Corridor": "success", "Portal": "rooms_reached", "Instruction": "carried_out"}
-"""What is counted in each task: a number that the environment tells at the end of an episode."""
+SCORES = {"Corridor": "success", "Portal": "rooms_reached", "Instruction": "carried_out", "Memory": "mean_return"}
+"""What is counted in each task: success, mean return, or a number that the environment tells at an episode's end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +91,7 @@ TABLES: dict[str, tuple[Row, ...]] = {
     ),
     "portal": (row("PPO", "Portal", **PORTAL),),
     "instruction": (row("PPO", "Instruction", **INSTRUCTION),),
+    "minigrid": (Row(agent="PPO", stages=("--env MiniGrid-MemoryS9-v0 --view-size 3 --total-steps 800000",)),),
     "penalties": (
         row("budget of 20", "Corridor"),
         row("no pull on the spans", "Corridor", "--memory-budget None"),
@@ -126,25 +127,29 @@ def solver_score(env_id: str, remember: bool) -> float:
 
 
 def run_one(row: Row, seed: int) -> list[dict[str, Any]]:
-    """Train one agent and evaluate it; the figures of each evaluation, with the minutes of training."""
+    """Train one agent and evaluate it; the figures of each evaluation, with minutes and steps of all its stages."""
     name = "-".join(word for word in re.split(r"[^a-z0-9]+", f"{row.env} {row.agent}".lower()) if word)
     run = FOLDER / f"{name}-{seed}"
     minutes = run / "minutes.json"
+    folders = [*(f"{run}-lesson-{number}" for number in range(1, len(row.stages))), str(run)]
     if not minutes.is_file():
         begun, start = time.perf_counter(), []
-        for number, stage in enumerate(row.stages, 1):
-            folder = str(run) if number == len(row.stages) else f"{run}-lesson-{number}"
+        for stage, folder in zip(row.stages, folders, strict=True):
             train = ["expirespan-train", *stage.split(), *start, "--seed", str(seed), "--out", folder]
             subprocess.run(train, check=True, capture_output=True)
             start = ["--init-from", folder]
         minutes.write_text(json.dumps((time.perf_counter() - begun) / 60))
+    spent = {
+        "minutes": json.loads(minutes.read_text()),
+        "steps": sum(json.loads(Path(folder, CONFIGURATION).read_text())["total_steps"] for folder in folders),
+    }
     results = []
     for number, arguments in enumerate(row.evaluations):
         file = run / f"evaluation-{number}.json"
         evaluate = ["expirespan-evaluate", str(run), "--sample", *arguments.split(), "--json", str(file)]
         subprocess.run(evaluate, check=True, capture_output=True)
         figures = json.loads(file.read_text())
-        results.append(figures | {"agent": row.agent, "seed": seed, "minutes": json.loads(minutes.read_text())})
+        results.append(figures | {"agent": row.agent, "seed": seed} | spent)
     return results
 
 
@@ -152,16 +157,20 @@ def line(figures: dict[str, Any]) -> tuple[float, str]:
     """The score of one evaluation, and its row of the table."""
     env_id, layers = figures["env"], figures["layers"]
     name = SCORES[task_of(env_id)]
-    score = figures["success"]["mean"] if name == "success" else figures["outcomes"][name]
-    floor, ceiling = (solver_score(env_id, remember) for remember in (False, True))
+    score = figures[name]["mean"] if name in figures else figures["outcomes"][name]
+    scale, share = "", ""
+    if task_of(env_id) in SOLVERS:
+        floor, ceiling = (solver_score(env_id, remember) for remember in (False, True))
+        scale, share = f"{floor:.3f} to {ceiling:.3f}", f"{(score - floor) / (ceiling - floor):.1%}"
     live = ", ".join(f"{layer['live_mean']:.1f}" for layer in layers)
     most = max(layer["live_max"] for layer in layers)
-    retention = max(layer["retention_score"] for layer in layers)
+    retention = max(
+        (layer["retention_score"] for layer in layers if layer["retention_score"] is not None), default=None
+    )
     return score, (
-        f"| {figures['agent']} | {env_id.split('/')[1]} | {figures['seed']} | {figures['steps']:,} | "
-        f"{figures['minutes']:.1f} | {score:.3f} | {floor:.3f} to {ceiling:.3f} | "
-        f"{(score - floor) / (ceiling - floor):.1%} | {live} ({most}) | {figures['keeping_everything']:.0f} | "
-        f"{retention:.3f} |"
+        f"| {figures['agent']} | {env_id.split('/')[-1]} | {figures['seed']} | {figures['steps']:,} | "
+        f"{figures['minutes']:.1f} | {score:.3f} | {scale} | {share} | {live} ({most}) | "
+        f"{figures['keeping_everything']:.0f} | {'' if retention is None else f'{retention:.3f}'} |"
     )
 
 
