@@ -21,6 +21,7 @@ ARRIVAL = (2, 2)
 UPPER, LOWER = (4, 1), (4, 3)
 """Where the doors of a room are."""
 MOST_ROOMS = 99
+"""Rooms that two digits can number."""
 TENS, UNITS = 2, (1, 3)
 """Columns of a room whose cells show the first and the second digit of its number."""
 DIGITS = np.array([(kind, color, 0) for kind in (BALL, BOX) for color in COLOR_CODES][:10], dtype=np.uint8)
