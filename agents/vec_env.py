@@ -38,7 +38,7 @@ class GymnasiumVecEnv(VecEnv):
         observations, infos = self.envs.reset(seed=seeds)  # pyright: ignore[reportArgumentType]  # one a row works too
         self.reset_infos = self._split(infos)
         self._reset_seeds()
-        return observations
+        return self._own(observations)
 
     def step_async(self, actions: np.ndarray) -> None:
         """Remember the actions of the coming step."""
@@ -63,7 +63,7 @@ class GymnasiumVecEnv(VecEnv):
                     "terminal_observation": finals[row],
                     "TimeLimit.truncated": bool(truncated[row] and not terminated[row]),
                 }
-        return observations, np.asarray(rewards, dtype=np.float32), done, split
+        return self._own(observations), np.asarray(rewards, dtype=np.float32), done, split
 
     def close(self) -> None:
         """Close the VectorEnv."""
@@ -90,6 +90,13 @@ class GymnasiumVecEnv(VecEnv):
         """The pictures that the VectorEnv renders, one a row."""
         images = self.envs.render()
         return list(images) if images is not None else [None] * self.num_envs
+
+    @staticmethod
+    def _own(observations: Any) -> Any:
+        """A copy: a VectorEnv may write the next step's observations into the same arrays."""
+        if isinstance(observations, dict):
+            return {name: value.copy() for name, value in observations.items()}
+        return observations.copy()
 
     @staticmethod
     def _row(observations: Any, row: int) -> Any:

@@ -253,3 +253,11 @@ def test_adapter_keeps_terminal_observations(mode: AutoresetMode) -> None:
         assert isinstance(obs, np.ndarray) and obs[:, 0].tolist() == [step % 3] * 2
         if dones[0]:
             assert infos[1]["terminal_observation"].tolist() == [3, 1] and infos[1]["TimeLimit.truncated"]
+
+
+def test_adapter_hands_out_observations_that_later_steps_leave_alone() -> None:
+    env = GymnasiumVecEnv(SyncVectorEnv([Blinker, Blinker], copy=False, autoreset_mode=AutoresetMode.SAME_STEP))
+    first = env.reset()
+    second = env.step(np.array([0, 1]))[0]
+    env.step(np.array([0, 1]))
+    assert isinstance(second, np.ndarray) and first[:, 0].tolist() == [0, 0] and second[:, 0].tolist() == [1, 1]
