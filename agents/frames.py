@@ -11,15 +11,16 @@ TILE = 8
 LARGEST = 96
 """Longest side of a recorded picture; larger ones are reduced."""
 MOST_DRAWN = 1000
-"""Different views of a grid that are remembered."""
+"""Different views that are remembered."""
 
 
 class AgentView:
     """Takes pictures of what the agent sees in one environment.
 
-    The view of a MiniGrid environment; else the observation where it is a colour picture itself; else what the
-    environment renders, if it was made with `render_mode="rgb_array"`.  Equal views of a grid are drawn once: drawing
-    takes as long as a fifth of a policy's step, and most episodes show the same few views again and again.
+    What the environment itself draws of its agent's view (`get_pov_render`, as all of MiniGrid's have); else the
+    observation where it is a colour picture itself; else what the environment renders, if it was made with
+    `render_mode="rgb_array"`.  Equal views are drawn once: drawing takes as long as a fifth of a policy's step, and
+    most episodes show the same few views again and again.
     """
 
     def __init__(self, env: gym.Env) -> None:
@@ -30,7 +31,7 @@ class AgentView:
     def __call__(self, observation: Any) -> np.ndarray | None:
         """The picture for the present observation, uint8 [height, width, 3]; None where there is none."""
         if self._draw is not None:
-            # The codes in view, what the agent carries among them, and its direction are all that is drawn.
+            # A grid's codes, with what the agent carries among them, and its direction are all that is drawn.
             key = np.asarray(observation).tobytes(), int(getattr(self._env.unwrapped, "agent_dir", 0))
             if isinstance(observation, dict) or len(self._drawn) >= MOST_DRAWN:
                 return reduced(self._draw(TILE))

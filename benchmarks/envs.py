@@ -1,4 +1,4 @@
-"""What every grid task costs and allows: steps per second on one core, and what its scripted solvers earn.
+"""What every task costs and allows: steps per second on one core, and what its scripted solvers earn.
 
 Ours are stepped in batches of 256, autoresets included, MiniGrid's own environments of similar size one at a time, as
 they come.  Three kinds of actions: random ones, and those of the task's scripted solver with and without memory, which
@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 import gymnasium as gym
 import numpy as np
-from expirespan.envs import CorridorSolver, Move, PortalSolver, make_batched, make_single
+from expirespan.envs import CorridorSolver, InstructionSolver, PortalSolver, make_batched, make_single
 from gymnasium import spaces
 
 ROWS, STEPS, ROUNDS, EPISODES = 256, 500, 5, 8  # episodes of each row
@@ -26,7 +26,10 @@ OURS = {
     "expirespan/CorridorLong-v0": CorridorSolver,
     "expirespan/PortalShort-v0": PortalSolver,
     "expirespan/Portal-v0": PortalSolver,
+    "expirespan/InstructionShort-v0": InstructionSolver,
+    "expirespan/Instruction-v0": InstructionSolver,
 }
+Solver = CorridorSolver | PortalSolver | InstructionSolver
 MINIGRIDS = ("MiniGrid-MemoryS7-v0", "MiniGrid-DoorKey-5x5-v0", "MiniGrid-MultiRoom-N6-v0")
 
 
@@ -40,13 +43,13 @@ def best_rate(play: Callable[[], int]) -> float:
     return max(rates)
 
 
-def solver_actions(env: gym.vector.VectorEnv, solver: CorridorSolver | PortalSolver) -> list[np.ndarray]:
+def solver_actions(env: gym.vector.VectorEnv, solver: Solver) -> list[np.ndarray]:
     """What the solver does in the episodes that begin with seed 0."""
-    images, _ = env.reset(seed=0)
+    observations, _ = env.reset(seed=0)
     starts, actions = np.ones(ROWS, dtype=bool), []
     for _ in range(STEPS):
-        actions.append(solver.act(images, starts))
-        images, _, terminated, truncated, _ = env.step(actions[-1])
+        actions.append(solver.act(observations, starts))
+        observations, _, terminated, truncated, _ = env.step(actions[-1])
         starts = terminated | truncated
     return actions
 
@@ -80,18 +83,18 @@ def single_rate(env_id: str) -> float:
     return best_rate(play)
 
 
-def earned(env: gym.vector.VectorEnv, solver: CorridorSolver | PortalSolver) -> dict[str, float]:
+def earned(env: gym.vector.VectorEnv, solver: Solver) -> dict[str, float]:
     """Means over as many episodes of each row, so that short ones are not favoured."""
-    images, _ = env.reset(seed=0)
+    observations, _ = env.reset(seed=0)
     starts, played, returns = np.ones(ROWS, dtype=bool), np.zeros(ROWS, dtype=int), np.zeros(ROWS)
     totals: dict[str, float] = defaultdict(float)
     while (counted := played < EPISODES).any():
-        images, rewards, terminated, truncated, infos = env.step(solver.act(images, starts))
+        observations, rewards, terminated, truncated, infos = env.step(solver.act(observations, starts))
         starts, returns = terminated | truncated, returns + rewards
         if not starts.any():
             continue
         endings = infos["final_info"] | {"return": returns}
-        for name in {"return", "is_success", "rooms_reached"} & set(endings):
+        for name in {"return", "is_success", "rooms_reached", "carried_out"} & set(endings):
             totals[name] += float(endings[name][starts & counted].sum()) / (ROWS * EPISODES)
         played, returns = played + starts, np.where(starts, 0, returns)
     return totals
@@ -99,15 +102,18 @@ def earned(env: gym.vector.VectorEnv, solver: CorridorSolver | PortalSolver) -> 
 
 def print_earnings() -> None:
     """Print ceilings and floors."""
-    print(f"\n{'environment':30} {'memory':8} {'success':>8} {'return':>8} {'rooms reached':>14}")
+    print(f"\n{'environment':30} {'memory':8} {'success':>8} {'return':>8} {'rooms reached':>14} {'carried out':>12}")
     for env_id, solver in OURS.items():
         if env_id == "expirespan/CorridorLong-v0":  # takes minutes and earns what Corridor does
             continue
         for remember in (True, False):
             means = earned(make_batched(env_id, ROWS), solver(ROWS, remember, seed=0))
-            rooms = f"{means['rooms_reached']:14.1f}" if "rooms_reached" in means else ""
+            rooms = f"{means['rooms_reached']:14.1f}" if "rooms_reached" in means else " " * 14
+            carried_out = f"{means['carried_out']:12.1%}" if "carried_out" in means else ""
             memory = "perfect" if remember else "none"
-            print(f"{env_id:30} {memory:8} {means['is_success']:8.1%} {means['return']:8.2f} {rooms}".rstrip())
+            print(
+                f"{env_id:30} {memory:8} {means['is_success']:8.1%} {means['return']:8.2f} {rooms} {carried_out}".rstrip()
+            )
 
 
 def print_rates() -> None:
@@ -115,7 +121,8 @@ def print_rates() -> None:
     print(f"{'environment':30} {'random':>10} {'solver':>10} {'no memory':>10}   steps/s")
     for env_id, solver in OURS.items():
         env = make_batched(env_id, ROWS)
-        random = np.random.default_rng(0).integers(len(Move), size=(STEPS, ROWS))
+        assert isinstance(env.single_action_space, spaces.Discrete)
+        random = np.random.default_rng(0).integers(env.single_action_space.n, size=(STEPS, ROWS))
         played = [list(random), *(solver_actions(env, solver(ROWS, remember, seed=0)) for remember in (True, False))]
         print(f"{env_id:30} " + " ".join(f"{batched_rate(env, actions):10,.0f}" for actions in played))
     for env_id in MINIGRIDS:

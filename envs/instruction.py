@@ -4,12 +4,13 @@ A text world after LIGHT: a stream of lines, one a step.  Some of them tell the 
 later it meets these characters.  In between the same characters do and say the same things in lines that mean nothing.
 """
 
+import textwrap
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from .lines import ACTIONS, CHARACTERS, LINE_WIDTH, VOCABULARY, Kind, decode, draw_lines
 from .vector import WorldVectorEnv
@@ -198,6 +199,19 @@ class InstructionEnv(gym.Env):
         draw = ImageDraw.Draw(image)
         for place, said in enumerate(self._said[-12:]):
             draw.text((8, 4 + 16 * place), said, fill="#b03030" if said.startswith(">") else "black")
+        return np.asarray(image)
+
+    def get_pov_render(self, tile_size: int = 8) -> np.ndarray:
+        """A picture of the present line alone, what the agent observes: uint8 [12 tile_size, 12 tile_size, 3].
+
+        MiniGrid's name for its picture of an agent's view.
+        """
+        side = 12 * tile_size
+        image = Image.new("RGB", (side, side), "white")
+        font = ImageFont.load_default(size=1.6 * tile_size)
+        letters = int(side / font.getlength("n"))
+        text = "\n".join(textwrap.wrap(decode(self.world.observe()[0]), letters))
+        ImageDraw.Draw(image).multiline_text((2, 1), text, fill="black", font=font, spacing=1)
         return np.asarray(image)
 
     def _info(self) -> dict[str, Any]:

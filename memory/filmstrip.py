@@ -105,7 +105,7 @@ def draw_filmstrip(trace: EpisodeTrace, step: int, title: str = "") -> Figure:
 
 def save_filmstrip(trace: EpisodeTrace, step: int, path: Path, title: str = "") -> None:
     """Write `draw_filmstrip` as a PNG file."""
-    draw_filmstrip(trace, step, title).savefig(path, dpi=120)
+    draw_filmstrip(trace, step, title).savefig(path, dpi=160)
 
 
 def _lay_out(panel: Axes, trace: EpisodeTrace, steps: np.ndarray, rows: int) -> None:
@@ -114,7 +114,7 @@ def _lay_out(panel: Axes, trace: EpisodeTrace, steps: np.ndarray, rows: int) -> 
     panel.axis("off")
     for place, written in enumerate(steps.tolist()):
         x, y = place % STRIP_COLUMNS, 1.25 * (place // STRIP_COLUMNS)
-        panel.imshow(trace.frames[written], extent=(x, x + 0.9, y + 0.9, y), interpolation="nearest")
+        panel.imshow(trace.frames[written], extent=(x, x + 0.9, y + 0.9, y), interpolation="auto")
         panel.text(x + 0.45, y + 0.95, str(written), ha="center", va="top", fontsize="x-small", color="black")
         if trace.relevant[written]:
             frame = Rectangle((x - 0.02, y - 0.02), 0.94, 0.94, fill=False, edgecolor=RELEVANT, linewidth=2.5)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from expirespan.agents import TokenLineExtractor
 from expirespan.agents.encoders import is_token_line
+from expirespan.agents.frames import AgentView
 from expirespan.envs import InstructionEnv, InstructionSolver, InstructionVectorEnv, make_single
 from expirespan.envs.instruction import NOTHING, InstructionWorld
 from expirespan.envs.lines import (
@@ -146,6 +147,16 @@ def test_the_episode_can_be_read_and_seen() -> None:
     env.reset(seed=3)
     picture: Any = env.render()
     assert picture.dtype == np.uint8 and picture.shape[2] == 3 and picture.min() < 255
+
+
+def test_what_the_agent_sees_is_drawn_as_the_present_line_alone() -> None:
+    env: Any = make_single("expirespan/Instruction-v0").unwrapped
+    env.reset(seed=3)
+    before = env.get_pov_render(8)
+    env.step(0)
+    after, view = env.get_pov_render(8), AgentView(env)
+    assert before.shape == after.shape == (96, 96, 3) and after.min() == 0 and (before != after).any()
+    assert np.array_equal(view(env.world.observe()[0]), after)
 
 
 @pytest.mark.parametrize(
