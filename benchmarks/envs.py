@@ -111,9 +111,8 @@ def print_earnings() -> None:
             rooms = f"{means['rooms_reached']:14.1f}" if "rooms_reached" in means else " " * 14
             carried_out = f"{means['carried_out']:12.1%}" if "carried_out" in means else ""
             memory = "perfect" if remember else "none"
-            print(
-                f"{env_id:30} {memory:8} {means['is_success']:8.1%} {means['return']:8.2f} {rooms} {carried_out}".rstrip()
-            )
+            scores = f"{means['is_success']:8.1%} {means['return']:8.2f} {rooms} {carried_out}"
+            print(f"{env_id:30} {memory:8} {scores}".rstrip())
 
 
 def print_rates() -> None:
