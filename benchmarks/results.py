@@ -83,6 +83,7 @@ PORTAL: dict[str, Any] = {
     ),
     "last": "--total-steps 1500000 --learning-rate 3e-4",
 }
+MINIGRID = "--view-size 3 --total-steps 800000 --ent-coef 0.01 --memory-budget None"
 TABLES: dict[str, tuple[Row, ...]] = {
     "corridor": (
         row("PPO", "Corridor", far=LONG_CORRIDORS),
@@ -91,7 +92,7 @@ TABLES: dict[str, tuple[Row, ...]] = {
     ),
     "portal": (row("PPO", "Portal", **PORTAL),),
     "instruction": (row("PPO", "Instruction", **INSTRUCTION),),
-    "minigrid": (Row(agent="PPO", stages=("--env MiniGrid-MemoryS9-v0 --view-size 3 --total-steps 800000",)),),
+    "minigrid": (Row(agent="PPO", stages=(f"--env MiniGrid-MemoryS9-v0 {MINIGRID}",)),),
     "penalties": (
         row("budget of 20", "Corridor"),
         row("no pull on the spans", "Corridor", "--memory-budget None"),
