@@ -93,7 +93,13 @@ def evaluate_policy(
             infos[row] = rows.reset_infos[row]
         played[starts] += 1
         returns[starts], times[starts] = 0, 0
-    seconds = time.perf_counter() - begun
+    return _summary(endings, kept, np.asarray(evictions), time.perf_counter() - begun)
+
+
+def _summary(
+    endings: Sequence[dict[str, Any]], kept: Sequence[tuple[np.ndarray, ...]], evictions: np.ndarray, seconds: float
+) -> Evaluation:
+    """The episodes by how each ended, and by what each step kept."""
     spans, live, relevant, everything = (np.concatenate(parts) for parts in zip(*kept, strict=True))
     return Evaluation(
         returns=np.array([ending["return"] for ending in endings]),
@@ -102,7 +108,7 @@ def evaluate_policy(
         outcomes=_numbers([ending["info"] for ending in endings]),
         live=live,
         everything=everything,
-        evictions=np.asarray(evictions),
+        evictions=evictions,
         retention=np.array([retention_score(spans[:, layer], relevant) for layer in range(spans.shape[1])]),
         steps_per_second=len(everything) / seconds,
     )

@@ -19,8 +19,8 @@ class AgentView:
 
     What the environment itself draws of its agent's view (`get_pov_render`, as all of MiniGrid's have); else the
     observation where it is a colour picture itself; else what the environment renders, if it was made with
-    `render_mode="rgb_array"`.  Equal views are drawn once: drawing takes as long as a fifth of a policy's step, and
-    most episodes show the same few views again and again.
+    `render_mode="rgb_array"`.  Equal views are drawn once: drawing a grid takes as long as a fifth of a policy's step,
+    and most episodes show the same few views again and again.
     """
 
     def __init__(self, env: gym.Env) -> None:

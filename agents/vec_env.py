@@ -38,7 +38,7 @@ class GymnasiumVecEnv(VecEnv):
         observations, infos = self.envs.reset(seed=seeds)  # pyright: ignore[reportArgumentType]  # one a row works too
         self.reset_infos = self._split(infos)
         self._reset_seeds()
-        return self._own(observations)
+        return _copied(observations)
 
     def step_async(self, actions: np.ndarray) -> None:
         """Remember the actions of the coming step."""
@@ -53,7 +53,7 @@ class GymnasiumVecEnv(VecEnv):
             finals, final_infos = infos.get("final_obs"), infos.get("final_info", {})
             endings, begun = self._split(final_infos), split
             if self.autoreset is AutoresetMode.DISABLED:
-                finals = {row: self._row(observations, row) for row in np.flatnonzero(done).tolist()}
+                finals = {row: _copied(observations, row) for row in np.flatnonzero(done).tolist()}
                 observations, reset_infos = self.envs.reset(options={"reset_mask": done})
                 endings, begun = split, self._split(reset_infos)
             assert finals is not None  # same-step autoreset keeps them
@@ -63,7 +63,7 @@ class GymnasiumVecEnv(VecEnv):
                     "terminal_observation": finals[row],
                     "TimeLimit.truncated": bool(truncated[row] and not terminated[row]),
                 }
-        return self._own(observations), np.asarray(rewards, dtype=np.float32), done, split
+        return _copied(observations), np.asarray(rewards, dtype=np.float32), done, split
 
     def close(self) -> None:
         """Close the VectorEnv."""
@@ -91,19 +91,6 @@ class GymnasiumVecEnv(VecEnv):
         images = self.envs.render()
         return list(images) if images is not None else [None] * self.num_envs
 
-    @staticmethod
-    def _own(observations: Any) -> Any:
-        """A copy: a VectorEnv may write the next step's observations into the same arrays."""
-        if isinstance(observations, dict):
-            return {name: value.copy() for name, value in observations.items()}
-        return observations.copy()
-
-    @staticmethod
-    def _row(observations: Any, row: int) -> Any:
-        if isinstance(observations, dict):
-            return {name: value[row].copy() for name, value in observations.items()}
-        return observations[row].copy()
-
     def _split(self, infos: dict[str, Any]) -> list[dict[str, Any]]:
         """Gymnasium's dictionary of arrays as one dictionary a row."""
         split: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
@@ -117,6 +104,13 @@ class GymnasiumVecEnv(VecEnv):
                 if present is None or present[row]:
                     split[row][name] = value
         return split
+
+
+def _copied(observations: Any, rows: int | slice = slice(None)) -> Any:
+    """A copy of some rows: a VectorEnv may write the next step's observations into the same arrays."""
+    if isinstance(observations, dict):
+        return {name: value[rows].copy() for name, value in observations.items()}
+    return observations[rows].copy()
 
 
 def as_vec_env(env: Any) -> Any:

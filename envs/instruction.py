@@ -4,7 +4,9 @@ A text world after LIGHT: a stream of lines, one a step.  Some of them tell the 
 later it meets these characters.  In between the same characters do and say the same things in lines that mean nothing.
 """
 
-import textwrap
+from functools import cache
+from itertools import repeat
+from math import ceil
 from typing import Any
 
 import gymnasium as gym
@@ -206,16 +208,28 @@ class InstructionEnv(gym.Env):
 
         MiniGrid's name for its picture of an agent's view.
         """
-        side = 12 * tile_size
-        image = Image.new("RGB", (side, side), "white")
-        font = ImageFont.load_default(size=1.6 * tile_size)
-        letters = int(side / font.getlength("n"))
-        text = "\n".join(textwrap.wrap(decode(self.world.observe()[0]), letters))
-        ImageDraw.Draw(image).multiline_text((2, 1), text, fill="black", font=font, spacing=1)
-        return np.asarray(image)
+        side, left = 12 * tile_size, 2
+        picture = np.full((side, side), 255, dtype=np.uint8)
+        x, y = left, 1
+        for word in map(_drawn, decode(self.world.observe()[0]).split(), repeat(1.6 * tile_size)):
+            if x > left and x + word.shape[1] > side:
+                x, y = left, y + word.shape[0]
+            place = picture[y : y + word.shape[0], x : x + word.shape[1]]
+            place[:] = word[: place.shape[0], : place.shape[1]]
+            x += word.shape[1]
+        return np.repeat(picture[..., None], 3, axis=2)
 
     def _info(self) -> dict[str, Any]:
         return {name: value[0].item() for name, value in self.world.infos().items()}
+
+
+@cache
+def _drawn(word: str, size: float) -> np.ndarray:
+    """A word and the space after it, black on white; remembered, as drawing text takes long."""
+    font = ImageFont.load_default(size=size)
+    image = Image.new("L", (ceil(font.getlength(f"{word} ")), ceil(1.2 * size)), "white")
+    ImageDraw.Draw(image).text((0, 0), word, fill="black", font=font, anchor="la")
+    return np.asarray(image)
 
 
 class InstructionVectorEnv(WorldVectorEnv):

@@ -90,7 +90,8 @@ def draw_filmstrip(trace: EpisodeTrace, step: int, title: str = "") -> Figure:
     kept = [np.flatnonzero(layer.deleted[: step + 1] > step) for layer in trace.layers]
     rows = [-(-min(len(steps), STRIP_MOST) // STRIP_COLUMNS) for steps in kept]
     inches = [0.55 + 0.85 * count for count in rows]
-    figure = Figure(figsize=(0.7 * STRIP_COLUMNS, 1.5 + sum(inches)), facecolor="white", layout="constrained")
+    size = 0.7 * STRIP_COLUMNS, 1.5 + sum(inches)
+    figure = Figure(figsize=size, dpi=160, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(kept) + 1, 1, height_ratios=[1.2, *inches])
     _lay_out(axes[0], trace, np.array([step]), 1)
@@ -105,7 +106,7 @@ def draw_filmstrip(trace: EpisodeTrace, step: int, title: str = "") -> Figure:
 
 def save_filmstrip(trace: EpisodeTrace, step: int, path: Path, title: str = "") -> None:
     """Write `draw_filmstrip` as a PNG file."""
-    draw_filmstrip(trace, step, title).savefig(path, dpi=160)
+    draw_filmstrip(trace, step, title).savefig(path)
 
 
 def _lay_out(panel: Axes, trace: EpisodeTrace, steps: np.ndarray, rows: int) -> None:
@@ -114,7 +115,7 @@ def _lay_out(panel: Axes, trace: EpisodeTrace, steps: np.ndarray, rows: int) -> 
     panel.axis("off")
     for place, written in enumerate(steps.tolist()):
         x, y = place % STRIP_COLUMNS, 1.25 * (place // STRIP_COLUMNS)
-        panel.imshow(trace.frames[written], extent=(x, x + 0.9, y + 0.9, y), interpolation="auto")
+        panel.imshow(trace.frames[written], extent=(x, x + 0.9, y + 0.9, y))
         panel.text(x + 0.45, y + 0.95, str(written), ha="center", va="top", fontsize="x-small", color="black")
         if trace.relevant[written]:
             frame = Rectangle((x - 0.02, y - 0.02), 0.94, 0.94, fill=False, edgecolor=RELEVANT, linewidth=2.5)
