@@ -209,24 +209,27 @@ class InstructionEnv(gym.Env):
         MiniGrid's name for its picture of an agent's view.
         """
         side, left = 12 * tile_size, 2
-        picture = np.full((side, side), 255, dtype=np.uint8)
+        picture = np.full((side, side, 3), 255, dtype=np.uint8)
         x, y = left, 1
         for word in map(_drawn, decode(self.world.observe()[0]).split(), repeat(1.6 * tile_size)):
             if x > left and x + word.shape[1] > side:
                 x, y = left, y + word.shape[0]
             place = picture[y : y + word.shape[0], x : x + word.shape[1]]
-            place[:] = word[: place.shape[0], : place.shape[1]]
+            place[:] = word[: place.shape[0], : place.shape[1], None]
             x += word.shape[1]
-        return np.repeat(picture[..., None], 3, axis=2)
+        return picture
 
     def _info(self) -> dict[str, Any]:
         return {name: value[0].item() for name, value in self.world.infos().items()}
 
 
+_font = cache(ImageFont.load_default)
+
+
 @cache
 def _drawn(word: str, size: float) -> np.ndarray:
     """A word and the space after it, black on white; remembered, as drawing text takes long."""
-    font = ImageFont.load_default(size=size)
+    font = _font(size)
     image = Image.new("L", (ceil(font.getlength(f"{word} ")), ceil(1.2 * size)), "white")
     ImageDraw.Draw(image).text((0, 0), word, fill="black", font=font, anchor="la")
     return np.asarray(image)

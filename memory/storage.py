@@ -49,7 +49,8 @@ def to_bytes(trace: EpisodeTrace) -> bytes:
     for name, array in arrays.items():
         if array.dtype.hasobject:
             raise ValueError(f"Expect `{name}` of a recorded episode to hold numbers or text, actual: {array.dtype}")
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+    # Level 3 takes half the time of the usual 6, for frames a quarter larger.
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=3) as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w") as entry:
                 np.lib.format.write_array(entry, array, allow_pickle=False)
