@@ -55,6 +55,12 @@ class Blocks(NamedTuple):
         steps, since = (x.reshape(len(self.slot), -1) for x in (sight.steps, sight.since))
         return Sight(query, key, value, span, written, live, steps, since)
 
+    def narrow_pairs(self, pairs: Bool[Tensor, "rows steps slots"]) -> Bool[Tensor, "blocks T seen"]:
+        """What is known of each step and each memory of its row, for the memories that the step's block looks at."""
+        rows, _, slots = pairs.shape
+        by_block = pairs.unflatten(1, (len(self.slot) // rows, -1)).flatten(0, 1)
+        return by_block.gather(2, (self.slot % slots).unsqueeze(1).expand(-1, by_block.shape[1], -1))
+
     def anywhere(self, chosen: Bool[Tensor, "blocks seen"]) -> tuple[Bool[Tensor, "blocks seen"], int]:
         """Memories chosen in some block, marked in all that look at them; and how many these are."""
         marked = torch.zeros(int(self.slot.max()) + 1, dtype=torch.bool, device=chosen.device)
@@ -62,8 +68,11 @@ class Blocks(NamedTuple):
         return marked[self.slot], int(marked.sum())
 
 
-def choose_blocks(sight: Sight, ramp: float) -> Blocks | None:
-    """The blocks of a segment; None where they are not worth while, or its steps are not a multiple of `BLOCK`."""
+def choose_blocks(sight: Sight, ramp: float, gone: Bool[Tensor, "rows steps slots"] | None) -> Blocks | None:
+    """The blocks of a segment; None where they are not worth while, or its steps are not a multiple of `BLOCK`.
+
+    `gone` tells which memories other than its own each step can't see although they have not expired.
+    """
     rows, count = sight.steps.shape
     slots = sight.live.shape[1]
     if count <= BLOCK or count % BLOCK:
@@ -72,6 +81,8 @@ def choose_blocks(sight: Sight, ramp: float) -> Blocks | None:
     since, written = sight.since[:, ::BLOCK].unsqueeze(2), sight.written.unsqueeze(1)
     unexpired = fading(sight.span.detach(), sight.written, first, ramp) > 0
     needed = sight.live.unsqueeze(1) & (written <= last) & (written >= since) & unexpired
+    if gone is not None:
+        needed = needed & (~gone[:, ::BLOCK] | (written >= first.unsqueeze(2)))
     seen = int(needed.sum(2).max())
     if seen > WORTHWHILE * slots:
         return None

@@ -146,11 +146,13 @@ class ExpireSpanLayer(nn.Module):
         known = memory.joined(new)
         evicted = self._evicted(known, clock)
         everything = see(query, known, clock)
-        blocks = None if whole or evicted is not None else choose_blocks(everything, self.config.ramp)
+        gone = None if evicted is None else evicted[:, :-1]
+        blocks = None if whole else choose_blocks(everything, self.config.ramp, gone)
         sight = everything if blocks is None else blocks.narrow(everything)
         visible = sight.visible()
-        if evicted is not None:
-            visible = visible & (~evicted[:, :-1] | (sight.written.unsqueeze(1) == sight.steps.unsqueeze(2)))
+        if gone is not None:
+            gone = gone if blocks is None else blocks.narrow_pairs(gone)
+            visible = visible & (~gone | (sight.written.unsqueeze(1) == sight.steps.unsqueeze(2)))
         span = sight.span if longest is None else sight.span.clamp(max=longest)
         unclamped = fading(span, sight.written, sight.steps, self.config.ramp)
         bias, mask = expiry_bias(unclamped, visible.to(span.dtype))
@@ -248,9 +250,13 @@ def trace_layer(known: LayerMemory, kept: Kept, clock: Clock, ramp: float, atten
     """What the layer kept at each step of the segment."""
     evicted = torch.full_like(clock.time, -1)
     if kept.evicted is not None:
-        outlasts = fading(known.span.detach(), kept.all_written, clock.steps, ramp) > 1 / ramp
-        pushed_out = (kept.mask > 0) & kept.evicted[:, 1:] & outlasts
-        evicted = torch.where(pushed_out, known.birth.unsqueeze(1), -1).amax(2)
+        gone, predicted, birth = kept.evicted[:, 1:], known.span.detach(), known.birth
+        if kept.blocks is not None:
+            gone = kept.blocks.narrow_pairs(gone)
+            predicted, birth = (x.flatten()[kept.blocks.slot] for x in (predicted, birth))
+        outlasts = fading(predicted, kept.written, kept.steps, ramp) > 1 / ramp
+        pushed_out = (kept.mask > 0) & gone & outlasts
+        evicted = torch.where(pushed_out, birth.unsqueeze(1), -1).amax(2).view_as(clock.time)
     span = known.span[:, -clock.time.shape[1] :].detach()
     shares = AttentionTrace(weight=kept.weights.detach().mean(1), birth=known.birth.clone()) if attention else None
     lifetime, live = (span + ramp).ceil().long(), kept.mask.sign().sum(2).long().view_as(clock.time)

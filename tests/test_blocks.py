@@ -50,5 +50,6 @@ def test_blocks_change_nothing(name: str, spare_used: bool, monkeypatch: pytest.
     for ours, theirs in zip(blocked.trace or (), whole.trace or (), strict=True):
         torch.testing.assert_close(ours.live, theirs.live)
         torch.testing.assert_close(ours.span, theirs.span)
+        torch.testing.assert_close(ours.evicted, theirs.evicted)
     for ours, theirs in zip(blocked_gradients, whole_gradients, strict=True):
         torch.testing.assert_close(ours, theirs)
