@@ -1,13 +1,14 @@
 """What recording adds to playing an episode: python benchmarks/recording_cost.py RUN_DIR.
 
-The same episodes are played in turn as an evaluation plays them, which counts memories but records nothing, with a
-record, with frames, and with attention too; each record is also written to a file.  Medians over rounds of
-processor seconds, which other programs disturb less than seconds on the clock.
+Each episode is played in turn as an evaluation plays it, which counts memories but records nothing, with a record, with
+frames, and with attention too; each record is also written to a file.  Medians over the episodes of all rounds of
+processor seconds, which other programs disturb less than seconds on the clock, and of their ratios.
 """
 
 import sys
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -44,14 +45,15 @@ def play(policy: MemoryActorCriticPolicy, env: gym.Env, seed: int) -> int:
     return len(kept)
 
 
-def timed(policy: MemoryActorCriticPolicy, env: gym.Env, options: dict[str, Any] | None, folder: Path) -> float:
-    """Processor seconds for all episodes, each written to a file where it is recorded."""
+def timed(
+    policy: MemoryActorCriticPolicy, env: gym.Env, options: dict[str, Any] | None, seed: int, file: Path
+) -> float:
+    """Processor seconds for one episode, written to a file where it is recorded."""
     begun = time.process_time()
-    for seed in range(EVALUATION_SEED, EVALUATION_SEED + EPISODES):
-        if options is None:
-            play(policy, env, seed)
-        else:
-            storage.save(record_episode(policy, env, seed, **options), folder / f"{seed}.npz")
+    if options is None:
+        play(policy, env, seed)
+    else:
+        storage.save(record_episode(policy, env, seed, **options), file)
     return time.process_time() - begun
 
 
@@ -62,18 +64,18 @@ def main() -> None:
     config, policy = read_run(run), load_model(run).policy
     policy.set_training_mode(False)
     env = make_viewed(config.env, parse_env_args(config.env_args), config.view_size)
-    steps = sum(play(policy, env, seed) for seed in range(EVALUATION_SEED, EVALUATION_SEED + EPISODES))
+    seeds = range(EVALUATION_SEED, EVALUATION_SEED + EPISODES)
+    steps = [play(policy, env, seed) for seed in seeds]
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory() as folder:
-        for _ in range(ROUNDS):
+        for _, seed in product(range(ROUNDS), seeds):
             for way, options in WAYS.items():
-                seconds[way].append(timed(policy, env, options, Path(folder)))
-    plain = median(seconds["evaluation"])
-    print(f"{EPISODES} episodes, {steps} steps")
+                seconds[way].append(timed(policy, env, options, seed, Path(folder, f"{seed}.npz")))
+    print(f"{EPISODES} episodes, {sum(steps)} steps")
     for way, taken in seconds.items():
+        each = [own / count * 1e3 for own, count in zip(taken, steps * ROUNDS, strict=True)]
         extra = [own / base - 1 for own, base in zip(taken, seconds["evaluation"], strict=True)]
-        print(f"{way:27s} {median(taken) / steps * 1e3:6.3f} ms a step  {median(extra):+7.1%}")
-    print(f"(evaluation: {plain:.2f} s)")
+        print(f"{way:27s} {median(each):6.3f} ms a step  {median(extra):+7.1%}")
 
 
 if __name__ == "__main__":

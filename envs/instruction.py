@@ -5,8 +5,6 @@ later it meets these characters.  In between the same characters do and say the 
 """
 
 from functools import cache
-from itertools import repeat
-from math import ceil
 from typing import Any
 
 import gymnasium as gym
@@ -204,35 +202,42 @@ class InstructionEnv(gym.Env):
         return np.asarray(image)
 
     def get_pov_render(self, tile_size: int = 8) -> np.ndarray:
-        """A picture of the present line alone, what the agent observes: uint8 [12 tile_size, 12 tile_size, 3].
+        """A picture of the present line alone, what the agent observes: uint8 [height, width, 1], grey.
 
-        MiniGrid's name for its picture of an agent's view.
+        MiniGrid's name for its picture of an agent's view; twelve tiles wide.
         """
-        side, left = 12 * tile_size, 2
-        picture = np.full((side, side, 3), 255, dtype=np.uint8)
-        x, y = left, 1
-        for word in map(_drawn, decode(self.world.observe()[0]).split(), repeat(1.6 * tile_size)):
-            if x > left and x + word.shape[1] > side:
-                x, y = left, y + word.shape[0]
-            place = picture[y : y + word.shape[0], x : x + word.shape[1]]
-            place[:] = word[: place.shape[0], : place.shape[1], None]
-            x += word.shape[1]
-        return picture
+        text = [line.ljust(COLUMNS) for line in _wrapped(decode(self.world.observe()[0]))]
+        codes = np.frombuffer("".join(text).encode(), dtype=np.uint8).reshape(ROWS, COLUMNS)
+        rows = _letters(tile_size)[codes].swapaxes(1, 2)
+        return rows.reshape(rows.shape[0] * rows.shape[1], -1, 1)
 
     def _info(self) -> dict[str, Any]:
         return {name: value[0].item() for name, value in self.world.infos().items()}
 
 
-_font = cache(ImageFont.load_default)
+COLUMNS, ROWS = 16, 5
+"""Letters across and lines down the picture of a line: enough for the longest."""
+
+
+def _wrapped(text: str) -> list[str]:
+    """The text in `ROWS` lines, filled word by word."""
+    lines = [""]
+    for word in text.split():
+        if lines[-1] and len(lines[-1]) + len(word) >= COLUMNS:
+            lines.append("")
+        lines[-1] += f" {word}" if lines[-1] else word
+    return (lines + [""] * ROWS)[:ROWS]
 
 
 @cache
-def _drawn(word: str, size: float) -> np.ndarray:
-    """A word and the space after it, black on white; remembered, as drawing text takes long."""
-    font = _font(size)
-    image = Image.new("L", (ceil(font.getlength(f"{word} ")), ceil(1.2 * size)), "white")
-    ImageDraw.Draw(image).text((0, 0), word, fill="black", font=font, anchor="la")
-    return np.asarray(image)
+def _letters(tile_size: int) -> np.ndarray:
+    """Pictures of the ASCII characters, black on white, [128, height, width]."""
+    font, pictures = ImageFont.load_default_imagefont(), []
+    for code in range(128):
+        image = Image.new("L", (6, 12), "white")
+        ImageDraw.Draw(image).text((0, 0), chr(code), fill="black", font=font)
+        pictures.append(np.asarray(image.resize((12 * tile_size // COLUMNS, 24 * tile_size // COLUMNS))))
+    return np.stack(pictures)
 
 
 class InstructionVectorEnv(WorldVectorEnv):

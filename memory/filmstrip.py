@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image, ImageDraw
 
 from .timeline import RELEVANT
-from .trace import EpisodeTrace
+from .trace import EpisodeTrace, in_color
 
 THUMBNAIL, COLUMNS, ROWS, CAPTION = 64, 6, 4, 14
 MOST_FRAMES = 400
@@ -115,7 +115,9 @@ def _lay_out(panel: Axes, trace: EpisodeTrace, steps: np.ndarray, rows: int) -> 
     panel.axis("off")
     for place, written in enumerate(steps.tolist()):
         x, y = place % STRIP_COLUMNS, 1.25 * (place // STRIP_COLUMNS)
-        panel.imshow(trace.frames[written], extent=(x, x + 0.9, y + 0.9, y))
+        picture = in_color(trace.frames[written])
+        height, width = (0.9 * side / max(picture.shape) for side in picture.shape[:2])
+        panel.imshow(picture, extent=(x, x + width, y + height, y))
         panel.text(x + 0.45, y + 0.95, str(written), ha="center", va="top", fontsize="x-small", color="black")
         if trace.relevant[written]:
             frame = Rectangle((x - 0.02, y - 0.02), 0.94, 0.94, fill=False, edgecolor=RELEVANT, linewidth=2.5)

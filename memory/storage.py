@@ -4,7 +4,7 @@ Arrays of an episode of T steps (what each means stands in trace.py):
 
 - `format` (the text "expirespan episode") and `version` (1);
 - `relevant` bool [T], `rewards` float32 [T], `actions` [T, ...], `values` float32 [T], `episode_end` text;
-- `events` text [T] and `frames` uint8 [T, height, width, 3], where there are any;
+- `events` text [T] and `frames` uint8 [T, height, width, 3 or 1] (grey), where there are any;
 - for each layer n from 1 on, `layer_n_span` float32 [T], `layer_n_deleted` int32 [T], `layer_n_evicted` bool [T],
   `layer_n_live` int32 [T], and where attention was recorded `layer_n_attention_query` int32 [N],
   `layer_n_attention_memory` int32 [N], `layer_n_attention_weight` float32 [N].
@@ -172,7 +172,8 @@ def _read_attention(arrays: Arrays, start: str, steps: int) -> AttentionRecord |
 def _read_frames(arrays: Arrays) -> np.ndarray | None:
     if "frames" not in arrays:
         return None
-    return _checked(arrays, "frames", "u", (len(arrays["relevant"]), *arrays["frames"].shape[1:3], 3))
+    channels = 1 if arrays["frames"].shape[3:] == (1,) else 3
+    return _checked(arrays, "frames", "u", (len(arrays["relevant"]), *arrays["frames"].shape[1:3], channels))
 
 
 def _checked(arrays: Arrays, name: str, kinds: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -67,7 +67,7 @@ class EpisodeTrace:
     events: np.ndarray | None = None
     """What the environment says of the observation of each step in `info["event"]`, "" for nothing; unicode [T]."""
     frames: np.ndarray | None = None
-    """Pictures of what the agent saw; uint8 [T, height, width, 3]."""
+    """Pictures of what the agent saw; uint8 [T, height, width, 3], or with one channel where they are grey."""
     episode_end: str = ""
     """Why the episode ended: "terminated", "truncated", or "" where that was not recorded."""
 
@@ -80,6 +80,11 @@ class EpisodeTrace:
         written = np.arange(step + 1)
         live = [layer.deleted[: step + 1] > step for layer in self.layers]
         return written[np.any(live, axis=0)]
+
+
+def in_color(pictures: np.ndarray) -> np.ndarray:
+    """Pictures [..., height, width, 1 or 3] with three channels."""
+    return pictures if pictures.shape[-1] == 3 else pictures.repeat(3, axis=-1)
 
 
 @dataclass

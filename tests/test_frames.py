@@ -24,10 +24,13 @@ def test_another_environment_is_rendered_if_it_can_and_reduced() -> None:
     assert AgentView(make_single("CartPole-v1"))(observation) is None
 
 
-def test_a_picture_that_is_observed_is_taken_as_it_is() -> None:
-    picture = np.arange(10 * 12 * 3, dtype=np.uint8).reshape(10, 12, 3)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_picture_that_is_observed_is_taken_as_it_is(channels: int) -> None:
+    picture = np.arange(10 * 12 * channels).reshape(10, 12, channels).astype(np.uint8)
     view = AgentView(gym.make("CartPole-v1"))(picture)
     assert view is not None and (view == picture).all()
+    large = AgentView(gym.make("CartPole-v1"))(np.repeat(picture, 100, axis=0))
+    assert large is not None and large.shape == (LARGEST, 1, channels)
 
 
 @pytest.mark.parametrize("name", ["expirespan/CorridorShort-v0", "MiniGrid-MemoryS7-v0"])

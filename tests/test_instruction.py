@@ -155,7 +155,7 @@ def test_what_the_agent_sees_is_drawn_as_the_present_line_alone() -> None:
     before = env.get_pov_render(8)
     env.step(0)
     after, view = env.get_pov_render(8), AgentView(env)
-    assert before.shape == after.shape == (96, 96, 3) and after.min() == 0 and (before != after).any()
+    assert before.shape == after.shape == (60, 96, 1) and after.min() == 0 and (before != after).any()
     seen = view(env.world.observe()[0])
     assert seen is not None and np.array_equal(seen, after)
 

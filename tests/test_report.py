@@ -80,8 +80,9 @@ def test_lines() -> None:
     assert len({line.index("|") for line in lines}) == 1
 
 
-def test_filmstrip(tmp_path: Path) -> None:
-    trace = replace(recorded(), frames=np.zeros((STEPS, 5, 3, 3), dtype=np.uint8))
+@pytest.mark.parametrize("channels", [1, 3])
+def test_filmstrip(channels: int, tmp_path: Path) -> None:
+    trace = replace(recorded(), frames=np.zeros((STEPS, 5, 3, channels), dtype=np.uint8))
     save_filmstrip(trace, 6, tmp_path / "strip.png")
     assert (tmp_path / "strip.png").read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(ValueError, match="`step` to be from 0 to 6, actual: 7"):

@@ -2,12 +2,13 @@
 
 import io
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from expirespan.memory import storage
-from expirespan.memory.trace import EpisodeTrace
+from expirespan.memory.trace import EpisodeTrace, in_color
 from recordings import made_up
 
 STEPS = 7
@@ -26,6 +27,13 @@ def test_what_is_written_is_read(full: bool, tmp_path: Path) -> None:
     assert before.keys() == after.keys()
     for name, array in before.items():
         np.testing.assert_array_equal(array, after[name], strict=True)
+
+
+def test_grey_frames_are_stored_as_such_and_shown_in_color() -> None:
+    frames = np.arange(STEPS * 6, dtype=np.uint8).reshape(STEPS, 2, 3, 1)
+    read = storage.from_bytes(storage.to_bytes(replace(episode(), frames=frames))).frames
+    assert read is not None and np.array_equal(read, frames)
+    assert in_color(read).shape == (STEPS, 2, 3, 3) and (in_color(read) == frames).all()
 
 
 def test_numpy_opens_it_without_pickles(tmp_path: Path) -> None:

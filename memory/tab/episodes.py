@@ -34,7 +34,7 @@ class Episode:
 
     @cached_property
     def frames(self) -> np.ndarray | None:
-        """Pictures of every step, uint8 [T, height, width, 3]; None where there are none."""
+        """Pictures of every step, uint8 [T, height, width, 3 or 1]; None where there are none."""
         return storage.frames_from_bytes(self._data, self._name)
 
     def bars(self, layer: int) -> LayerBars:

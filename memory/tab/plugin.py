@@ -17,6 +17,7 @@ from tensorboard.backend import http_util
 from tensorboard.plugins.base_plugin import FrontendMetadata, TBContext, TBPlugin
 from werkzeug.wrappers import Request, Response
 
+from ..trace import in_color
 from .episodes import Episode, EpisodeStore
 from .raster import TILE, series_tile
 from .summary import PLUGIN_NAME
@@ -101,7 +102,7 @@ class MemoryPlugin(TBPlugin):
             raise ValueError(f"Expect `steps` to be at most {MOST_FRAMES} steps, actual: {len(names)}")
         steps = [_whole({"steps": name}, "steps", 0, len(frames) - 1) for name in names]
         size = np.array(frames.shape[1:3], dtype="<i4")
-        return _binary(request, np.frombuffer(size.tobytes() + frames[steps].tobytes(), dtype=np.uint8))
+        return _binary(request, np.frombuffer(size.tobytes() + in_color(frames[steps]).tobytes(), dtype=np.uint8))
 
 
 def _place(arguments: Mapping[str, str], episode: Episode) -> tuple[int, int]:
