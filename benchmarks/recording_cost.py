@@ -21,7 +21,7 @@ from expirespan.envs import make_viewed
 from expirespan.memory import storage
 from expirespan.train_agent import EVALUATION_SEED, load_model, parse_env_args, read_run
 
-EPISODES, ROUNDS = 10, 7
+EPISODES, ROUNDS = 10, 3
 WAYS: dict[str, dict[str, bool] | None] = {
     "evaluation": None,
     "record": {},
