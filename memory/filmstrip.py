@@ -116,7 +116,7 @@ def _lay_out(panel: Axes, trace: EpisodeTrace, steps: np.ndarray, rows: int) -> 
     for place, written in enumerate(steps.tolist()):
         x, y = place % STRIP_COLUMNS, 1.25 * (place // STRIP_COLUMNS)
         picture = in_color(trace.frames[written])
-        height, width = (0.9 * side / max(picture.shape) for side in picture.shape[:2])
+        height, width = (0.9 * side / max(picture.shape[:2]) for side in picture.shape[:2])
         panel.imshow(picture, extent=(x, x + width, y + height, y))
         panel.text(x + 0.45, y + 0.95, str(written), ha="center", va="top", fontsize="x-small", color="black")
         if trace.relevant[written]:
