@@ -111,9 +111,12 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
         keep_expired: bool = False,
     ) -> CoreOutput[ExpireSpanState]:
         """Read T steps; `keep_expired` stores expired memories too, which changes no result (law 2)."""
+        shortens = self.config.shorten_spans and self.training
+        if x.shape[1] == 1 and not (torch.is_grad_enabled() or charge or keep_expired or shortens):
+            return self._step(x, state, resets, trace or attention, attention)
         clock = read_clock(state.time, resets)
         longest = None
-        if self.config.shorten_spans and self.training:
+        if shortens:
             longest = self.config.max_span * torch.rand(()).item()
         penalty, rent = x.new_zeros(()), x.new_zeros(())
         memories, traces, used = [], [], []
@@ -134,3 +137,24 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
         shown = tuple(traces) if trace or attention else None
         in_use = tuple(used) if used else None
         return CoreOutput(y=self.final_norm(x), state=after, penalty=penalty, rent=rent, used=in_use, trace=shown)
+
+    def _step(
+        self,
+        x: Float[Tensor, "B 1 D"],
+        state: ExpireSpanState,
+        resets: Bool[Tensor, "B 1"],
+        trace: bool,
+        attention: bool,
+    ) -> CoreOutput[ExpireSpanState]:
+        """`forward` for acting."""
+        goes_on, y, nothing = ~resets, x.squeeze(1), x.new_zeros(())
+        time = state.time.unsqueeze(1) * goes_on
+        memories, traces = [], []
+        for layer, memory in zip(self.stack(), state.layers, strict=True):
+            y, memory, shown = layer.step(y, memory, time, goes_on, trace=trace, attention=attention)
+            memories.append(memory)
+            traces.append(shown)
+        after = ExpireSpanState(layers=tuple(memories), time=time.squeeze(1) + 1)
+        shown = tuple(traces) if trace else None
+        y = self.final_norm(y).unsqueeze(1)
+        return CoreOutput(y=y, state=after, penalty=nothing, rent=nothing, used=None, trace=shown)

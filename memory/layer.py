@@ -12,8 +12,8 @@ from .attention import attend, position_scores, used_memories
 from .blocks import Blocks, Sight, choose_blocks
 from .checks import check_choice, check_fraction, check_not_negative, check_positive, check_whole
 from .core import AttentionTrace, LayerTrace, segment_starts
-from .span import SpanPredictor, expiry_bias, fading
-from .state import LayerMemory, outlived, times_outlived
+from .span import SpanPredictor, expiry_bias, fading, log_mask
+from .state import LayerMemory, first_to_expire, outlived
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +170,54 @@ class ExpireSpanLayer(nn.Module):
             Kept(span, mask, ending, weights, sight.written, sight.steps, everything.written, evicted, blocks),
         )
 
+    def step(
+        self,
+        x: Float[Tensor, "B D"],
+        memory: LayerMemory,
+        time: Int[Tensor, "B 1"],
+        goes_on: Bool[Tensor, "B 1"],
+        *,
+        trace: bool,
+        attention: bool,
+    ) -> tuple[Float[Tensor, "B D"], LayerMemory, LayerTrace | None]:
+        """The same for acting: one step at `time` of the episode, without gradient.
+
+        Where an episode does not go on, nothing stored is seen.  What returns are the memories that stay.  Acting is
+        bound by the number of small operations, of which a segment of one step would need twice as many.
+        """
+        ramp, heads = self.config.ramp, self.config.heads
+        hidden = self.attention_norm(x) if self.config.pre_norm else x
+        query, key, value = self.query_key_value(hidden).unflatten(-1, (3, heads, -1)).unbind(1)
+        span, now = self.span(hidden), time.squeeze(1)
+        carried = memory.with_live(memory.live & goes_on)
+        known = carried.with_one_more(hidden, key, value, span, now)
+        # As `fading`, from ages instead of times.
+        unclamped = (known.span - (time - known.birth)).mul_(1 / ramp).add_(1)
+        bias, mask = log_mask(unclamped, known.live.to(x.dtype))
+        bias = bias.unsqueeze(1)
+        query = query.unsqueeze(2)
+        if self.position is not None:
+            bias = bias.unsqueeze(1) + position_scores(query, self.position, (time - known.birth).unsqueeze(1))
+        read, weights = attend(query, known.key, known.value, bias)
+        y = self._transform(x, read.flatten(1))
+        outlasts = unclamped > 1 / ramp
+        stays, evicted = known.live & outlasts, None
+        if self.config.capacity is not None and known.taken > self.config.capacity:
+            slot = first_to_expire(known.span, known.birth, known.live)
+            full = known.live.sum(1, keepdim=True) > self.config.capacity
+            evicted = torch.where(full & stays.gather(1, slot), known.birth.gather(1, slot), -1)
+            stays = stays.scatter(1, slot, stays.gather(1, slot) & ~full)
+        shown = None
+        if trace:
+            shown = LayerTrace(
+                span=span.unsqueeze(1),
+                lifetime=(span + ramp).ceil().long().unsqueeze(1),
+                live=mask.sign().sum(1, keepdim=True).long(),
+                evicted=torch.full_like(time, -1) if evicted is None else evicted,
+                attention=AttentionTrace(weight=weights.mean(1), birth=known.birth.clone()) if attention else None,
+            )
+        return y, known.with_live(stays), shown
+
     def _by_head(self, projected: Tensor, parts: int) -> Sequence[Tensor]:
         """[B, T, parts * D] as `parts` contiguous tensors [B, H, T, K]: joining strided ones takes longer."""
         return projected.unflatten(-1, (parts, self.config.heads, -1)).permute(2, 0, 3, 1, 4).contiguous().unbind()
@@ -188,11 +236,6 @@ class ExpireSpanLayer(nn.Module):
         if capacity is None or slots <= capacity:
             return None
         stored = slots - clock.time.shape[1]
-        if stored == slots - 1:
-            exists = known.live & torch.cat([(clock.start < 0).expand(-1, stored), clock.lives], 1)
-            after = times_outlived(known.span.detach(), known.birth, exists)
-            before = after - (after > after[:, -1:]).long()  # without the new one, which is the last
-            return torch.stack([before, after], 1) >= capacity
         episode = nn.functional.pad(clock.start, (stored, 0), value=-1)
         same_episode = episode.unsqueeze(1) == episode.unsqueeze(2)
         outlives = outlived(known.span.detach(), known.birth, known.live) & same_episode

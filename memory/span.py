@@ -27,6 +27,16 @@ SMALLEST = 1e-30
 """Below every mask of a visible memory: 1 + r / R has no digits for a positive number so small."""
 
 
+def log_mask(
+    unclamped: Float[Tensor, "B *T S"], visible: Float[Tensor, "B *T S"]
+) -> tuple[Float[Tensor, "B *T S"], Float[Tensor, "B *T S"]]:
+    """`expiry_bias` without a gradient."""
+    mask = unclamped.clamp(0, 1).mul_(visible)
+    # The logarithm of 0 itself takes ten times as long as that of other numbers.
+    bias = mask.clamp_min(SMALLEST).log_()
+    return torch.threshold_(bias, 0.999 * math.log(SMALLEST), -torch.inf), mask
+
+
 class _ExpiryBias(torch.autograd.Function):
     """log clamp(x, 0, 1) with the invisible at minus infinity; also the clamped mask, which carries no gradient.
 
@@ -35,12 +45,10 @@ class _ExpiryBias(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, unclamped: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
-        mask = unclamped.clamp(0, 1).mul_(visible)
+        bias, mask = log_mask(unclamped, visible)
         ctx.save_for_backward(mask)
         ctx.mark_non_differentiable(mask)
-        # The logarithm of 0 itself takes ten times as long as that of other numbers.
-        bias = mask.clamp_min(SMALLEST).log_()
-        return torch.threshold_(bias, 0.999 * math.log(SMALLEST), -torch.inf), mask
+        return bias, mask
 
     @staticmethod
     @once_differentiable
@@ -128,7 +136,10 @@ class SpanPredictor(nn.Module):
         self.weight = nn.Parameter(torch.zeros(width))
         self.bias = nn.Parameter(torch.tensor(initial_bias(initial_fraction)))
 
-    def forward(self, hidden: Float[Tensor, "B S D"]) -> Float[Tensor, "B S"]:
+    def forward(self, hidden: Float[Tensor, "B *S D"]) -> Float[Tensor, "B *S"]:
         """The span in steps of the memory made from each layer input."""
-        span = self.max_span * torch.sigmoid(hidden @ self.weight / self.pre_div + self.bias)
+        logits = hidden @ self.weight
+        if self.pre_div != 1:
+            logits = logits / self.pre_div
+        span = self.max_span * torch.sigmoid(logits + self.bias)
         return span if self.longest >= self.max_span else span.clamp(max=self.longest)

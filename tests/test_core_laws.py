@@ -86,6 +86,28 @@ def test_any_split_is_the_same(core: ExpireSpan, split: list[int]) -> None:
         torch.testing.assert_close(torch.cat([parts[number] for parts in live], 1), layer.live)
 
 
+def test_acting_is_the_same_as_reading_the_whole(core: ExpireSpan) -> None:
+    x, resets = episode_data()
+    whole = core(x, core.initial_state(ROWS), resets, trace=True)
+    state, ys, traces = core.initial_state(ROWS), [], []
+    with torch.no_grad():
+        for step in range(STEPS):
+            now = slice(step, step + 1)
+            output = core(x[:, now], state, resets[:, now], charge=False, trace=True)
+            plain = core(x[:, now], state, resets[:, now], charge=False)
+            torch.testing.assert_close(plain.y, output.y)
+            assert_same_memories(plain.state, output.state)
+            state = output.state
+            ys.append(output.y)
+            traces.append(output.trace)
+    torch.testing.assert_close(torch.cat(ys, 1), whole.y)
+    assert_same_memories(state, whole.state)
+    for number, layer in enumerate(whole.trace):
+        for name in ("span", "lifetime", "live", "evicted"):
+            by_step = torch.cat([getattr(trace[number], name) for trace in traces], 1)
+            torch.testing.assert_close(by_step, getattr(layer, name))
+
+
 def gradients(core: ExpireSpan, loss: Tensor) -> list[Tensor]:
     return list(torch.autograd.grad(loss, list(core.parameters()), allow_unused=True, materialize_grads=True))
 
@@ -127,12 +149,12 @@ def test_a_state_stays_what_it_was_when_acting_goes_on_from_it_more_than_once(co
     with torch.no_grad():
         state = core.initial_state(ROWS)
         for step in range(11):
-            state = core(x[:, step : step + 1], state, resets[:, step : step + 1]).state
-        first = core(x[:, 11:12], state, no_resets)
-        after = core(x[:, 12:13], first.state, no_resets).y
-        core(other, state, no_resets)
-        torch.testing.assert_close(core(x[:, 11:12], state, no_resets).y, first.y)
-        torch.testing.assert_close(core(x[:, 12:13], first.state, no_resets).y, after)
+            state = core(x[:, step : step + 1], state, resets[:, step : step + 1], charge=False).state
+        first = core(x[:, 11:12], state, no_resets, charge=False)
+        after = core(x[:, 12:13], first.state, no_resets, charge=False).y
+        core(other, state, no_resets, charge=False)
+        torch.testing.assert_close(core(x[:, 11:12], state, no_resets, charge=False).y, first.y)
+        torch.testing.assert_close(core(x[:, 12:13], first.state, no_resets, charge=False).y, after)
 
 
 def test_slots_carry_no_meaning(core: ExpireSpan) -> None:
@@ -199,7 +221,7 @@ def test_cost_follows_what_is_kept() -> None:
     slots, live = [], []
     with torch.no_grad():
         for step in range(3000):
-            output = core(torch.randn(1, 1, WIDTH), state, torch.tensor([[step == 0]]), trace=True)
+            output = core(torch.randn(1, 1, WIDTH), state, torch.tensor([[step == 0]]), charge=False, trace=True)
             state = output.state
             slots.append(max(layer.live.shape[1] for layer in state.layers))
             live.append(max(int(layer.live[0, 0]) for layer in output.trace))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from expirespan.memory.attention import position_scores
 from expirespan.memory.span import SpanPredictor, expire_mask, expiry_bias, fading, initial_bias, span_penalty
-from expirespan.memory.state import outlived, times_outlived
+from expirespan.memory.state import first_to_expire, outlived
 
 
 def test_mask_is_one_until_the_span_and_falls_to_zero_over_the_ramp() -> None:
@@ -56,10 +56,12 @@ def test_position_scores_pick_the_key_of_the_age_and_nothing_beyond_the_window()
     assert scores[0, 0, 0].tolist() == pytest.approx([302 / 2**0.5, 3020 / 2**0.5, 0, 0])
 
 
-def test_sorting_counts_what_pairs_count() -> None:
+def test_the_first_to_expire_is_the_one_that_all_others_outlive() -> None:
     torch.manual_seed(0)
-    birth = torch.stack([torch.randperm(23)[:11] for _ in range(3)])
-    span = torch.randint(0, 7, (3, 11)).float()  # many expire together
-    exists = torch.rand(3, 11) < 0.7
-    by_pairs = outlived(span, birth, exists).sum(2)
-    assert torch.equal(times_outlived(span, birth, exists)[exists], by_pairs[exists])
+    birth = torch.stack([torch.randperm(23)[:11] for _ in range(30)])
+    span = torch.randint(0, 7, (30, 11)).float()  # many expire together
+    live = torch.rand(30, 11) < 0.7
+    first = first_to_expire(span, birth, live).squeeze(1)
+    rows = torch.arange(30)
+    assert live[rows, first].all()
+    assert torch.equal(outlived(span, birth, live)[rows, first].sum(1), live.sum(1) - 1)
