@@ -187,14 +187,18 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         for group in self.policy.optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
 
-    def _evaluate(self, batch: SequenceBatch, trace: bool) -> SequenceEvaluation:
-        """What the present weights make of a minibatch."""
+    def _evaluate(self, batch: SequenceBatch, first: bool) -> SequenceEvaluation:
+        """What the present weights make of a minibatch.
+
+        What the memories are like, and the pull on them, comes from the first pass over a rollout: it costs a seventh.
+        """
         return self.policy.evaluate_sequences(
             batch.observations,
             batch.actions,
             batch.state,
             batch.episode_starts,
-            trace=trace,
+            charge=first or self.pressure.weight > 0,
+            trace=first,
             spare_used=self.pressure.has_budget,
         )
 
@@ -203,9 +207,9 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         loss = policy_loss + self.config.vf_coef * value_loss - self.config.ent_coef * entropy
         return loss + self.pressure.weight * penalty if self.pressure.weight else loss
 
-    def _step(self, loss: Tensor, rent: Tensor, share: float) -> None:
-        """One step of the optimizer, and this share of an update's pull on the spans."""
-        shortening = self.policy.core.rent_gradients(rent) if self.pressure.pulls else None
+    def _step(self, loss: Tensor, rent: Tensor | None, share: float) -> None:
+        """One step of the optimizer, and with a rent this share of an update's pull on the spans."""
+        shortening = None if rent is None or not self.pressure.pulls else self.policy.core.rent_gradients(rent)
         self.policy.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm)

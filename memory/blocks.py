@@ -47,9 +47,14 @@ class Blocks(NamedTuple):
     def narrow(self, sight: Sight) -> Sight:
         """The blocks as rows."""
         cut = len(self.slot) // len(sight.steps)
-        both = torch.cat([sight.key, sight.value], 1).transpose(1, 2).flatten(0, 1)
-        seen = both.index_select(0, self.slot.flatten()).unflatten(0, self.slot.shape)
-        key, value = seen.transpose(1, 2).chunk(2, 1)
+        _, heads, slots, _ = sight.key.shape
+        row, place = self.slot // slots, self.slot % slots
+        head = row.unsqueeze(1) * heads + torch.arange(heads, device=row.device).unsqueeze(1)
+        by_head = head * slots + place.unsqueeze(1)
+        key, value = (
+            x.flatten(0, 2).index_select(0, by_head.flatten()).unflatten(0, by_head.shape)
+            for x in (sight.key, sight.value)
+        )
         query = sight.query.unflatten(2, (cut, -1)).transpose(1, 2).flatten(0, 1)
         span, written, live = (x.flatten()[self.slot] for x in (sight.span, sight.written, sight.live))
         steps, since = (x.reshape(len(self.slot), -1) for x in (sight.steps, sight.since))
