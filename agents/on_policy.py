@@ -180,9 +180,13 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
                 f"one of {', '.join(map(str, fitting))}, actual: {size}"
             )
 
+    @property
+    def _annealed(self) -> float:
+        """The share of the first step size, and of the pull on the spans, that training has come down to."""
+        return self._current_progress_remaining if self.config.anneal else 1.0
+
     def _update_learning_rate(self, optimizers: Any) -> None:
-        remaining = self._current_progress_remaining
-        rate = self.lr_schedule(remaining) * (remaining if self.config.anneal else 1)
+        rate = self.lr_schedule(self._current_progress_remaining) * self._annealed
         self.logger.record("train/learning_rate", rate)
         for group in self.policy.optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
@@ -215,7 +219,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm)
         self.policy.optimizer.step()
         if shortening is not None:
-            self.policy.core.shorten(shortening, [pull * share for pull in self.pressure.pulls])
+            # A full pull beside a small step size would take memories faster than the network can learn to do without.
+            self.policy.core.shorten(shortening, [pull * share * self._annealed for pull in self.pressure.pulls])
 
     def _finish_update(self, log: TrainingLog) -> None:
         """Log an update, and let the pressure on the spans follow what came of it."""

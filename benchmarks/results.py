@@ -74,16 +74,15 @@ INSTRUCTION: dict[str, Any] = {
     "last": "--total-steps 1200000 --learning-rate 3e-4",
     "far": "InstructionLong-v0 --episodes 64",
 }
-FIFTY_ROOMS = "--num-envs 64 --batch-size 2048 --gae-lambda 0.5"
+FIFTY_ROOMS = "--num-envs 64 --batch-size 2048 --gae-lambda 0.5 --learning-rate 5e-4"
 PORTAL: dict[str, Any] = {
     "arguments": "--position-window 4 --ramp 4 --capacity 39 --gamma 0.98",
     "lessons": (
         "PortalShort-v0 --env-args num_rooms=3 max_steps=40 largest_number=50 --total-steps 400000 --ent-coef 0.02",
-        "PortalShort-v0 --env-args largest_number=50 --total-steps 800000 --ent-coef 0.02",
-        f"Portal-v0 --env-args largest_number=50 --total-steps 1500000 --learning-rate 5e-4 {FIFTY_ROOMS}",
-        f"Portal-v0 --total-steps 4000000 --learning-rate 5e-4 --ent-coef 0.002 {FIFTY_ROOMS}",
+        "PortalShort-v0 --env-args largest_number=50 --total-steps 1200000 --ent-coef 0.02",
+        f"Portal-v0 --env-args largest_number=50 --total-steps 1500000 --ent-coef 0.005 {FIFTY_ROOMS}",
     ),
-    "last": f"--total-steps 1500000 --learning-rate 3e-4 --ent-coef 0.002 --memory-budget None {FIFTY_ROOMS}",
+    "last": f"--total-steps 4500000 --ent-coef 0.002 {FIFTY_ROOMS}",
 }
 MINIGRID = "--view-size 3 --total-steps 800000 --ent-coef 0.01 --memory-budget None"
 TABLES: dict[str, tuple[Row, ...]] = {

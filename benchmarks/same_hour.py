@@ -1,0 +1,96 @@
+"""MiniGrid-MemoryS13 beside sb3-contrib's RecurrentPPO: what each has learned after the same time on the clock.
+
+Both train at once, a process and a core each, on 32 environments with this project's features extractor; MemoryPPO
+by `expirespan-train`, which is interrupted when the time is up, as Ctrl-C does.  Then each plays episodes that it was
+not trained on, with sampled actions.
+
+    python benchmarks/same_hour.py [MINUTES]
+"""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from expirespan.agents.encoders import MiniGridExtractor
+from expirespan.agents.vec_env import as_vec_env
+from expirespan.envs import make_batched
+from expirespan.train_agent import EVALUATION_SEED
+from sb3_contrib import RecurrentPPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.evaluation import evaluate_policy
+
+ENV, FOLDER = "MiniGrid-MemoryS13-v0", Path("runs/same-hour")
+EPISODES = 20
+OURS = "--memory-budget None --ent-coef 0.01 --total-steps 5000000 --timeline-every 0"
+"""As for MemoryS9 (results.py).  More steps than there will be time for."""
+
+
+class Until(BaseCallback):
+    """Ends training at a time, and tells every five minutes how far it has come."""
+
+    def __init__(self, end: float) -> None:
+        super().__init__()
+        self.end, self.next_line = end, time.monotonic()
+
+    def _on_step(self) -> bool:
+        if time.monotonic() >= self.next_line and self.model.ep_info_buffer:
+            self.next_line += 300
+            mean = np.mean([episode["r"] for episode in self.model.ep_info_buffer])
+            print(f"RecurrentPPO: {self.num_timesteps} steps, mean return {mean:.3f}", flush=True)
+        return time.monotonic() < self.end
+
+
+class Untransposed(RecurrentPPO):
+    """RecurrentPPO that leaves MiniGrid's codes as they are, where it would take them for pixels."""
+
+    @staticmethod
+    def _wrap_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> Any:
+        return env
+
+
+def main(minutes: float) -> None:
+    """Train both, evaluate both, print the table."""
+    torch.set_num_threads(1)
+    end = time.monotonic() + 60 * minutes
+    train = ["expirespan-train", "--env", ENV, *OURS.split(), "--out", str(FOLDER)]
+    model = Untransposed(
+        "MlpLstmPolicy",
+        as_vec_env(make_batched(ENV, 32)),
+        n_steps=128,
+        batch_size=1024,
+        n_epochs=4,
+        gamma=0.995,
+        ent_coef=0.01,
+        seed=0,
+        device="cpu",
+        policy_kwargs={
+            "lstm_hidden_size": 64,
+            "net_arch": [64],
+            "features_extractor_class": MiniGridExtractor,
+            "features_extractor_kwargs": {"features_dim": 64},
+            # SB3 would divide the codes by 255.
+            "normalize_images": False,
+        },
+    )
+    with subprocess.Popen(train, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as memory_ppo:
+        try:
+            model.learn(10**9, callback=Until(end))
+        finally:
+            memory_ppo.send_signal(signal.SIGINT)
+    print("MemoryPPO, interrupted:", memory_ppo.returncode)
+    subprocess.run(["expirespan-evaluate", str(FOLDER), "--sample", "--episodes", str(EPISODES)], check=True)
+    env = as_vec_env(make_batched(ENV, 32))
+    env.seed(EVALUATION_SEED)
+    returns, _ = evaluate_policy(model, env, EPISODES, deterministic=False, return_episode_rewards=True, warn=False)
+    solved = np.mean(np.array(returns) > 0)
+    print(f"RecurrentPPO: {model.num_timesteps} steps, {EPISODES} episodes, success {solved:.1%}, ", end="")
+    print(f"mean return {np.mean(returns):.3f}")
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]) if len(sys.argv) > 1 else 60)
