@@ -24,7 +24,7 @@ from .checkpoint import SUFFIX, read_checkpoint, write_checkpoint
 from .config import OnPolicyConfig
 from .encoders import is_minigrid_image
 from .policy import MemoryActorCriticPolicy, SequenceEvaluation, environment_actions
-from .pressure import PressureConfig, SpanPressure
+from .pressure import FADE, PressureConfig, SpanPressure
 from .reward_scale import RewardScale
 from .rollout import SequenceBatch, SequenceRolloutBuffer
 from .saving import describe, read_arguments, restore, stored_spaces
@@ -180,13 +180,9 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
                 f"one of {', '.join(map(str, fitting))}, actual: {size}"
             )
 
-    @property
-    def _annealed(self) -> float:
-        """The share of the first step size, and of the pull on the spans, that training has come down to."""
-        return self._current_progress_remaining if self.config.anneal else 1.0
-
     def _update_learning_rate(self, optimizers: Any) -> None:
-        rate = self.lr_schedule(self._current_progress_remaining) * self._annealed
+        remaining = self._current_progress_remaining
+        rate = self.lr_schedule(remaining) * (remaining if self.config.anneal else 1)
         self.logger.record("train/learning_rate", rate)
         for group in self.policy.optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
@@ -219,8 +215,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm)
         self.policy.optimizer.step()
         if shortening is not None:
-            # A full pull beside a small step size would take memories faster than the network can learn to do without.
-            self.policy.core.shorten(shortening, [pull * share * self._annealed for pull in self.pressure.pulls])
+            fade = min(self._current_progress_remaining / FADE, 1.0) if self.config.anneal else 1.0
+            self.policy.core.shorten(shortening, [pull * share * fade for pull in self.pressure.pulls])
 
     def _finish_update(self, log: TrainingLog) -> None:
         """Log an update, and let the pressure on the spans follow what came of it."""
