@@ -25,7 +25,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 
 ENV, FOLDER = "MiniGrid-MemoryS13-v0", Path("runs/same-hour")
-EPISODES = 20
+EPISODES = 500
 OURS = "--memory-budget None --ent-coef 0.01 --total-steps 5000000 --timeline-every 0"
 """As for MemoryS9 (results.py).  More steps than there will be time for."""
 
