@@ -24,7 +24,7 @@ from .checkpoint import SUFFIX, read_checkpoint, write_checkpoint
 from .config import OnPolicyConfig
 from .encoders import is_minigrid_image
 from .policy import MemoryActorCriticPolicy, SequenceEvaluation, environment_actions
-from .pressure import PressureConfig, SpanPressure
+from .pressure import FADE, PressureConfig, SpanPressure
 from .reward_scale import RewardScale
 from .rollout import SequenceBatch, SequenceRolloutBuffer
 from .saving import describe, read_arguments, restore, stored_spaces
@@ -215,7 +215,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm)
         self.policy.optimizer.step()
         if shortening is not None:
-            self.policy.core.shorten(shortening, [pull * share for pull in self.pressure.pulls])
+            fade = min(self._current_progress_remaining / FADE, 1.0) if self.config.anneal else 1.0
+            self.policy.core.shorten(shortening, [pull * share * fade for pull in self.pressure.pulls])
 
     def _finish_update(self, log: TrainingLog) -> None:
         """Log an update, and let the pressure on the spans follow what came of it."""
