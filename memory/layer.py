@@ -39,9 +39,6 @@ class ExpireSpanConfig:
     """Divides w . h before the sigmoid: with a large max_span, small changes of w then move spans less."""
     shorten_spans: bool = False
     """Random shortening, in training only: clamp all spans of a forward pass to u * max_span, u ~ U(0, 1)."""
-    query_key_gain: float = 1.0
-    """Size of queries and keys at the start of training, in that of their input.  Attention starts sharper, and gets
-    sharper faster, by its square: for tasks with many memories that look alike."""
     position_window: int = 0
     """Learned relative positions for memories younger than this many steps (M); older ones carry none."""
     capacity: int | None = None
@@ -56,7 +53,7 @@ class ExpireSpanConfig:
             check_whole(name, getattr(self, name), at_least=1)
         if self.width % self.heads:
             raise ValueError(f"Expect `width` to be a multiple of `heads` ({self.heads}), actual: {self.width}")
-        for name in ("max_span", "ramp", "pre_div", "query_key_gain"):
+        for name in ("max_span", "ramp", "pre_div"):
             check_positive(name, getattr(self, name))
         check_fraction("initial_span", self.initial_span)
         check_whole("position_window", self.position_window, at_least=0)
@@ -116,9 +113,8 @@ class ExpireSpanLayer(nn.Module):
         self.position = nn.Parameter(positions) if config.position_window else None
         # Queries, keys and values that keep the size of their input.  torch's default is smaller: attention starts
         # nearly uniform, and choosing Corridor's door took a bandit version of it twice as many episodes to learn.
-        gain = config.query_key_gain
-        for block, size in zip(self.query_key_value.weight.data.split(width), (gain, gain, 1.0), strict=True):
-            nn.init.orthogonal_(block, size)
+        for block in self.query_key_value.weight.data.split(width):
+            nn.init.orthogonal_(block)
         nn.init.zeros_(self.query_key_value.bias)
 
     def refresh(self, memory: LayerMemory) -> LayerMemory:

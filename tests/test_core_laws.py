@@ -258,11 +258,3 @@ def test_attention_is_the_same_for_any_split_and_sums_to_one(core: ExpireSpan) -
     assert list(sums.values()) == pytest.approx([1.0] * len(sums))
     x, resets = episode_data()
     assert core(x, core.initial_state(ROWS), resets, trace=True).trace[0].attention is None
-
-
-def test_queries_and_keys_start_at_their_gain() -> None:
-    for layer in ExpireSpan(replace(BASE, query_key_gain=1.5)).stack():
-        sizes = [torch.linalg.matrix_norm(block, 2).item() for block in layer.query_key_value.weight.split(WIDTH)]
-        assert sizes == pytest.approx([1.5, 1.5, 1.0])
-    with pytest.raises(ValueError, match="Expect `query_key_gain` to be"):
-        replace(BASE, query_key_gain=0.0)
