@@ -82,12 +82,11 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
 
     def _update(self, batch: SequenceBatch, log: TrainingLog) -> None:
         """One gradient step."""
-        now = self._evaluate(batch, first=True)
+        now = self._evaluate(batch, trace=True)
         policy_loss = policy_gradient(now.log_prob, batch.advantages)
         values_loss = value_loss(now.values, batch.old_values, batch.returns, clip_range=None)
         entropy, penalty = now.entropy.mean(), now.penalty / now.values.numel()
         loss = self._loss(policy_loss, values_loss, entropy, penalty)
         self._step(loss, now.rent, batch.old_values.numel() / (self.n_steps * self.n_envs))
         log.add_trace(now.trace, now.used)
-        log.add_losses(policy_loss, values_loss, entropy, loss)
-        log.add(memory__penalty=penalty.item())
+        log.add_losses(policy_loss, values_loss, entropy, penalty, loss)

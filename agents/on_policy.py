@@ -24,7 +24,7 @@ from .checkpoint import SUFFIX, read_checkpoint, write_checkpoint
 from .config import OnPolicyConfig
 from .encoders import is_minigrid_image
 from .policy import MemoryActorCriticPolicy, SequenceEvaluation, environment_actions
-from .pressure import FADE, PressureConfig, SpanPressure
+from .pressure import PressureConfig, SpanPressure
 from .reward_scale import RewardScale
 from .rollout import SequenceBatch, SequenceRolloutBuffer
 from .saving import describe, read_arguments, restore, stored_spaces
@@ -187,18 +187,14 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         for group in self.policy.optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
 
-    def _evaluate(self, batch: SequenceBatch, first: bool) -> SequenceEvaluation:
-        """What the present weights make of a minibatch.
-
-        What the memories are like, and the pull on them, comes from the first pass over a rollout: it costs a seventh.
-        """
+    def _evaluate(self, batch: SequenceBatch, trace: bool) -> SequenceEvaluation:
+        """What the present weights make of a minibatch."""
         return self.policy.evaluate_sequences(
             batch.observations,
             batch.actions,
             batch.state,
             batch.episode_starts,
-            charge=first or self.pressure.weight > 0,
-            trace=first,
+            trace=trace,
             spare_used=self.pressure.has_budget,
         )
 
@@ -207,16 +203,15 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         loss = policy_loss + self.config.vf_coef * value_loss - self.config.ent_coef * entropy
         return loss + self.pressure.weight * penalty if self.pressure.weight else loss
 
-    def _step(self, loss: Tensor, rent: Tensor | None, share: float) -> None:
-        """One step of the optimizer, and with a rent this share of an update's pull on the spans."""
-        shortening = None if rent is None or not self.pressure.pulls else self.policy.core.rent_gradients(rent)
+    def _step(self, loss: Tensor, rent: Tensor, share: float) -> None:
+        """One step of the optimizer, and this share of an update's pull on the spans."""
+        shortening = self.policy.core.rent_gradients(rent) if self.pressure.pulls else None
         self.policy.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm)
         self.policy.optimizer.step()
         if shortening is not None:
-            fade = min(self._current_progress_remaining / FADE, 1.0) if self.config.anneal else 1.0
-            self.policy.core.shorten(shortening, [pull * share * fade for pull in self.pressure.pulls])
+            self.policy.core.shorten(shortening, [pull * share for pull in self.pressure.pulls])
 
     def _finish_update(self, log: TrainingLog) -> None:
         """Log an update, and let the pressure on the spans follow what came of it."""

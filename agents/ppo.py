@@ -94,15 +94,15 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         if config.normalize_advantage:
             buffer.advantages = normalized_advantages(buffer.advantages, config.advantage_floor)
         for epoch in range(config.n_epochs):
-            if not all(self._update(batch, log, first=epoch == 0) for batch in buffer.get(config.batch_size)):
+            if not all(self._update(batch, log, trace=epoch == 0) for batch in buffer.get(config.batch_size)):
                 break
         self._n_updates += config.n_epochs
         self._finish_update(log)
 
-    def _update(self, batch: SequenceBatch, log: TrainingLog, first: bool) -> bool:
+    def _update(self, batch: SequenceBatch, log: TrainingLog, trace: bool) -> bool:
         """One gradient step; False, and no step, where the policy has already moved too far."""
         config = self.config
-        now = self._evaluate(batch, first)
+        now = self._evaluate(batch, trace)
         log_ratio = now.log_prob - batch.old_log_prob
         ratio = log_ratio.exp()
         with torch.no_grad():
@@ -116,9 +116,6 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         values_loss = value_loss(now.values, batch.old_values, batch.returns, config.clip_range_vf)
         entropy, penalty = now.entropy.mean(), now.penalty / batch.old_values.numel()
         loss = self._loss(policy_loss, values_loss, entropy, penalty)
-        share = batch.old_values.numel() / (self.n_steps * self.n_envs)
-        self._step(loss, now.rent if first else None, share)
-        log.add_losses(policy_loss, values_loss, entropy, loss)
-        if first:
-            log.add(memory__penalty=penalty.item())
+        self._step(loss, now.rent, batch.old_values.numel() / (config.n_epochs * self.n_steps * self.n_envs))
+        log.add_losses(policy_loss, values_loss, entropy, penalty, loss)
         return True

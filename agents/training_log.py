@@ -24,10 +24,10 @@ class TrainingLog:
         for name, value in values.items():
             self._values[name.replace("__", "/")].append(value)
 
-    def add_losses(self, policy: Tensor, value: Tensor, entropy: Tensor, loss: Tensor) -> None:
+    def add_losses(self, policy: Tensor, value: Tensor, entropy: Tensor, penalty: Tensor, loss: Tensor) -> None:
         """The terms of one gradient step's loss, and the loss itself."""
         self.add(policy_gradient_loss=policy.item(), value_loss=value.item(), entropy_loss=-entropy.item())
-        self.add(loss=loss.item())
+        self.add(loss=loss.item(), memory__penalty=penalty.item())
 
     def add_trace(self, trace: tuple[LayerTrace, ...] | None, used: tuple[int, ...] | None) -> None:
         """What the layers kept in one minibatch, and how many memories were in use, where either was asked for."""
