@@ -1,8 +1,8 @@
 """MiniGrid-MemoryS13 beside sb3-contrib's RecurrentPPO: what each has learned after the same time on the clock.
 
 Both train at once, a process and a core each, on 32 environments with this project's features extractor; MemoryPPO
-by `expirespan-train`, which is interrupted when the time is up, as Ctrl-C does.  Then each plays episodes that it was
-not trained on, with sampled actions.
+by `expirespan-train`, which is interrupted when the time is up, as Ctrl-C does, if it is not done by then.  Then each
+plays episodes that it was not trained on, with sampled actions.
 
     python benchmarks/same_hour.py [MINUTES]
 """
@@ -27,7 +27,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 ENV, FOLDER = "MiniGrid-MemoryS13-v0", Path("runs/same-hour")
 EPISODES = 500
 OURS = "--memory-budget None --ent-coef 0.01 --total-steps 5000000 --timeline-every 0"
-"""As for MemoryS9 (results.py).  More steps than there will be time for."""
+"""As for MemoryS9 (results.py), but for the steps: a fast machine takes them in less than the hour."""
 
 
 class Until(BaseCallback):
@@ -54,7 +54,7 @@ class Untransposed(RecurrentPPO):
 
 
 def main(minutes: float) -> None:
-    """Train both, evaluate both, print the table."""
+    """Train both, evaluate both, print what came of it."""
     torch.set_num_threads(1)
     end = time.monotonic() + 60 * minutes
     train = ["expirespan-train", "--env", ENV, *OURS.split(), "--out", str(FOLDER)]
@@ -82,7 +82,7 @@ def main(minutes: float) -> None:
             model.learn(10**9, callback=Until(end))
         finally:
             memory_ppo.send_signal(signal.SIGINT)
-    print("MemoryPPO, interrupted:", memory_ppo.returncode)
+    print("MemoryPPO has ended, exit status", memory_ppo.returncode)
     subprocess.run(["expirespan-evaluate", str(FOLDER), "--sample", "--episodes", str(EPISODES)], check=True)
     env = as_vec_env(make_batched(ENV, 32))
     env.seed(EVALUATION_SEED)

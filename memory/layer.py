@@ -182,15 +182,17 @@ class ExpireSpanLayer(nn.Module):
     ) -> tuple[Float[Tensor, "B D"], LayerMemory, LayerTrace | None]:
         """The same for acting: one step at `time` of the episode, without gradient.
 
-        Where an episode does not go on, nothing stored is seen.  What returns are the memories that stay.  Acting is
-        bound by the number of small operations, of which a segment of one step would need twice as many.
+        Where an episode does not go on, nothing stored is seen.  What returns are the memories that stay.  Without a
+        segment to sort out there are fewer small operations, whose number acting is bound by, and no copies.
         """
         ramp, heads = self.config.ramp, self.config.heads
         hidden = self.attention_norm(x) if self.config.pre_norm else x
         query, key, value = self.query_key_value(hidden).unflatten(-1, (3, heads, -1)).unbind(1)
         span, now = self.span(hidden), time.squeeze(1)
-        carried = memory.with_live(memory.live & goes_on)
-        known = carried.with_one_more(hidden, key, value, span, now)
+        stored = memory.live & goes_on
+        if memory.room is None and self.config.capacity is not None:  # from elsewhere: it may hold more
+            stored = stored & (outlived(memory.span, memory.birth, stored).sum(2) < self.config.capacity)
+        known = replace(memory, live=stored).with_one_more(hidden, key, value, span, now)
         # As `fading`, from ages instead of times.
         unclamped = (known.span - (time - known.birth)).mul_(1 / ramp).add_(1)
         bias, mask = log_mask(unclamped, known.live.to(x.dtype))
@@ -200,8 +202,7 @@ class ExpireSpanLayer(nn.Module):
             bias = bias.unsqueeze(1) + position_scores(query, self.position, (time - known.birth).unsqueeze(1))
         read, weights = attend(query, known.key, known.value, bias)
         y = self._transform(x, read.flatten(1))
-        outlasts = unclamped > 1 / ramp
-        stays, evicted = known.live & outlasts, None
+        stays, evicted = known.live & (unclamped > 1 / ramp), None
         if self.config.capacity is not None and known.taken > self.config.capacity:
             slot = first_to_expire(known.span, known.birth, known.live)
             full = known.live.sum(1, keepdim=True) > self.config.capacity
@@ -216,7 +217,7 @@ class ExpireSpanLayer(nn.Module):
                 evicted=torch.full_like(time, -1) if evicted is None else evicted,
                 attention=AttentionTrace(weight=weights.mean(1), birth=known.birth.clone()) if attention else None,
             )
-        return y, known.with_live(stays), shown
+        return y, replace(known, live=stays), shown
 
     def _by_head(self, projected: Tensor, parts: int) -> Sequence[Tensor]:
         """[B, T, parts * D] as `parts` contiguous tensors [B, H, T, K]: joining strided ones takes longer."""

@@ -108,6 +108,24 @@ def test_acting_is_the_same_as_reading_the_whole(core: ExpireSpan) -> None:
             torch.testing.assert_close(by_step, getattr(layer, name))
 
 
+def test_a_state_that_holds_more_than_the_capacity_is_cut_down_before_it_is_seen() -> None:
+    torch.manual_seed(2)
+    roomy = ExpireSpan(replace(BASE, max_span=97.0)).double()
+    randomize(roomy, 3)
+    tight = ExpireSpan(replace(BASE, max_span=97.0, capacity=3)).double()
+    tight.load_state_dict(roomy.state_dict())
+    x, resets = episode_data()
+    more, no_resets = episode_data(seed=7, steps=1)
+    no_resets[:] = False
+    with torch.no_grad():
+        state = roomy(x, roomy.initial_state(ROWS), resets).state
+        assert max(int(layer.live.sum(1).max()) for layer in state.layers) > 4
+        read, acted = (tight(more, state, no_resets, charge=charge, trace=True) for charge in (True, False))
+    torch.testing.assert_close(acted.y, read.y)
+    assert_same_memories(acted.state, read.state)
+    assert all(torch.equal(a.live, b.live) for a, b in zip(acted.trace, read.trace, strict=True))
+
+
 def gradients(core: ExpireSpan, loss: Tensor) -> list[Tensor]:
     return list(torch.autograd.grad(loss, list(core.parameters()), allow_unused=True, materialize_grads=True))
 
