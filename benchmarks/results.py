@@ -49,7 +49,14 @@ class Row:
 
 
 def row(
-    agent: str, task: str, arguments: str = "", *, lessons: tuple[str, ...] = (), last: str = "", far: str = ""
+    agent: str,
+    task: str,
+    arguments: str = "",
+    *,
+    algo: str = "ppo",
+    lessons: tuple[str, ...] = (),
+    last: str = "",
+    far: str = "",
 ) -> Row:
     """A row of one of this project's tasks.
 
@@ -57,11 +64,12 @@ def row(
         agent: What the table calls it.
         task: Name of the environment.
         arguments: Options of every stage.
+        algo: As for expirespan-train.
         lessons: Environment and options of the easier stages before.
         last: Options of the last stage alone.
         far: Environment and options of an evaluation of the agent, unchanged, on another environment.
     """
-    stages = [f"--env expirespan/{lesson} {arguments}" for lesson in (*lessons, f"{task}-v0 {last}")]
+    stages = [f"--env expirespan/{stage} --algo {algo} {arguments}" for stage in (*lessons, f"{task}-v0 {last}")]
     evaluations = ("", f"--env expirespan/{far}") if far else ("",)
     return Row(agent=agent, stages=tuple(stages), evaluations=evaluations)
 
@@ -78,21 +86,21 @@ FIFTY_ROOMS = "--num-envs 64 --batch-size 2048 --gae-lambda 0.5 --learning-rate 
 PORTAL: dict[str, Any] = {
     "arguments": "--position-window 4 --ramp 4 --capacity 39 --gamma 0.98",
     "lessons": (
-        "PortalShort-v0 --env-args num_rooms=4 max_steps=60 largest_number=50 --total-steps 400000 --ent-coef 0.02",
-        "PortalShort-v0 --env-args largest_number=50 --total-steps 600000 --ent-coef 0.02",
+        "PortalShort-v0 --env-args num_rooms=3 max_steps=40 largest_number=50 --total-steps 400000 --ent-coef 0.02",
+        "PortalShort-v0 --env-args largest_number=50 --total-steps 1300000 --ent-coef 0.02",
         f"Portal-v0 --env-args largest_number=50 --total-steps 1500000 --ent-coef 0.005 {FIFTY_ROOMS}",
     ),
-    "last": f"--total-steps 5500000 --ent-coef 0.002 {FIFTY_ROOMS}",
+    "last": f"--total-steps 12000000 --ent-coef 0.002 {FIFTY_ROOMS}",
 }
 MINIGRID = "--view-size 3 --total-steps 800000 --ent-coef 0.01 --memory-budget None"
 TABLES: dict[str, tuple[Row, ...]] = {
     "corridor": (
         row("PPO", "Corridor", far=LONG_CORRIDORS),
-        row("A2C", "Corridor", "--algo a2c", far=LONG_CORRIDORS),
+        row("A2C", "Corridor", algo="a2c", far=LONG_CORRIDORS),
         row("PPO, no memory", "Corridor", "--capacity 0 --total-steps 500000"),
     ),
-    "portal": (row("PPO", "Portal", **PORTAL),),
-    "instruction": (row("PPO", "Instruction", **INSTRUCTION),),
+    "portal": (row("PPO", "Portal", **PORTAL), row("A2C", "Portal", algo="a2c", **PORTAL)),
+    "instruction": (row("PPO", "Instruction", **INSTRUCTION), row("A2C", "Instruction", algo="a2c", **INSTRUCTION)),
     "minigrid": (Row(agent="PPO", stages=(f"--env MiniGrid-MemoryS9-v0 {MINIGRID}",)),),
     "penalties": (
         row("budget of 20", "Corridor"),

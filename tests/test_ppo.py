@@ -238,6 +238,17 @@ def test_evictions_are_counted_when_the_capacity_is_reached() -> None:
     assert model.logger.name_to_value["memory/evictions_layer_1"] > 0
 
 
+@pytest.mark.parametrize(("anneal", "left"), [(True, 0.2), (False, 1.0)])
+def test_the_pull_fades_at_the_end_of_an_annealed_training(anneal: bool, left: float) -> None:
+    model = small(anneal=anneal, memory_budget=1.0)
+    taken: list[float] = []
+    model.policy.core.shorten = lambda gradients, pulls: taken.append(sum(pulls))  # pyright: ignore[reportAttributeAccessIssue]
+    model.learn(16 * 4 * 20)
+    updates = np.array(taken).reshape(-1, model.config.n_epochs * 2).sum(1)
+    # The last but one of 20 updates has a twentieth of the training before it, a fifth of the last quarter.
+    assert updates[-2] / updates[:10].max() == pytest.approx(left, rel=0.3)
+
+
 def test_vector_environments_with_next_step_autoreset_are_refused() -> None:
     with pytest.raises(ValueError, match="same-step or disabled autoreset, actual: NextStep"):
         GymnasiumVecEnv(SyncVectorEnv([Blinker]))
