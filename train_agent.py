@@ -13,7 +13,9 @@ import torch
 import tyro
 from expirespan.agents import A2CConfig, MemoryA2C, MemoryPPO, PPOConfig, PressureConfig
 from expirespan.agents.callbacks import CheckpointCallback, ProgressCallback, TimelineCallback
+from expirespan.agents.checkpoint import read_checkpoint, under
 from expirespan.agents.on_policy import MemoryOnPolicyAlgorithm
+from expirespan.agents.saving import stored_spaces
 from expirespan.envs import make_batched, make_viewed
 from expirespan.memory import ExpireSpanConfig
 from expirespan.memory.checks import check_whole
@@ -144,12 +146,11 @@ def start_from(model: MemoryOnPolicyAlgorithm, run: Path, config: TrainConfig) -
         raise ValueError(
             f"Expect `init_from` to be a run with the memory options {config.memory}, actual: {stored.memory}"
         )
-    source = load_model(run)
-    for name in ("observation_space", "action_space"):
-        ours, theirs = getattr(model, name), getattr(source, name)
-        if ours != theirs:
+    tensors, document = read_checkpoint(run / CHECKPOINT)
+    for name, theirs in zip(("observation_space", "action_space"), stored_spaces(document), strict=True):
+        if (ours := getattr(model, name)) != theirs:
             raise ValueError(f"Expect `init_from` to be a run with the {name} {ours}, actual: {theirs}")
-    model.policy.load_state_dict(source.policy.state_dict())
+    model.policy.load_state_dict(under("policy", tensors))
 
 
 def prepare(config: TrainConfig) -> tuple[TrainConfig, Path, MemoryOnPolicyAlgorithm]:
@@ -196,7 +197,7 @@ def train(config: TrainConfig) -> Path:
         return run
     writer = TensorBoardOutputFormat(str(run))
     # Events past the checkpoint, from a run that was killed, are dropped.
-    writer.writer = SummaryWriter(str(run), purge_step=model.num_timesteps or None)
+    writer.writer = SummaryWriter(str(run), purge_step=model.num_timesteps + 1 if model.num_timesteps else None)
     model.set_logger(Logger(str(run), [writer]))
     args = parse_env_args(config.env_args)
     saving = CheckpointCallback(run / CHECKPOINT, config.checkpoint_every)

@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import Figure, TensorBoardOutputFormat
+from stable_baselines3.common.logger import TensorBoardOutputFormat
 from tqdm import tqdm
 
 from ..memory.filmstrip import draw_filmstrip
@@ -67,26 +67,36 @@ class TimelineCallback(_MemoryCallback):
     def __init__(self, make_env: Callable[[], gym.Env], every: int, seed: int) -> None:
         super().__init__()
         self.make_env, self.every, self.seed = make_env, every, seed
+        self._next = 0
+
+    def _on_training_start(self) -> None:
+        if self.every:
+            self._next = (self.num_timesteps // self.every + 1) * self.every
 
     def _on_rollout_start(self) -> None:
-        before = self.model.num_timesteps - self.model.n_envs * self.model.n_steps
-        if self.every and before >= 0 and before // self.every < self.model.num_timesteps // self.every:
-            env = self.make_env()
-            trace = record_episode(self.model.policy, env, self.seed, attention=True, frames=True)
-            env.close()
-            title = f"step {self.model.num_timesteps}, return {trace.rewards.sum():g}"
-            pictures = {"timeline": draw_timeline(trace, title)}
-            if trace.frames is not None:
-                pictures["filmstrip"] = draw_filmstrip(trace, len(trace.frames) - 1, title)
-            for name, picture in pictures.items():
-                figure = Figure(picture, close=True)
-                self.logger.record(f"memory/{name}", figure, exclude=("stdout", "log", "json", "csv"))
-            for output in self.logger.output_formats:
-                if isinstance(output, TensorBoardOutputFormat):
-                    write_episode(output.writer, trace, str(self.seed), self.model.num_timesteps)
+        step = self.model.num_timesteps
+        if not self.every or step < self._next:
+            return
+        self._next = (step // self.every + 1) * self.every
+        env = self.make_env()
+        trace = record_episode(self.model.policy, env, self.seed, attention=True, frames=True)
+        env.close()
+        title = f"step {step}, return {trace.rewards.sum():g}"
+        pictures = {"timeline": draw_timeline(trace, title)}
+        if trace.frames is not None:
+            pictures["filmstrip"] = draw_filmstrip(trace, len(trace.frames) - 1, title)
+        for output in self.logger.output_formats:
+            if isinstance(output, TensorBoardOutputFormat):
+                for name, picture in pictures.items():
+                    output.writer.add_figure(f"memory/{name}", picture, step)
+                write_episode(output.writer, trace, str(self.seed), step)
 
     def _on_step(self) -> bool:
         return True
+
+    def _on_training_end(self) -> None:
+        # After the last update no rollout starts.
+        self._on_rollout_start()
 
 
 class ProgressCallback(_MemoryCallback):

@@ -180,6 +180,10 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
                 f"one of {', '.join(map(str, fitting))}, actual: {size}"
             )
 
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+        # What remained as the rollout began: its end may lie past the total, or it may be all that is asked for.
+        super()._update_current_progress_remaining(num_timesteps - self.n_steps * self.n_envs, total_timesteps)
+
     def _update_learning_rate(self, optimizers: Any) -> None:
         remaining = self._current_progress_remaining
         rate = self.lr_schedule(remaining) * (remaining if self.config.anneal else 1)
@@ -257,6 +261,9 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
                 actions, values, log_probs, state = self.policy(obs, state, starts)
             new_obs, rewards, dones, infos = env.step(environment_actions(self.policy, actions))
             assert not isinstance(new_obs, tuple)  # SB3 has no policies for these
+            # Before a callback may stop training, so that what goes on later goes on from here.
+            last_starts, starts = starts, torch.as_tensor(dones, dtype=torch.bool, device=self.device)
+            self._last_obs, self._last_episode_starts, self._memory = new_obs, dones, state
             self.num_timesteps += env.num_envs
             callback.update_locals(locals())
             if not callback.on_step():
@@ -264,9 +271,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             self._update_info_buffer(infos, dones)
             scaled = torch.as_tensor(self.reward_scale.scaled(rewards, dones), dtype=torch.float32, device=self.device)
             rewards = scaled + self._truncation_values(infos, dones, state)
-            rollout_buffer.add(obs, actions, rewards, starts, values, log_probs)
-            self._last_obs, self._last_episode_starts, self._memory = new_obs, dones, state
-            starts = torch.as_tensor(dones, dtype=torch.bool, device=self.device)
+            rollout_buffer.add(obs, actions, rewards, last_starts, values, log_probs)
         with torch.no_grad():
             last_values = self.policy.predict_values(obs_as_tensor(self._last_obs, self.device), state, starts)
         rollout_buffer.compute_returns_and_advantage(last_values, dones)

@@ -124,4 +124,4 @@ class SpanPressure:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` returned, under the present configuration."""
         self._live, self._met = list(state["live"]), list(state["met"])
-        self.pulls = list(state["pulls"]) if self.config.penalty_weight is None else []
+        self.pulls = list(state["pulls"]) if self.has_budget else []

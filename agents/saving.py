@@ -120,6 +120,10 @@ def restore(
         model._last_episode_starts = tensors["last_episode_starts"].numpy()
         memory = under("memory", tensors)
         model._memory = model.policy.core.restore_state(memory) if memory else None
+    elif model.env is not None and model.seed is not None:
+        # New episodes, and not once more those that training began with.
+        mixed = np.random.SeedSequence([model.seed, model.num_timesteps]).generate_state(1)
+        model.env.seed(int(mixed[0]) // 2)
 
 
 def _as_tensors(obs: Any) -> dict[str, Tensor]:

@@ -245,8 +245,36 @@ def test_the_pull_fades_at_the_end_of_an_annealed_training(anneal: bool, left: f
     model.policy.core.shorten = lambda gradients, pulls: taken.append(sum(pulls))  # pyright: ignore[reportAttributeAccessIssue]
     model.learn(16 * 4 * 20)
     updates = np.array(taken).reshape(-1, model.config.n_epochs * 2).sum(1)
-    # The last but one of 20 updates has a twentieth of the training before it, a fifth of the last quarter.
-    assert updates[-2] / updates[:10].max() == pytest.approx(left, rel=0.3)
+    # The last of 20 updates has a twentieth of the training before it, a fifth of the last quarter.
+    assert updates[-1] / updates[:10].max() == pytest.approx(left, rel=0.3)
+
+
+@pytest.mark.parametrize(("steps", "rates"), [(10, [1.0]), (16 * 4 * 2 + 1, [1.0, 65 / 129, 1 / 129])])
+def test_the_step_size_stays_above_zero_when_the_total_is_no_multiple_of_a_rollout(
+    steps: int, rates: list[float]
+) -> None:
+    model = small(learning_rate=1e-3)
+    taken: list[float] = []
+    step = model.policy.optimizer.step
+    model.policy.optimizer.step = lambda: (taken.append(model.policy.optimizer.param_groups[0]["lr"]), step())  # pyright: ignore[reportAttributeAccessIssue]
+    model.learn(steps)
+    assert taken[:: model.config.n_epochs * 2] == pytest.approx([1e-3 * rate for rate in rates])
+
+
+class StopAtAnEnd(BaseCallback):
+    """Stops in the step at which an episode ends."""
+
+    def _on_step(self) -> bool:
+        return not self.locals["dones"].any()
+
+
+def test_a_callback_that_stops_inside_a_rollout_leaves_memory_and_environment_at_the_same_step() -> None:
+    model = small(corridor(max_steps=9, min_length=20, max_length=20))
+    model.learn(1000, callback=StopAtAnEnd())
+    assert model._last_episode_starts is not None and model._last_episode_starts.all()
+    assert model._memory is not None and model._memory.time.eq(9).all()
+    model.learn(16 * 4, reset_num_timesteps=False)
+    assert model.rollout_buffer.episode_starts[0].all()
 
 
 def test_vector_environments_with_next_step_autoreset_are_refused() -> None:

@@ -60,6 +60,10 @@ def test_state_survives_json() -> None:
         note(pressure, [15.0, 21.0])
         note(other, [15.0, 21.0])
         assert pressure.pulls == other.pulls
+    note(pressure, [60.0, 60.0])
+    without = SpanPressure(PressureConfig(memory_budget=None))
+    without.load_state_dict(pressure.state_dict())
+    assert pressure.pulls and not without.pulls
 
 
 @pytest.mark.parametrize("pre_div", [1.0, 3.0])

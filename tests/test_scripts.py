@@ -12,6 +12,7 @@ import torch
 from expirespan import evaluate, train_agent
 from expirespan.agents import MemoryPPO
 from expirespan.memory import storage
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -39,7 +40,7 @@ def test_train_then_evaluate_leaves_everything_in_the_run_folder(tmp_path: Path,
     events.Reload()
     tags = events.Tags()
     assert {"memory/timeline", "memory/filmstrip"} <= set(tags["images"])
-    assert f"memory/episode/1000000/{2 * ROLLOUT}" in tags["tensors"]
+    assert all(f"memory/episode/1000000/{steps * ROLLOUT}" in tags["tensors"] for steps in (2, 4))
     assert {"memory/spans_layer_1", "memory/spans_layer_2"} <= set(tags["histograms"])
     assert {"rollout/ep_rew_mean", "train/loss", "time/fps", "memory/live_layer_1"} <= set(tags["scalars"])
     evaluate.main([str(run), "--episodes", "30", "--json", str(tmp_path / "e.json"), "--timeline", "--gif"])
@@ -180,6 +181,31 @@ def test_a_run_can_start_from_the_weights_of_another(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"a run folder with a config\.json"):
         train(*SMALL, "--init-from", tmp_path / "nowhere", "--out", tmp_path / "third")
     assert not (tmp_path / "third").exists()
+
+
+def test_seeds_differ_where_they_start_from_the_same_weights(tmp_path: Path) -> None:
+    train(*SMALL, "--total-steps", ROLLOUT, "--out", tmp_path / "first")
+    for seed in (1, 2):
+        other = ["--num-envs", 2, "--batch-size", 64, "--seed", seed, "--init-from", tmp_path / "first"]
+        train(*SMALL, "--total-steps", 64, *other, "--out", tmp_path / str(seed))
+    draws = [load_file(tmp_path / str(seed) / "checkpoint.safetensors")["random/torch"] for seed in (1, 2)]
+    assert not draws[0].equal(draws[1])
+
+
+def test_new_episodes_of_a_resumed_run_are_not_the_first_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int | None] = []
+    reset = CartPoleEnv.reset
+
+    def noted(self: CartPoleEnv, *, seed: int | None = None, options: dict | None = None):
+        seeds.append(seed)
+        return reset(self, seed=seed, options=options)
+
+    monkeypatch.setattr(CartPoleEnv, "reset", noted)
+    pole = ["--env", "CartPole-v1", "--num-envs", 2, "--n-steps", 16, "--batch-size", 32, "--timeline-every", 0]
+    train(*pole, "--total-steps", 64, "--out", tmp_path / "run")
+    train("--resume", tmp_path / "run", "--total-steps", 128)
+    given = [seed for seed in seeds if seed is not None]
+    assert len(given) == 4 and given[:2] == [0, 1] and given[3] == given[2] + 1 and given[2] > 1
 
 
 def test_evaluating_what_is_no_run_ends_in_one_line(tmp_path: Path) -> None:
