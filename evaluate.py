@@ -16,6 +16,7 @@ from expirespan.agents.inspection import Inspection, as_json, inspect_memory, in
 from expirespan.agents.interventions import cut_spans, forget_steps
 from expirespan.agents.on_policy import MemoryOnPolicyAlgorithm
 from expirespan.agents.policy import MemoryActorCriticPolicy
+from expirespan.agents.vec_env import seen_by_policies
 from expirespan.envs import make_batched, make_single, make_viewed
 from expirespan.memory import storage
 from expirespan.memory.analysis import mean_interval, share_interval
@@ -24,7 +25,7 @@ from expirespan.memory.curves import save_curves
 from expirespan.memory.filmstrip import save_episode_gif, save_filmstrip
 from expirespan.memory.tab.summary import write_episode
 from expirespan.memory.timeline import save_timeline
-from expirespan.train_agent import EVALUATION_SEED, TrainConfig, load_model, parse_env_args, read_run
+from expirespan.train_agent import EVALUATION_SEED, TrainConfig, check_device, load_model, parse_env_args, read_run
 from gymnasium.vector import VectorEnv
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -48,6 +49,8 @@ class EvaluateConfig:
     """Another environment than the one trained on, with the same observations and actions."""
     env_args: tuple[str, ...] = ()
     """Arguments of that environment, as NAME=VALUE."""
+    device: str = "cpu"
+    """Where the policy lives: cpu or cuda."""
     threads: int = 1
     """Threads of torch on the CPU."""
     json: Path | None = None
@@ -94,6 +97,15 @@ class EvaluateConfig:
         if self.env_args and self.env is None:
             raise ValueError(f"Expect `env_args` to come with `env`, actual: {' '.join(self.env_args)}")
         parse_env_args(self.env_args)
+
+
+def check_surroundings(config: EvaluateConfig) -> None:
+    """Raise ValueError where a device, run or folder that will be needed is not there."""
+    check_device(config.device)
+    if config.compare is not None:
+        read_run(config.compare)
+    if config.json is not None and not config.json.parent.is_dir():
+        raise ValueError(f"Expect `json` to be a file in an existing folder, actual: {config.json}")
 
 
 def nice_bins(lengths: np.ndarray, most: int = 5) -> list[tuple[int, int]]:
@@ -160,7 +172,8 @@ def report(summary: dict[str, Any]) -> Iterator[str]:
 
 def check_spaces(policy: MemoryActorCriticPolicy, env: VectorEnv) -> None:
     """Raise ValueError where an agent can't play in an environment."""
-    for name, ours in (("observation", env.single_observation_space), ("action", env.single_action_space)):
+    seen = seen_by_policies(env.single_observation_space)
+    for name, ours in (("observation", seen), ("action", env.single_action_space)):
         theirs = getattr(policy, f"{name}_space")
         if ours != theirs:
             raise ValueError(f"Expect `env` to have the {name} space {theirs}, actual: {ours}")
@@ -247,7 +260,7 @@ def report_memory(
         print("\n".join(inspection_lines(found[str(config.run)])))
     else:
         # On the same episodes, so that the two differ in nothing but the agent.
-        other = load_model(config.compare, device=read_run(config.compare).device).policy
+        other = load_model(config.compare, device=config.device).policy
         played = make_batched(env_id, 1, env_args, view_size)
         check_spaces(other, played)
         played.close()
@@ -279,12 +292,13 @@ def record_episodes(
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Play the episodes, print the report, write the files asked for.  Returns the figures."""
     trained: TrainConfig = read_run(config.run)
+    check_surroundings(config)
     torch.set_num_threads(config.threads)
     env_id = config.env or trained.env
     args = parse_env_args(config.env_args if config.env else trained.env_args)
     num_envs = min(config.num_envs, config.episodes)
     env = make_batched(env_id, num_envs, args, trained.view_size)
-    model = load_model(config.run, device=trained.device)
+    model = load_model(config.run, device=config.device)
     if config.cut_span is not None:
         model.policy = cut_spans(model.policy, config.cut_span)
     policy = model.policy
@@ -301,6 +315,9 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         asked = trained.pressure.memory_budget
         budget = None if asked is None else max(1, math.floor(asked))
         summary["memory_report"] = report_memory(policy, config, env_id, args, trained.view_size, budget)
+    if config.json is not None:
+        config.json.write_text(json.dumps(summary, indent=2) + "\n")
+        print(f"wrote {config.json}")
     if config.timeline or config.gif:
         for path in draw_episode(policy, config, env_id, args, trained.view_size):
             print(f"wrote {path}")
@@ -309,9 +326,6 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     if config.record:
         for path in record_episodes(model, config, env_id, args, trained.view_size):
             print(f"wrote {path}")
-    if config.json is not None:
-        config.json.write_text(json.dumps(summary, indent=2) + "\n")
-        print(f"wrote {config.json}")
     return summary
 
 
@@ -322,7 +336,7 @@ def main(args: list[str] | None = None) -> None:
     except (ValueError, TypeError, FileNotFoundError) as error:
         sys.exit(f"expirespan-evaluate: {error}")
     except KeyboardInterrupt:
-        sys.exit("expirespan-evaluate: stopped before the end, nothing was written")
+        sys.exit("expirespan-evaluate: stopped before the end")
 
 
 if __name__ == "__main__":

@@ -47,8 +47,8 @@ class TrainConfig:
     """Environments stepped side by side."""
     seed: int = 0
     """Seed of weights, actions and environments."""
-    device: str = "cpu"
-    """Where the policy lives: cpu or cuda."""
+    device: str | None = None
+    """Where the policy lives: cpu or cuda; None for cpu, or for where that of a resumed run lived."""
     threads: int = 1
     """Threads of torch on the CPU.  For networks of this size a second one costs more than it brings."""
     out: Path | None = None
@@ -57,7 +57,7 @@ class TrainConfig:
     """Run folder whose trained weights to start from, on another environment say: easier tasks first.  It must have
     the same memory options, observations and actions."""
     resume: Path | None = None
-    """Run folder to go on with.  Everything else but total_steps then comes from its configuration."""
+    """Run folder to go on with.  Everything else but total_steps and device then comes from its configuration."""
     checkpoint_every: int = 100_000
     """Steps between checkpoints."""
     timeline_every: int = 250_000
@@ -77,8 +77,14 @@ class TrainConfig:
         expected = ALGORITHMS[self.algo].config_class
         if type(self.learning) is not expected:
             raise TypeError(f"Expect `learning` to be a {expected.__name__} for {self.algo}, actual: {self.learning!r}")
-        if self.device != "cpu" and not (self.device.startswith("cuda") and torch.cuda.is_available()):
-            raise ValueError(f"Expect `device` to be cpu, or cuda where there is a GPU, actual: {self.device!r}")
+
+
+def check_device(device: str) -> None:
+    """Raise ValueError where there is no such device."""
+    kind, _, number = device.partition(":")
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device != "cpu" and not (kind == "cuda" and gpus and number in ("", *map(str, range(gpus)))):
+        raise ValueError(f"Expect `device` to be cpu, or cuda where there is a GPU, actual: {device!r}")
 
 
 def parse_env_args(pairs: tuple[str, ...]) -> dict[str, Any]:
@@ -157,11 +163,14 @@ def prepare(config: TrainConfig) -> tuple[TrainConfig, Path, MemoryOnPolicyAlgor
     """The configuration in force, the run folder and the agent, new or resumed."""
     if config.resume is not None:
         plain = TrainConfig()
-        extra = [f.name for f in fields(config) if getattr(config, f.name) != getattr(plain, f.name)]
-        if not set(extra) <= {"resume", "total_steps"}:
-            raise ValueError(f"Expect `resume` with no other option than total_steps, actual: {', '.join(extra)}")
+        given = [f.name for f in fields(config) if getattr(config, f.name) != getattr(plain, f.name)]
+        if extra := [name for name in given if name not in ("resume", "total_steps", "device")]:
+            raise ValueError(
+                f"Expect `resume` with no other options than total_steps and device, actual: {', '.join(extra)}"
+            )
         run, stored = config.resume, read_run(config.resume)
-        config = replace(stored, total_steps=config.total_steps or stored.total_steps)
+        total, device = config.total_steps or stored.total_steps, config.device or stored.device
+        config = replace(stored, total_steps=total, device=device)
     else:
         config = replace(config, total_steps=config.total_steps or TOTAL_STEPS)
         run = config.out or Path("runs") / f"{config.env.rsplit('/')[-1]}-{datetime.now():%Y%m%d-%H%M%S}"
@@ -169,16 +178,18 @@ def prepare(config: TrainConfig) -> tuple[TrainConfig, Path, MemoryOnPolicyAlgor
             raise ValueError(
                 f"Expect `out` to be a new or empty folder, actual: {run}; go on with it by --resume {run}"
             )
+    device = config.device or "cpu"
+    check_device(device)
     torch.set_num_threads(config.threads)
     resumed = (run / CHECKPOINT).is_file()
     env = make_batched(config.env, config.num_envs, parse_env_args(config.env_args), config.view_size)
     if resumed:
-        model = load_model(run, env, config.device, force_reset=False)
+        model = load_model(run, env, device, force_reset=False)
     else:
         arguments = asdict(config.learning) | asdict(config.pressure)
         policy = {"memory": config.memory}
         model = ALGORITHMS[config.algo](
-            "MemoryPolicy", env, seed=config.seed, device=config.device, policy_kwargs=policy, **arguments
+            "MemoryPolicy", env, seed=config.seed, device=device, policy_kwargs=policy, **arguments
         )
         if config.init_from is not None:
             start_from(model, config.init_from, config)

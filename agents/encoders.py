@@ -32,6 +32,7 @@ def is_minigrid_image(space: spaces.Space) -> bool:
     """Whether the space is that of MiniGrid's encoded views, as opposed to pixels."""
     return (
         isinstance(space, spaces.Box)
+        and space.dtype == np.uint8
         and len(space.shape) == 3
         and space.shape[2] == 3
         and max(space.shape[:2]) <= LARGEST_VIEW

@@ -10,7 +10,6 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
-from stable_baselines3.common.utils import obs_as_tensor
 
 from ..memory.analysis import retention_score
 from ..memory.trace import EpisodeRecorder, EpisodeTrace
@@ -71,7 +70,7 @@ def evaluate_policy(
     begun = time.perf_counter()
     while (counted := played < quota).any():
         with torch.no_grad():
-            tensor = obs_as_tensor(observations, policy.device)
+            tensor = policy.obs_to_tensor(observations)[0]
             action = policy.act(tensor, state, torch.as_tensor(starts, device=policy.device), deterministic, trace=True)
         state, trace = action.state, action.trace or ()
         span, live, evicted = (

@@ -6,13 +6,12 @@ episodes under one (what it costs), `action_changes` follows the path taken with
 
 from collections.abc import Callable, Collection, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
-from stable_baselines3.common.utils import obs_as_tensor
 from torch import Tensor
 
 from ..memory import ExpireSpanState, LayerMemory
@@ -77,7 +76,8 @@ class ForgetOthers:
 class SwapRelevant:
     """Every relevant step stores what the row before it stored at its own latest relevant step, in this episode or not.
 
-    An agent that reads its memories then acts on another episode's.  One object serves one evaluation.
+    Nothing is swapped before that row has had one.  An agent that reads its memories then acts on another episode's.
+    One object serves one evaluation.
     """
 
     def __init__(self) -> None:
@@ -87,7 +87,8 @@ class SwapRelevant:
         """The state with the memories of relevant steps swapped."""
         newest = state.time - 1
         own = state.read(newest)
-        latest = own if self._latest is None else self._latest
+        nothing = [replace(memory, live=torch.zeros_like(memory.live)) for memory in own]
+        latest = nothing if self._latest is None else self._latest
         self._latest = tuple(_where(relevant, new, old) for new, old in zip(own, latest, strict=True))
         if not relevant.any():
             return state
@@ -163,7 +164,7 @@ def action_changes(
     found: dict[str, list[np.ndarray]] = {name: [] for name in interventions}
     while not over.all():
         with torch.no_grad():
-            tensor, first = obs_as_tensor(observations, policy.device), torch.as_tensor(starts, device=policy.device)
+            tensor, first = policy.obs_to_tensor(observations)[0], torch.as_tensor(starts, device=policy.device)
             relevant = torch.tensor([bool(info.get("relevant", False)) for info in infos], device=policy.device)
             plain, state = policy.action_logits(tensor, state, first)
             for name, intervene in interventions.items():

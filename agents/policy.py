@@ -91,7 +91,8 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
             raise ValueError("Expect `use_sde` to be False: state-dependent exploration is not supported, actual: True")
         # SB3's eps of 1e-5 drowns the gradients of what is seen once in an episode; a shorter memory of squared
         # gradients than Adam's usual one keeps a sudden large gradient after quiet ones from becoming a huge step.
-        kwargs.setdefault("optimizer_kwargs", {"eps": 1e-8, "betas": (0.9, 0.98), "fused": True})
+        if kwargs.get("optimizer_class", torch.optim.Adam) is torch.optim.Adam:
+            kwargs.setdefault("optimizer_kwargs", {"eps": 1e-8, "betas": (0.9, 0.98), "fused": True})
         # SB3 would take MiniGrid's codes for pixels and divide them by 255.
         kwargs.setdefault("normalize_images", not is_minigrid_image(observation_space))
         super().__init__(
@@ -162,7 +163,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
     def assess(self, latent: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Values and log-probabilities of actions, both [N], from what the core returned, [N, D]."""
         distribution, values = self._heads(latent)
-        return values, distribution.log_prob(actions)
+        return values, distribution.log_prob(self._as_drawn(actions))
 
     def action_logits(self, obs: Any, state: ExpireSpanState, episode_starts: Tensor) -> tuple[Tensor, ExpireSpanState]:
         """Log-probabilities [B, A] of all actions, and the state after the step; for discrete actions."""
@@ -197,7 +198,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         features = self.features(flat).unflatten(0, (steps, rows)).transpose(0, 1)
         output = self.core(features, self.core.refresh(state), episode_starts.T, trace=trace, spare_used=spare_used)
         distribution, values = self._heads(output.y.transpose(0, 1).flatten(0, 1))
-        log_prob = distribution.log_prob(actions.flatten(0, 1))
+        log_prob = distribution.log_prob(self._as_drawn(actions.flatten(0, 1)))
         entropy = distribution.entropy()
         if entropy is None:  # no closed form for this distribution
             entropy = -log_prob
@@ -239,6 +240,10 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         actions = environment_actions(self, actions)
         return actions if vectorized else actions.squeeze(0), after
 
+    def _as_drawn(self, actions: Tensor) -> Tensor:
+        """Stored actions in the number type in which the distribution draws them."""
+        return actions.float() if isinstance(self.action_space, spaces.MultiBinary) else actions
+
     def _heads(self, latent: Tensor) -> tuple[Distribution, Tensor]:
         actor, critic = self.mlp_extractor(latent)
         return self._get_action_dist_from_latent(actor), self.value_net(critic).squeeze(-1)
@@ -248,6 +253,4 @@ def environment_actions(policy: ActorCriticPolicy, actions: Tensor) -> np.ndarra
     """Actions as the environment takes them: continuous ones within their bounds."""
     array = actions.cpu().numpy()
     space = policy.action_space
-    if isinstance(space, spaces.Box):
-        return policy.unscale_action(array) if policy.squash_output else np.clip(array, space.low, space.high)
-    return array
+    return np.clip(array, space.low, space.high) if isinstance(space, spaces.Box) else array

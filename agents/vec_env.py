@@ -10,8 +10,15 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecMonitor
+from stable_baselines3.common.env_util import is_wrapped
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecMonitor, VecTransposeImage
+
+from ..envs import make_batched
+from .encoders import is_minigrid_image
 
 
 class GymnasiumVecEnv(VecEnv):
@@ -114,8 +121,38 @@ def _copied(observations: Any, rows: int | slice = slice(None)) -> Any:
 
 
 def as_vec_env(env: Any) -> Any:
-    """A Gymnasium VectorEnv as a VecEnv that reports its episodes; anything else as it is."""
-    return VecMonitor(GymnasiumVecEnv(env)) if isinstance(env, gym.vector.VectorEnv) else env
+    """A Gymnasium VectorEnv, or a single environment by its id, as a VecEnv that reports its episodes.
+
+    A single MiniGrid environment's codes stay as they are, where SB3 would take them for pixels and swap their axes.
+    Anything else is left to SB3.
+
+    Raises ValueError where the observations hold MiniGrid's mission, which is text.
+    """
+    if isinstance(env, str):
+        env = make_batched(env, 1)
+    if isinstance(env, gym.vector.VectorEnv):
+        return VecMonitor(GymnasiumVecEnv(env))
+    if isinstance(env, gym.Env):
+        if isinstance(env.observation_space, spaces.Dict) and "mission" in env.observation_space.spaces:
+            raise ValueError(
+                "Expect `env` to have observations of numbers, actual: a dictionary with MiniGrid's mission; "
+                "wrap it in minigrid.wrappers.ImgObsWrapper"
+            )
+        if is_minigrid_image(env.observation_space):
+            return DummyVecEnv([lambda: env if is_wrapped(env, Monitor) else Monitor(env)])
+    return env
+
+
+def seen_by_policies(space: spaces.Space) -> spaces.Space:
+    """The space of observations as SB3's policies get them: pictures with their channels first."""
+    if isinstance(space, spaces.Dict):
+        return spaces.Dict({name: seen_by_policies(part) for name, part in space.spaces.items()})
+    if not isinstance(space, spaces.Box) or is_minigrid_image(space):
+        return space
+    box: spaces.Box = space  # of any number type
+    if is_image_space(box) and not is_image_space_channels_first(box):
+        return VecTransposeImage.transpose_space(box)
+    return box
 
 
 def environment_state(env: VecEnv) -> dict[str, Any] | None:

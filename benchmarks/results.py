@@ -1,8 +1,8 @@
 """The results tables: agents trained and evaluated, set between a scripted solver without memory and one with it.
 
 Each row of a table is one agent on one task, trained with three seeds by `expirespan-train` and evaluated by
-`expirespan-evaluate` as anyone would, two runs at a time, one thread each.  Runs that exist in the folder are only
-evaluated, so a table that was interrupted goes on where it stopped.
+`expirespan-evaluate` as anyone would, two runs at a time, one thread each.  A table that was interrupted goes on where
+its runs stopped; those that are complete are only evaluated.
 
     python benchmarks/results.py corridor portal instruction penalties
 """
@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from expirespan.agents.checkpoint import read_checkpoint
 from expirespan.envs import SOLVERS, make_batched
-from expirespan.train_agent import CONFIGURATION, EVALUATION_SEED
+from expirespan.train_agent import CHECKPOINT, CONFIGURATION, EVALUATION_SEED
 
 FOLDER = Path("runs/results")
 SEEDS = (0, 1, 2)
@@ -75,6 +76,7 @@ def row(
 
 
 LONG_CORRIDORS = "CorridorLong-v0 --episodes 200"
+DEFAULTS = row("PPO", "Corridor", far=LONG_CORRIDORS)
 CONSTANT = "--penalty-weight 5e-6 --initial-span 0.1 --max-span 200"
 INSTRUCTION: dict[str, Any] = {
     "arguments": "--ramp 4",
@@ -95,7 +97,7 @@ PORTAL: dict[str, Any] = {
 MINIGRID = "--view-size 3 --total-steps 800000 --ent-coef 0.01 --memory-budget None"
 TABLES: dict[str, tuple[Row, ...]] = {
     "corridor": (
-        row("PPO", "Corridor", far=LONG_CORRIDORS),
+        DEFAULTS,
         row("A2C", "Corridor", algo="a2c", far=LONG_CORRIDORS),
         row("PPO, no memory", "Corridor", "--capacity 0 --total-steps 500000"),
     ),
@@ -103,7 +105,7 @@ TABLES: dict[str, tuple[Row, ...]] = {
     "instruction": (row("PPO", "Instruction", **INSTRUCTION), row("A2C", "Instruction", algo="a2c", **INSTRUCTION)),
     "minigrid": (Row(agent="PPO", stages=(f"--env MiniGrid-MemoryS9-v0 {MINIGRID}",)),),
     "penalties": (
-        row("budget of 20", "Corridor"),
+        DEFAULTS,
         row("no pull on the spans", "Corridor", "--memory-budget None"),
         row("paper: constant weight", "Corridor", CONSTANT),
         row("constant weight, long spans", "Corridor", "--penalty-weight 5e-6"),
@@ -136,28 +138,56 @@ def solver_score(env_id: str, remember: bool) -> float:
     return float(np.mean(scores))
 
 
+def call(*command: str) -> None:
+    """Run a program.  Raises RuntimeError, with what it said, where it fails."""
+    ended = subprocess.run(command, capture_output=True, text=True)
+    if ended.returncode:
+        raise RuntimeError(f"{' '.join(command)}\n{ended.stderr.strip()}")
+
+
+def train(stage: str, start: Sequence[str], seed: int, folder: Path) -> dict[str, float]:
+    """Train one stage, or what is left of it; its minutes and steps.
+
+    Raises RuntimeError where it was stopped before its end.
+    """
+    minutes = folder / "minutes.json"
+    spent = json.loads(minutes.read_text()) if minutes.is_file() else 0.0
+    if not (folder / CONFIGURATION).is_file():
+        command = ["expirespan-train", *stage.split(), *start, "--seed", str(seed), "--out", str(folder)]
+    else:
+        command = ["expirespan-train", "--resume", str(folder)]
+    begun = time.perf_counter()
+    if left(folder):
+        call(*command)
+        spent += (time.perf_counter() - begun) / 60
+        minutes.write_text(json.dumps(spent))
+    if left(folder):
+        raise RuntimeError(f"{folder} was stopped before its end; the same command goes on with it")
+    return {"minutes": spent, "steps": json.loads((folder / CONFIGURATION).read_text())["total_steps"]}
+
+
+def left(folder: Path) -> bool:
+    """Whether a stage has steps left to train."""
+    if not (folder / CHECKPOINT).is_file():
+        return True
+    trained = read_checkpoint(folder / CHECKPOINT)[1]["num_timesteps"]
+    return trained < json.loads((folder / CONFIGURATION).read_text())["total_steps"]
+
+
 def run_one(row: Row, seed: int) -> list[dict[str, Any]]:
     """Train one agent and evaluate it; the figures of each evaluation, with minutes and steps of all its stages."""
     name = "-".join(word for word in re.split(r"[^a-z0-9]+", f"{row.env} {row.agent}".lower()) if word)
     run = FOLDER / f"{name}-{seed}"
-    minutes = run / "minutes.json"
-    folders = [*(f"{run}-lesson-{number}" for number in range(1, len(row.stages))), str(run)]
-    if not minutes.is_file():
-        begun, start = time.perf_counter(), []
-        for stage, folder in zip(row.stages, folders, strict=True):
-            train = ["expirespan-train", *stage.split(), *start, "--seed", str(seed), "--out", folder]
-            subprocess.run(train, check=True, capture_output=True)
-            start = ["--init-from", folder]
-        minutes.write_text(json.dumps((time.perf_counter() - begun) / 60))
-    spent = {
-        "minutes": json.loads(minutes.read_text()),
-        "steps": sum(json.loads(Path(folder, CONFIGURATION).read_text())["total_steps"] for folder in folders),
-    }
+    folders = [*(Path(f"{run}-lesson-{number}") for number in range(1, len(row.stages))), run]
+    start, stages = [], []
+    for stage, folder in zip(row.stages, folders, strict=True):
+        stages.append(train(stage, start, seed, folder))
+        start = ["--init-from", str(folder)]
+    spent = {name: sum(stage[name] for stage in stages) for name in ("minutes", "steps")}
     results = []
     for number, arguments in enumerate(row.evaluations):
         file = run / f"evaluation-{number}.json"
-        evaluate = ["expirespan-evaluate", str(run), "--sample", *arguments.split(), "--json", str(file)]
-        subprocess.run(evaluate, check=True, capture_output=True)
+        call("expirespan-evaluate", str(run), "--sample", *arguments.split(), "--json", str(file))
         figures = json.loads(file.read_text())
         results.append(figures | {"agent": row.agent, "seed": seed} | spent)
     return results
@@ -188,7 +218,11 @@ def table(rows: Sequence[Row]) -> None:
     """Run everything and print the table, with the worst seed of each row."""
     with ThreadPoolExecutor(2) as pool:
         jobs = [pool.submit(run_one, row, seed) for row in rows for seed in SEEDS]
-        results = [figures for job in jobs for figures in job.result()]
+        try:
+            results = [figures for job in jobs for figures in job.result()]
+        except BaseException:  # Ctrl-C as well: runs in progress save, nothing else is begun
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     print("| agent | task | seed | steps | minutes | score | floor to ceiling | share of the way |", end=" ")
     print("live memories (most) | everything | retention |")
     print("|---|---|---|---|---|---|---|---|---|---|---|")

@@ -57,6 +57,8 @@ def main(minutes: float) -> None:
     """Train both, evaluate both, print what came of it."""
     torch.set_num_threads(1)
     end = time.monotonic() + 60 * minutes
+    if FOLDER.exists():
+        sys.exit(f"Expect no folder {FOLDER} from an earlier run, actual: there is one")
     train = ["expirespan-train", "--env", ENV, *OURS.split(), "--out", str(FOLDER)]
     model = Untransposed(
         "MlpLstmPolicy",

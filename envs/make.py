@@ -6,9 +6,7 @@ import gymnasium as gym
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from minigrid.minigrid_env import MiniGridEnv
-from minigrid.wrappers import ImgObsWrapper, ViewSizeWrapper
-
-from .single import GridEnv
+from minigrid.wrappers import ImgObsWrapper
 
 
 def make_single(
@@ -19,8 +17,8 @@ def make_single(
     Raises ValueError where `env_id` isn't registered, does not take an argument, or has no view to set the size of.
     """
     arguments = dict(env_args or {})
-    if view_size is not None and _is_ours(env_id):
-        arguments["view_size"] = view_size
+    if view_size is not None:
+        arguments[_view_argument(env_id, view_size)] = view_size
     try:
         env = gym.make(env_id, render_mode=render_mode, **arguments)
     except gym.error.Error as error:
@@ -29,12 +27,6 @@ def make_single(
         ) from error
     except TypeError as error:
         raise ValueError(f"Expect `env_args` to be arguments of {env_id}, actual: {arguments} ({error})") from error
-    if view_size is not None and not isinstance(env.unwrapped, MiniGridEnv):
-        raise ValueError(
-            f"Expect `view_size` to be None for {env_id}, which is no MiniGrid environment, actual: {view_size}"
-        )
-    if view_size is not None and not isinstance(env.unwrapped, GridEnv):
-        env = ViewSizeWrapper(env, view_size)
     image_and_mission = isinstance(env.observation_space, spaces.Dict) and isinstance(env.unwrapped, MiniGridEnv)
     return ImgObsWrapper(env) if image_and_mission else env
 
@@ -61,6 +53,21 @@ def make_batched(
         return gym.make_vec(env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", **arguments)
     factories = [lambda: make_single(env_id, env_args, view_size)] * num_envs
     return SyncVectorEnv(factories, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+def _view_argument(env_id: str, view_size: int) -> str:
+    """What the environment calls the size of its view.  Raises ValueError where it has none, or none of this size."""
+    if _is_ours(env_id):
+        return "view_size"
+    plain = make_single(env_id)
+    plain.close()
+    if not isinstance(plain.unwrapped, MiniGridEnv):
+        raise ValueError(
+            f"Expect `view_size` to be None for {env_id}, which is no MiniGrid environment, actual: {view_size}"
+        )
+    if view_size < 3 or view_size % 2 == 0:
+        raise ValueError(f"Expect `view_size` to be odd and at least 3, actual: {view_size}")
+    return "agent_view_size"
 
 
 def _is_ours(env_id: str) -> bool:

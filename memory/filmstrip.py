@@ -27,7 +27,7 @@ def save_episode_gif(
 
     Args:
         trace: The recorded episode of T steps.
-        scenes: What is shown above, a picture [height, width, 3] for each step.
+        scenes: What is shown above, a picture [height, width, 3 or 1] for each step.
         views: What the agent sees, a picture for each step; the remembered ones are shown below, the oldest first,
             each with the step that it was seen at, relevant ones framed in red.
         path: The file.
@@ -41,7 +41,8 @@ def save_episode_gif(
         raise ValueError(f"Expect {steps} `scenes` and `views`, actual: {len(scenes)} and {len(views)}")
     width = COLUMNS * THUMBNAIL
     thumbnails = [
-        Image.fromarray(view).resize((THUMBNAIL - 4, THUMBNAIL - 4), Image.Resampling.NEAREST) for view in views
+        Image.fromarray(in_color(view)).resize((THUMBNAIL - 4, THUMBNAIL - 4), Image.Resampling.NEAREST)
+        for view in views
     ]
     shown = range(0, steps, -(-steps // MOST_FRAMES))
     frames = [_frame(trace, step, _fitted(scenes[step], width), thumbnails) for step in shown]
@@ -49,7 +50,7 @@ def save_episode_gif(
 
 
 def _fitted(scene: np.ndarray, width: int) -> Image.Image:
-    image = Image.fromarray(scene)
+    image = Image.fromarray(in_color(scene))
     return image.resize((width, max(1, round(image.height * width / image.width))), Image.Resampling.LANCZOS)
 
 

@@ -63,7 +63,8 @@ class EpisodeTrace:
     rewards: np.ndarray
     actions: np.ndarray
     values: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
-    """The agent's estimate of what is still to be earned; float32 [T], NaN where it gave none."""
+    """The agent's estimate of what is still to be earned, discounted and in the units that it was trained in (rewards
+    divided by the scale of returns); float32 [T], NaN where it gave none."""
     events: np.ndarray | None = None
     """What the environment says of the observation of each step in `info["event"]`, "" for nothing; unicode [T]."""
     frames: np.ndarray | None = None

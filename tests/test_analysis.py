@@ -62,7 +62,8 @@ def test_pictures_are_written(tmp_path) -> None:
     save_timeline(trace, tmp_path / "timeline.png", "a title")
     assert (tmp_path / "timeline.png").read_bytes()[:4] == b"\x89PNG"
     picture = np.zeros((8, 24, 3), dtype=np.uint8)
-    save_episode_gif(trace, [picture] * 5, [picture] * 5, tmp_path / "episode.gif")
-    assert (tmp_path / "episode.gif").read_bytes()[:3] == b"GIF"
+    for view in (picture, picture[:, :, :1]):
+        save_episode_gif(trace, [view] * 5, [view] * 5, tmp_path / "episode.gif")
+        assert (tmp_path / "episode.gif").read_bytes()[:3] == b"GIF"
     with pytest.raises(ValueError, match="5 `scenes` and `views`, actual: 4 and 5"):
         save_episode_gif(trace, [picture] * 4, [picture] * 5, tmp_path / "episode.gif")

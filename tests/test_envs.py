@@ -239,6 +239,8 @@ def test_make_refuses_what_it_cannot_build() -> None:
         make_batched("expirespan/Corridor-v0", 2, {"colour": 3})
     with pytest.raises(ValueError, match="`view_size` to be None for CartPole-v1"):
         make_single("CartPole-v1", view_size=3)
+    with pytest.raises(ValueError, match="`view_size` to be odd and at least 3, actual: 4"):
+        make_single("MiniGrid-MemoryS7-v0", view_size=4)
 
 
 def test_minigrid_environments_are_reduced_to_images() -> None:

@@ -7,9 +7,17 @@ from expirespan.agents.frames import LARGEST, AgentView
 from expirespan.envs import make_single, make_viewed
 
 
-@pytest.mark.parametrize(("name", "side"), [("expirespan/CorridorShort-v0", 24), ("MiniGrid-MemoryS7-v0", 56)])
-def test_a_minigrid_view_is_drawn_in_small_tiles(name: str, side: int) -> None:
-    env = make_single(name)
+@pytest.mark.parametrize(
+    ("name", "size", "side"),
+    [
+        ("expirespan/CorridorShort-v0", None, 24),
+        ("expirespan/CorridorShort-v0", 5, 40),
+        ("MiniGrid-MemoryS7-v0", None, 56),
+        ("MiniGrid-MemoryS7-v0", 3, 24),
+    ],
+)
+def test_a_minigrid_view_is_drawn_in_small_tiles(name: str, size: int | None, side: int) -> None:
+    env = make_single(name, view_size=size)
     observation, _ = env.reset(seed=1)
     view = AgentView(env)(observation)
     assert view is not None and view.shape == (side, side, 3) and view.dtype == np.uint8 and view.any()
@@ -33,9 +41,10 @@ def test_a_picture_that_is_observed_is_taken_as_it_is(channels: int) -> None:
     assert large is not None and large.shape == (LARGEST, 1, channels)
 
 
+@pytest.mark.parametrize("size", [None, 3])
 @pytest.mark.parametrize("name", ["expirespan/CorridorShort-v0", "MiniGrid-MemoryS7-v0"])
-def test_remembered_views_are_what_would_be_drawn(name: str) -> None:
-    env = make_single(name)
+def test_remembered_views_are_what_would_be_drawn(name: str, size: int | None) -> None:
+    env = make_single(name, view_size=size)
     observation, _ = env.reset(seed=1)
     env.action_space.seed(1)
     view = AgentView(env)

@@ -86,6 +86,21 @@ def test_swapped_contents_act_for_the_other_row() -> None:
     torch.testing.assert_close(core(more, same, going_on).y, plain)
 
 
+def test_nothing_is_swapped_before_the_other_row_has_had_a_relevant_step() -> None:
+    x, resets = inputs(steps=2)
+    core, swap = made(), SwapRelevant()
+    with torch.no_grad():
+        first = core(x[:, :1], core.initial_state(ROWS), resets[:, :1]).state
+        # Row 0 takes from row 1, whose step was not relevant.
+        unchanged = swap(first, torch.tensor([True, False]))
+        assert all(a.hidden.equal(b.hidden) for a, b in zip(unchanged.layers, first.layers, strict=True))
+        second = core(x[:, 1:], unchanged, resets[:, 1:]).state
+        after = swap(second, torch.tensor([False, True]))
+    donated, taken = first.read(first.time - 1), after.read(after.time - 1)
+    for old, new in zip(donated, taken, strict=True):
+        torch.testing.assert_close(new.hidden[1], old.hidden[0])
+
+
 def test_what_is_not_stored_is_neither_read_nor_written() -> None:
     core = made()
     empty = core.initial_state(ROWS)

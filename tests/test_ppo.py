@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import torch
 from expirespan.agents import GymnasiumVecEnv, MemoryPPO
+from expirespan.agents.evaluation import evaluate_policy as play
+from expirespan.agents.vec_env import seen_by_policies
 from expirespan.envs import CorridorVectorEnv
 from expirespan.memory import ExpireSpanConfig
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from minigrid.wrappers import ImgObsWrapper
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor
@@ -134,7 +137,34 @@ class Mixed(gym.Env):
         return self.observation_space.sample(), float(action[0]), self.steps > 5, False, {}
 
 
-@pytest.mark.parametrize("env", [lambda: "CartPole-v1", Mixed, lambda: DummyVecEnv([Mixed, Mixed])])
+class Pixels(gym.Env):
+    """Pictures in colour in, several switches out."""
+
+    observation_space = spaces.Box(0, 255, (40, 48, 3), np.uint8)
+    action_space = spaces.MultiBinary(3)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self.steps = 0
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> Any:
+        assert self.action_space.contains(np.asarray(action, dtype=np.int8))
+        self.steps += 1
+        return self.observation_space.sample(), 1.0, self.steps > 5, False, {}
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        lambda: "CartPole-v1",
+        lambda: "expirespan/CorridorShort-v0",
+        lambda: ImgObsWrapper(gym.make("MiniGrid-Empty-5x5-v0")),
+        Mixed,
+        Pixels,
+        lambda: DummyVecEnv([Mixed, Mixed]),
+    ],
+)
 def test_other_environments_train_and_evaluate(env: Any, tmp_path: Path) -> None:
     model = small(env(), batch_size=16)
     before = weights(model)
@@ -144,6 +174,26 @@ def test_other_environments_train_and_evaluate(env: Any, tmp_path: Path) -> None
     evaluate_policy(player, rows_of(model), n_eval_episodes=3, warn=False)
     model.save(tmp_path / "model")
     assert MemoryPPO.load(tmp_path / "model", device="cpu").action_space == model.action_space
+
+
+def test_pictures_are_evaluated_as_they_were_trained_on() -> None:
+    model = small(Pixels(), batch_size=16)
+    model.learn(16)
+    rows = SyncVectorEnv([Pixels] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
+    assert seen_by_policies(rows.single_observation_space) == model.observation_space
+    assert play(model.policy, rows, 4, 1).returns.tolist() == [6.0] * 4
+
+
+def test_minigrids_text_is_refused_with_what_to_do() -> None:
+    with pytest.raises(ValueError, match=r"wrap it in minigrid\.wrappers\.ImgObsWrapper"):
+        small(gym.make("expirespan/Corridor-v0"))
+
+
+def test_the_papers_optimizer_trains() -> None:
+    model = small(policy_kwargs=SMALL | {"optimizer_class": torch.optim.RMSprop})
+    before = weights(model)
+    model.learn(16 * 4)
+    assert any(not torch.equal(a, b) for a, b in zip(before, weights(model), strict=True))
 
 
 def test_predict_carries_memory_and_forgets_at_episode_starts() -> None:

@@ -137,7 +137,7 @@ def test_a_finished_run_says_so_when_resumed(tmp_path: Path, capsys: pytest.Capt
         (["--memory-budget", "-3"], "`memory_budget` to be positive, actual: -3"),
         (
             ["--resume", "nowhere", "--ramp", "3"],
-            "`resume` with no other option than total_steps, actual: resume, memory",
+            "`resume` with no other options than total_steps and device, actual: memory",
         ),
         (["--resume", "nowhere"], "a run folder with a config.json, actual: nowhere"),
     ],
