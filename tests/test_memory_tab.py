@@ -186,6 +186,48 @@ def test_a_link_restores_the_view(page: Any, address: str) -> None:
     assert frame.locator("select[name='layer']").input_value() == "2"
 
 
+def test_a_link_to_an_episode_that_is_loaded_later_waits_for_it_and_a_failed_one_is_asked_for_again(
+    page: Any, address: str
+) -> None:
+    frame = open_tab(page, f"{address}#expirespan_memory")
+    choose(frame, "run", "second")
+    canvas = frame.locator("canvas.timeline")
+    until(lambda: "second" in link_of(page))
+    canvas.press("ArrowRight")
+    until(lambda: "%22at%22%3A1" in link_of(page))
+    link, late, broken = link_of(page), [True], [True]
+
+    def without_second(route: Any) -> None:
+        answer = route.fetch()
+        listing = answer.json()
+        if late.pop() if late else False:
+            listing["episodes"] = [known for known in listing["episodes"] if known["run"] != "second"]
+        route.fulfill(response=answer, json=listing)
+
+    def failing_once(route: Any) -> None:
+        if "second" in route.request.url and broken:
+            broken.pop()
+            route.fulfill(status=200, body="no JSON")
+        else:
+            route.continue_()
+
+    page.route("**/favicon.ico", lambda route: route.fulfill(status=204))  # the browser asks, TensorBoard has none
+    page.route("**/expirespan_memory/episodes*", without_second)
+    page.route("**/expirespan_memory/episode?*", failing_once)
+    page.goto("about:blank")
+    page.clock.install()
+    frame = open_tab(page, link)
+    canvas = frame.locator("canvas.timeline")
+    assert frame.locator("select[name='run']").input_value() != "second" and data(canvas, "cursor") == 0
+    time.sleep(0.5)
+    assert link_of(page) == link
+    page.clock.fast_forward(16_000)
+    until(lambda: "can't be shown" in frame.locator(".summary").inner_text())
+    page.clock.fast_forward(16_000)
+    until(lambda: data(canvas, "cursor") == 1)
+    assert frame.locator("select[name='run']").input_value() == "second"
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_two_training_steps_side_by_side_in_both_themes(page: Any, address: str, tmp_path: Path, theme: str) -> None:
     page.emulate_media(color_scheme=theme)

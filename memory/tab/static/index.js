@@ -64,8 +64,13 @@ class Tab {
     Object.assign(this, { episodes: found.episodes, tile: found.tile });
     const advice = found.episodes.length ? [] : ["No recorded episodes yet: expirespan-train records one every --timeline-every steps, expirespan-evaluate RUN --record 3 some of a finished run."];
     this.say([...advice, ...found.messages]);
-    if (first && this.wanted) this.restoreView(this.wanted);
+    if (this.wanted && (first || this.holds(this.wanted))) this.restoreView(this.wanted);
     else for (const pane of this.panes) pane.offer(this.episodes, this.tile);
+  }
+
+  /** Whether all episodes of a view have been loaded; TensorBoard reads runs one after another. */
+  holds(view) {
+    return view.panes.every((asked) => this.episodes.some((known) => known.run === asked.run && known.tag === asked.tag));
   }
 
   say(messages) {
@@ -101,6 +106,7 @@ class Tab {
 
   /** Something changed in a pane: the other one follows, and the address too. */
   follow(pane, what) {
+    if (what === "choice" || what === "window") this.wanted = null;
     if (what === "window" && this.linked.checked && this.panes.length > 1) {
       for (const other of this.panes) {
         if (other === pane || !other.timeline.episode) continue;
@@ -120,6 +126,8 @@ class Tab {
   /** Put the view into the address, where TensorBoard shows this tab and a moment has passed. */
   remember() {
     clearTimeout(this.timer);
+    // A link whose episodes are still to come stays as it is, until something else is looked at.
+    if (this.wanted) return;
     this.timer = setTimeout(() => {
       const { location, history } = this.outer;
       if (this.outer !== window && !location.hash.startsWith("#expirespan_memory")) return;
@@ -136,7 +144,7 @@ class Tab {
   }
 
   restoreView(view) {
-    this.wanted = null;
+    this.wanted = this.holds(view) ? null : view;
     this.setPanes(Math.min(Math.max(view.panes.length, 1), 2));
     this.linked.checked = view.linked !== false;
     this.panes.forEach((pane, number) => {

@@ -10,7 +10,7 @@ const HELP =
   "+ −: zoom · a d, page keys: pan · 0: all · n p: next or last relevant step · esc: let go";
 
 export class Pane {
-  /** `changed(pane, what)` is called when what is shown has changed: "place", "window" or "cursor". */
+  /** `changed(pane, what)` is called when what is shown has changed: by a "choice", a "window", or in "place". */
   constructor(changed, failed) {
     this.changed = changed;
     this.failed = failed;
@@ -40,7 +40,7 @@ export class Pane {
     const made = element("select", { name });
     made.addEventListener("change", () => {
       choose();
-      this.changed(this, "place");
+      this.changed(this, "choice");
     });
     element("label", {}, `${name} `, made);
     return made;
@@ -55,12 +55,11 @@ export class Pane {
     this.fillSteps(before === undefined);
   }
 
-  /** Show what a link asked for, as far as it is there. */
+  /** Show what a link asked for, if it is there. */
   restore(view) {
-    if (!view) return;
-    const listing = this.listings.find((known) => known.run === view.run && known.tag === view.tag);
-    this.wanted = view;
+    const listing = view && this.listings.find((known) => known.run === view.run && known.tag === view.tag);
     if (!listing) return;
+    this.wanted = view;
     this.run.value = listing.run;
     this.fillSteps(false, false);
     this.step.value = String(listing.step);
@@ -98,8 +97,8 @@ export class Pane {
   /** Read the chosen episode, unless it is shown already. */
   async open() {
     const listing = this.listing;
-    if (!listing || (this.tag === listing.tag && this.shownRun === listing.run)) return;
-    Object.assign(this, { tag: listing.tag, shownRun: listing.run });
+    if (!listing || (this.tag === listing.tag && this.shownRun === listing.run && !this.broken)) return;
+    Object.assign(this, { tag: listing.tag, shownRun: listing.run, broken: false });
     const token = ++this.token;
     this.box.setAttribute("aria-busy", "true");
     try {
@@ -107,6 +106,7 @@ export class Pane {
       if (token === this.token) this.begin(episode, listing);
     } catch (error) {
       if (token !== this.token) return;
+      this.broken = true; // to be tried again with the next list of episodes
       this.timeline.episode = null;
       this.canvas.getContext("2d").clearRect(0, 0, this.canvas.width, this.canvas.height);
       this.below.replaceChildren();
