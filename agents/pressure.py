@@ -19,7 +19,7 @@ outlasts the episodes is never on its ramp.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from ..memory.checks import check_not_negative, check_positive
@@ -119,7 +119,7 @@ class SpanPressure:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to continue, as JSON knows it."""
-        return {"pulls": self.pulls, "live": self._live, "met": self._met, "config": asdict(self.config)}
+        return {"pulls": self.pulls, "live": self._live, "met": self._met}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` returned, under the present configuration."""

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..memory import MemoryCore
-from ..memory.analysis import rank_correlation, retention_score
+from ..memory.analysis import rank_correlation
 from .policy import MemoryActorCriticPolicy
 
 
@@ -101,8 +101,6 @@ class Agreement:
 
     rank_correlation: float
     """Spearman's correlation of sensitivities and spans."""
-    area: float
-    """Probability that a live memory's step matters more than a deleted one's; NaN where all or none are live."""
     share_live: float
     """Share of the whole sensitivity that falls on steps whose memory is live; NaN where it is 0 throughout."""
 
@@ -117,7 +115,6 @@ def span_agreement(sensitivity: np.ndarray, span: np.ndarray, deleted: np.ndarra
     total = before.sum()
     return Agreement(
         rank_correlation=rank_correlation(before, span[:step]),
-        area=retention_score(before, live),
         share_live=float(before[live].sum() / total) if total > 0 else float("nan"),
     )
 

@@ -10,6 +10,9 @@ import numpy as np
 from .checks import check_whole
 from .trace import EpisodeTrace, LayerRecord
 
+NORMAL_95 = 1.96
+"""Standard deviations to either side of the mean that hold 95 % of a normal distribution."""
+
 
 def retention_score(span: np.ndarray, relevant: np.ndarray) -> float:
     """How well spans tell relevant steps from irrelevant ones: the area under the ROC curve, in [0, 1].
@@ -70,18 +73,18 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float((first * second).sum() / scale) if scale > 0 else float("nan")
 
 
-def mean_interval(values: np.ndarray, confidence_z: float = 1.96) -> tuple[float, float, float]:
+def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
     """Mean of the values and the ends of its normal 95 % confidence interval."""
     mean = float(np.mean(values))
-    half = confidence_z * float(np.std(values, ddof=1)) / np.sqrt(len(values)) if len(values) > 1 else 0.0
+    half = NORMAL_95 * float(np.std(values, ddof=1)) / np.sqrt(len(values)) if len(values) > 1 else 0.0
     return mean, mean - half, mean + half
 
 
-def share_interval(successes: int, trials: int, confidence_z: float = 1.96) -> tuple[float, float, float]:
+def share_interval(successes: int, trials: int) -> tuple[float, float, float]:
     """Share of successes and the ends of its 95 % Wilson interval, which stays within [0, 1]."""
-    share, z2 = successes / trials, confidence_z**2
+    share, z2 = successes / trials, NORMAL_95**2
     centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = confidence_z / (1 + z2 / trials) * np.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
+    half = NORMAL_95 / (1 + z2 / trials) * np.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
     return share, max(0.0, centre - half), min(1.0, centre + half)
 
 
@@ -136,12 +139,6 @@ def layer_agreement(trace: EpisodeTrace) -> np.ndarray:
     """Rank correlation of the spans of each pair of layers, [layers, layers]."""
     each = spans(trace)
     return np.array([[rank_correlation(a, b) for b in each] for a in each])
-
-
-def longest_kept(layer: LayerRecord, count: int) -> np.ndarray:
-    """The steps whose memories were live the longest, at most `count`; of equal ones those of the longer span first."""
-    check_whole("count", count, at_least=1)
-    return np.lexsort((-layer.span, -lifetimes(layer)))[:count]
 
 
 def _check_same_shape(**arrays: np.ndarray) -> None:

@@ -54,14 +54,6 @@ def attended_at_deletion(layer: LayerRecord, least: float = LEAST_WEIGHT) -> np.
     return in_use & layer.expired
 
 
-def most_used(layer: LayerRecord, count: int) -> np.ndarray:
-    """The steps whose memories got the most attention from later steps, at most `count`, and none that got none."""
-    check_whole("count", count, at_least=1)
-    received = attention_received(layer)
-    order = np.argsort(-received, kind="stable")[:count]
-    return order[received[order] > 0]
-
-
 def _later(layer: LayerRecord) -> AttentionRecord:
     """The attention of steps to memories of earlier ones."""
     if layer.attention is None:

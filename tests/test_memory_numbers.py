@@ -107,14 +107,6 @@ def test_layers_are_compared_by_event() -> None:
         analysis.by_event(np.ones((2, 5)), labels)
 
 
-def test_longest_kept_and_most_used() -> None:
-    assert analysis.longest_kept(first_layer(), 3).tolist() == [0, 4, 5]
-    assert usage.most_used(first_layer(), 3).tolist() == [0, 2, 4]
-    assert usage.most_used(first_layer(), 5).tolist() == [0, 2, 4, 3]
-    with pytest.raises(ValueError, match="`count` to be at least 1, actual: 0"):
-        analysis.longest_kept(first_layer(), 0)
-
-
 def test_attention_received_leaves_a_step_to_itself_out() -> None:
     layer = first_layer()
     assert usage.attention_received(layer).tolist() == [1.25, 0, 0.25, 0.03125, 0.25, 0, 0]

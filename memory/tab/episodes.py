@@ -63,7 +63,6 @@ class Episode:
         layer, bars = self.trace.layers[number], self.bars(number)
         return {
             "rows": bars.rows,
-            "lanes_per_row": bars.lanes_per_row,
             "most_live": int(layer.live.max()),
             "evictions": int(layer.evicted.sum()),
             "span": _range(layer.span),
