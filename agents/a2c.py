@@ -49,7 +49,7 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
         env: Any,
         learning_rate: float = A2CConfig.learning_rate,
         n_steps: int = A2CConfig.n_steps,
-        batch_size: int = A2CConfig.batch_size,
+        batch_size: int | None = A2CConfig.batch_size,
         gamma: float = A2CConfig.gamma,
         gae_lambda: float = A2CConfig.gae_lambda,
         normalize_advantage: bool = A2CConfig.normalize_advantage,
@@ -75,7 +75,7 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
         self._update_learning_rate(self.policy.optimizer)
         if config.normalize_advantage:
             buffer.advantages = normalized_advantages(buffer.advantages, config.advantage_floor)
-        for batch in buffer.get(config.batch_size):
+        for batch in buffer.get(self.batch_size):
             self._update(batch, log)
         self._n_updates += 1
         self._finish_update(log)

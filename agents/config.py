@@ -22,8 +22,9 @@ class OnPolicyConfig:
     """Step size of the spans' weights, as a multiple of learning_rate."""
     n_steps: int = 128
     """Steps of a rollout in each environment: the length of a training segment (T)."""
-    batch_size: int = 1024
-    """Steps of a minibatch: whole environment columns, so a multiple of n_steps that divides the rollout."""
+    batch_size: int | None = None
+    """Steps of a minibatch: whole environment columns, so a multiple of n_steps that divides the rollout.  None for the
+    largest such size of at most 1,024, or for one column where that is longer."""
     gamma: float = 0.995
     """Discount of future rewards."""
     gae_lambda: float = 0.8
@@ -40,8 +41,9 @@ class OnPolicyConfig:
     """Longest gradient; longer ones are scaled down."""
 
     def __post_init__(self) -> None:
-        for name in ("n_steps", "batch_size"):
-            check_whole(name, getattr(self, name), at_least=1)
+        check_whole("n_steps", self.n_steps, at_least=1)
+        if self.batch_size is not None:
+            check_whole("batch_size", self.batch_size, at_least=1)
         for name in ("learning_rate", "advantage_floor", "max_grad_norm"):
             check_positive(name, getattr(self, name))
         for name in ("span_lr_scale", "ent_coef", "vf_coef"):

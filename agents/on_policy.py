@@ -32,6 +32,8 @@ from .training_log import TrainingLog
 from .vec_env import as_vec_env
 
 Algorithm = TypeVar("Algorithm", bound="MemoryOnPolicyAlgorithm")
+LARGEST_BATCH = 1024
+"""Steps of a minibatch that is not asked for, at most."""
 
 
 class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
@@ -79,7 +81,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             self._setup_model()
 
     def _setup_model(self) -> None:
-        self._check_batch_size()
+        self.batch_size = self._batch_size()
         super()._setup_model()
         self.reward_scale = RewardScale(self.n_envs, self.gamma)
 
@@ -170,15 +172,18 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         """Actions, and the memory to hand in with the next observation; see `MemoryActorCriticPolicy.predict`."""
         return self.policy.predict(observation, state, episode_start, deterministic)
 
-    def _check_batch_size(self) -> None:
-        """Minibatches are whole environment columns."""
+    def _batch_size(self) -> int:
+        """Steps of a minibatch, which is whole environment columns."""
         steps, size = self.config.n_steps, self.config.batch_size
         fitting = [columns * steps for columns in range(1, self.n_envs + 1) if self.n_envs % columns == 0]
+        if size is None:
+            return max((size for size in fitting if size <= LARGEST_BATCH), default=steps)
         if size not in fitting:
             raise ValueError(
                 f"Expect `batch_size` to be whole columns of {steps} steps that divide {self.n_envs} environments, "
                 f"one of {', '.join(map(str, fitting))}, actual: {size}"
             )
+        return size
 
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
         # What remained as the rollout began: its end may lie past the total, or it may be all that is asked for.

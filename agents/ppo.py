@@ -63,7 +63,7 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         env: Any,
         learning_rate: float = PPOConfig.learning_rate,
         n_steps: int = PPOConfig.n_steps,
-        batch_size: int = PPOConfig.batch_size,
+        batch_size: int | None = PPOConfig.batch_size,
         n_epochs: int = PPOConfig.n_epochs,
         gamma: float = PPOConfig.gamma,
         gae_lambda: float = PPOConfig.gae_lambda,
@@ -94,7 +94,7 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         if config.normalize_advantage:
             buffer.advantages = normalized_advantages(buffer.advantages, config.advantage_floor)
         for epoch in range(config.n_epochs):
-            if not all(self._update(batch, log, trace=epoch == 0) for batch in buffer.get(config.batch_size)):
+            if not all(self._update(batch, log, trace=epoch == 0) for batch in buffer.get(self.batch_size)):
                 break
         self._n_updates += config.n_epochs
         self._finish_update(log)

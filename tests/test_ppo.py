@@ -93,6 +93,11 @@ def test_batch_size_that_does_not_divide_is_refused_with_those_that_do() -> None
         small(batch_size=20)
 
 
+@pytest.mark.parametrize(("rows", "steps", "size"), [(1, 16, 16), (6, 256, 768), (32, 128, 1024), (2, 2048, 2048)])
+def test_batch_size_that_is_not_given_fits(rows: int, steps: int, size: int) -> None:
+    assert small(corridor(rows), n_steps=steps, batch_size=None).batch_size == size
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
