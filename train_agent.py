@@ -146,7 +146,10 @@ def load_model(run: Path, env: Any = None, device: str = "cpu", force_reset: boo
 
 
 def start_from(model: MemoryOnPolicyAlgorithm, run: Path, config: TrainConfig) -> None:
-    """Give a new model the weights of another run's; raises ValueError where they do not fit."""
+    """Give a new model the weights of another run's, and the unit of its values.
+
+    Raises ValueError where they do not fit.
+    """
     stored = read_run(run)
     if stored.memory != config.memory:
         raise ValueError(
@@ -157,6 +160,7 @@ def start_from(model: MemoryOnPolicyAlgorithm, run: Path, config: TrainConfig) -
         if (ours := getattr(model, name)) != theirs:
             raise ValueError(f"Expect `init_from` to be a run with the {name} {ours}, actual: {theirs}")
     model.policy.load_state_dict(under("policy", tensors))
+    model.reward_scale.adopt(document["reward_scale"])
 
 
 def prepare(config: TrainConfig) -> tuple[TrainConfig, Path, MemoryOnPolicyAlgorithm]:

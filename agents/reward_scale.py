@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 
+ADOPTED = 50_000
+"""Steps that another training's statistics count for at most: some rollouts of a new task outweigh them."""
+
 
 class RewardScale:
     """The running scale of the rewards of `num_envs` environments."""
@@ -29,6 +32,11 @@ class RewardScale:
         self._statistics.update(self._returns)
         self._returns[dones] = 0
         return rewards / self.scale
+
+    def adopt(self, state: dict[str, Any]) -> None:
+        """Begin with the scale of another training, in whose units its values are; new episodes soon change it."""
+        self._statistics.mean, self._statistics.var = np.asarray(state["mean"]), np.asarray(state["var"])
+        self._statistics.count = min(state["count"], ADOPTED)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to continue, as JSON knows it."""

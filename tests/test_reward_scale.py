@@ -29,3 +29,15 @@ def test_a_return_ends_with_its_episode_and_state_survives_json() -> None:
     step = (np.array([3.0, 5.0]), np.array([False, False]))
     assert scale.scaled(*step).tolist() == other.scaled(*step).tolist()
     assert scale.state_dict() == other.state_dict()
+
+
+def test_an_adopted_scale_holds_at_first_and_gives_way() -> None:
+    source, adopter = RewardScale(4, gamma=0.0), RewardScale(4, gamma=0.0)
+    random = np.random.default_rng(1)
+    for _ in range(30_000):
+        source.scaled(random.normal(0, 30, 4), np.ones(4, dtype=bool))
+    adopter.adopt(source.state_dict())
+    assert adopter.scale == source.scale and adopter.state_dict()["returns"] == [0] * 4
+    for _ in range(30_000):
+        adopter.scaled(random.normal(0, 300, 4), np.ones(4, dtype=bool))
+    assert adopter.scale > 200

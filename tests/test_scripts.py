@@ -11,6 +11,7 @@ import pytest
 import torch
 from expirespan import evaluate, train_agent
 from expirespan.agents import MemoryPPO
+from expirespan.agents.checkpoint import read_checkpoint
 from expirespan.memory import storage
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 from safetensors.torch import load_file
@@ -166,6 +167,7 @@ def test_a_folder_in_use_is_not_trained_into(tmp_path: Path) -> None:
 
 def test_a_run_can_start_from_the_weights_of_another(tmp_path: Path) -> None:
     train(*SMALL, "--total-steps", ROLLOUT, "--out", tmp_path / "first")
+    folders = ("first", "second")
     longer = [word.replace("max_length=6", "max_length=9") for word in SMALL]
     # A step size so small that the weights stay what they were.
     still = ["--learning-rate", "1e-12", "--memory-budget", "None", "--init-from", tmp_path / "first"]
@@ -174,6 +176,8 @@ def test_a_run_can_start_from_the_weights_of_another(tmp_path: Path) -> None:
     for name, tensor in first.items():
         if name.startswith("policy/"):
             torch.testing.assert_close(second[name], tensor)
+    counts = [read_checkpoint(tmp_path / run / "checkpoint.safetensors")[1]["reward_scale"]["count"] for run in folders]
+    assert counts == [pytest.approx(ROLLOUT), pytest.approx(2 * ROLLOUT)]  # values come with their unit
     with pytest.raises(SystemExit, match="`init_from` to be a run with the memory options"):
         train(*SMALL, "--ramp", "5", "--init-from", tmp_path / "first", "--out", tmp_path / "third")
     with pytest.raises(SystemExit, match="`init_from` to be a run with the observation_space"):
