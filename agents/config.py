@@ -16,8 +16,8 @@ class OnPolicyConfig:
     learning_rate: float = 7e-4
     """Step size of Adam at the start."""
     anneal: bool = True
-    """Let the step size fall linearly to 0 over training, and at the end a budget's pull on the spans: Adam turns the
-    small gradients of a solved task into steps of full size, which a constant one never stops taking."""
+    """Let the step size fall linearly to 0 over training: Adam turns the small gradients of a solved task into steps
+    of full size, which a constant one never stops taking."""
     span_lr_scale: float = 0.03
     """Step size of the spans' weights, as a multiple of learning_rate."""
     n_steps: int = 128

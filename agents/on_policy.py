@@ -24,7 +24,7 @@ from .checkpoint import SUFFIX, read_checkpoint, write_checkpoint
 from .config import OnPolicyConfig
 from .encoders import is_minigrid_image
 from .policy import MemoryActorCriticPolicy, SequenceEvaluation, environment_actions
-from .pressure import FADE, PressureConfig, SpanPressure
+from .pressure import PressureConfig, SpanPressure
 from .reward_scale import RewardScale
 from .rollout import SequenceBatch, SequenceRolloutBuffer
 from .saving import describe, read_arguments, restore, stored_spaces
@@ -220,12 +220,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm)
         self.policy.optimizer.step()
         if shortening is not None:
-            self.policy.core.shorten(shortening, [pull * share for pull in self._pulls()])
-
-    def _pulls(self) -> list[float]:
-        """The pull on each layer's spans in this update."""
-        fade = min(self._current_progress_remaining / FADE, 1.0) if self.config.anneal else 1.0
-        return [pull * fade for pull in self.pressure.pulls]
+            self.policy.core.shorten(shortening, [pull * share for pull in self.pressure.pulls])
 
     def _finish_update(self, log: TrainingLog) -> None:
         """Log an update, and let the pressure on the spans follow what came of it."""
@@ -233,7 +228,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         explained = explained_variance(buffer.values.cpu().numpy().ravel(), buffer.returns.cpu().numpy().ravel())
         log.add(explained_variance=float(explained), memory__penalty_weight=self.pressure.weight)
         log.add(reward_scale=self.reward_scale.scale)
-        log.add(memory__pull=max(self._pulls(), default=0.0))
+        log.add(memory__pull=max(self.pressure.pulls, default=0.0))
         figures = log.figures(self.policy.memory_config.max_span)
         self.pressure.update(figures, 1 - self._current_progress_remaining)
         log.record(self.logger, figures)

@@ -55,9 +55,6 @@ SAFE = 0.25
 possible: what is rare there looks like what is common, and would go with it before the task can say anything."""
 PATIENCE = 0.5
 """Share of the training after which it no longer waits for a memory to be used: the task may not need any."""
-FADE = 0.25
-"""Share of the training, at its end, over which the pull fades where the step size is annealed: beside small steps a
-full pull takes memories faster than the network can learn to do without."""
 SMOOTHING = 0.2
 """Share of the newest count of live memories in the smoothed one: a single rollout is noisy."""
 

@@ -92,7 +92,7 @@ PORTAL: dict[str, Any] = {
         "PortalShort-v0 --env-args largest_number=50 --total-steps 1300000 --ent-coef 0.02",
         f"Portal-v0 --env-args largest_number=50 --total-steps 1500000 --ent-coef 0.005 {FIFTY_ROOMS}",
     ),
-    "last": f"--total-steps 12000000 --ent-coef 0.002 {FIFTY_ROOMS}",
+    "last": f"--total-steps 10000000 --ent-coef 0.002 --memory-budget 30 {FIFTY_ROOMS}",
 }
 MINIGRID = "--view-size 3 --total-steps 800000 --ent-coef 0.01 --memory-budget None"
 TABLES: dict[str, tuple[Row, ...]] = {

@@ -293,17 +293,6 @@ def test_evictions_are_counted_when_the_capacity_is_reached() -> None:
     assert model.logger.name_to_value["memory/evictions_layer_1"] > 0
 
 
-@pytest.mark.parametrize(("anneal", "left"), [(True, 0.2), (False, 1.0)])
-def test_the_pull_fades_at_the_end_of_an_annealed_training(anneal: bool, left: float) -> None:
-    model = small(anneal=anneal, memory_budget=1.0)
-    taken: list[float] = []
-    model.policy.core.shorten = lambda gradients, pulls: taken.append(sum(pulls))  # pyright: ignore[reportAttributeAccessIssue]
-    model.learn(16 * 4 * 20)
-    updates = np.array(taken).reshape(-1, model.config.n_epochs * 2).sum(1)
-    # The last of 20 updates has a twentieth of the training before it, a fifth of the last quarter.
-    assert updates[-1] / updates[:10].max() == pytest.approx(left, rel=0.3)
-
-
 @pytest.mark.parametrize(("steps", "rates"), [(10, [1.0]), (16 * 4 * 2 + 1, [1.0, 65 / 129, 1 / 129])])
 def test_the_step_size_stays_above_zero_when_the_total_is_no_multiple_of_a_rollout(
     steps: int, rates: list[float]
