@@ -25,7 +25,16 @@ from expirespan.memory.curves import save_curves
 from expirespan.memory.filmstrip import save_episode_gif, save_filmstrip
 from expirespan.memory.tab.summary import write_episode
 from expirespan.memory.timeline import save_timeline
-from expirespan.train_agent import EVALUATION_SEED, TrainConfig, check_device, load_model, parse_env_args, read_run
+from expirespan.train_agent import (
+    BEST,
+    CHECKPOINT,
+    EVALUATION_SEED,
+    TrainConfig,
+    check_device,
+    load_model,
+    parse_env_args,
+    read_run,
+)
 from gymnasium.vector import VectorEnv
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -41,6 +50,9 @@ class EvaluateConfig:
     """Episodes to play."""
     seed: int = EVALUATION_SEED
     """Environment i is seeded with seed + i; training uses seeds from its own --seed on."""
+    best: bool = False
+    """Of the checkpoints of RUN, take the one whose latest 100 training episodes earned most, instead of the last.  It
+    may hold more memories than a budget asks for."""
     sample: bool = False
     """Draw actions from the policy instead of taking the likeliest."""
     num_envs: int = 64
@@ -298,7 +310,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     args = parse_env_args(config.env_args if config.env else trained.env_args)
     num_envs = min(config.num_envs, config.episodes)
     env = make_batched(env_id, num_envs, args, trained.view_size)
-    model = load_model(config.run, device=config.device)
+    model = load_model(config.run, device=config.device, name=BEST if config.best else CHECKPOINT)
     if config.cut_span is not None:
         model.policy = cut_spans(model.policy, config.cut_span)
     policy = model.policy

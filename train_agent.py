@@ -22,7 +22,7 @@ from expirespan.memory.checks import check_whole
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 from torch.utils.tensorboard import SummaryWriter
 
-CHECKPOINT, CONFIGURATION = "checkpoint.safetensors", "config.json"
+CHECKPOINT, BEST, CONFIGURATION = "checkpoint.safetensors", "best.safetensors", "config.json"
 ALGORITHMS: dict[str, type[MemoryPPO | MemoryA2C]] = {"ppo": MemoryPPO, "a2c": MemoryA2C}
 TOTAL_STEPS = 1_000_000
 EVALUATION_SEED = 1_000_000
@@ -59,7 +59,7 @@ class TrainConfig:
     resume: Path | None = None
     """Run folder to go on with.  Everything else but total_steps and device then comes from its configuration."""
     checkpoint_every: int = 100_000
-    """Steps between checkpoints."""
+    """Steps between checkpoints.  The best so far, by the return of its latest 100 training episodes, is kept too."""
     timeline_every: int = 250_000
     """Steps between episodes recorded for TensorBoard, picture and Memory tab; 0 for none."""
     memory: ExpireSpanConfig = field(default_factory=ExpireSpanConfig)
@@ -140,9 +140,11 @@ def read_run(run: Path) -> TrainConfig:
     return from_json((run / CONFIGURATION).read_text())
 
 
-def load_model(run: Path, env: Any = None, device: str = "cpu", force_reset: bool = True) -> MemoryOnPolicyAlgorithm:
-    """The agent of a run folder.  Raises FileNotFoundError where it has no checkpoint yet."""
-    return ALGORITHMS[read_run(run).algo].load(run / CHECKPOINT, env=env, device=device, force_reset=force_reset)
+def load_model(
+    run: Path, env: Any = None, device: str = "cpu", force_reset: bool = True, name: str = CHECKPOINT
+) -> MemoryOnPolicyAlgorithm:
+    """The agent of a run folder.  Raises FileNotFoundError where it has no such checkpoint yet."""
+    return ALGORITHMS[read_run(run).algo].load(run / name, env=env, device=device, force_reset=force_reset)
 
 
 def start_from(model: MemoryOnPolicyAlgorithm, run: Path, config: TrainConfig) -> None:
@@ -215,7 +217,7 @@ def train(config: TrainConfig) -> Path:
     writer.writer = SummaryWriter(str(run), purge_step=model.num_timesteps + 1 if model.num_timesteps else None)
     model.set_logger(Logger(str(run), [writer]))
     args = parse_env_args(config.env_args)
-    saving = CheckpointCallback(run / CHECKPOINT, config.checkpoint_every)
+    saving = CheckpointCallback(run / CHECKPOINT, run / BEST, config.checkpoint_every)
     timeline = TimelineCallback(
         lambda: make_viewed(config.env, args, config.view_size), config.timeline_every, EVALUATION_SEED + config.seed
     )
@@ -230,7 +232,7 @@ def train(config: TrainConfig) -> Path:
         print(f"Stopped and saved at {saving.saved_at} steps; go on with: expirespan-train --resume {run}")
         return run
     model.logger.dump(model.num_timesteps)
-    model.save(run / CHECKPOINT)
+    saving.save()
     print(f"Trained for {model.num_timesteps} steps; evaluate with: expirespan-evaluate {run}")
     return run
 

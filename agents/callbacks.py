@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,6 +16,7 @@ from tqdm import tqdm
 from ..memory.filmstrip import draw_filmstrip
 from ..memory.tab.summary import write_episode
 from ..memory.timeline import draw_timeline
+from .checkpoint import read_checkpoint, replace_by_copy
 from .evaluation import record_episode
 from .on_policy import MemoryOnPolicyAlgorithm
 
@@ -27,15 +28,18 @@ class _MemoryCallback(BaseCallback):
 class CheckpointCallback(_MemoryCallback):
     """Saves between updates, when the state of training is whole, and stops there when asked to.
 
-    The first Ctrl-C finishes the rollout and its update, saves and stops; a second one stops at once.
+    Of the checkpoints saved so far, `best` is a copy of the one whose latest training episodes earned most on average,
+    of equal ones the newest.  The first Ctrl-C finishes the rollout and its update, saves and stops; a second one stops
+    at once.
     """
 
-    def __init__(self, path: Path, every: int) -> None:
+    def __init__(self, path: Path, best: Path, every: int) -> None:
         super().__init__()
-        self.path, self.every = path, every
+        self.path, self.best, self.every = path, best, every
         self.stopping = self.stopped = False
         self.saved_at = 0
         self._next = 0
+        self._standing = (0, 0.0)
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
         """A signal handler: ask for a stop, and give the signal back its usual effect."""
@@ -44,17 +48,36 @@ class CheckpointCallback(_MemoryCallback):
 
     def _on_training_start(self) -> None:
         self._next = self.num_timesteps + self.every
+        if self.best.is_file():
+            self._standing = standing(read_checkpoint(self.best)[1]["episodes"])
 
     def _on_rollout_start(self) -> None:
         # Called before the first step of a rollout: the update after the last one is done.
         if self.stopping or self.model.num_timesteps >= self._next:
-            self.model.save(self.path)
-            self.saved_at = self.model.num_timesteps
+            self.save()
             self._next = self.saved_at + self.every
             self.stopped = self.stopping
 
+    def save(self) -> None:
+        """Write a checkpoint now."""
+        self.model.save(self.path)
+        self.saved_at = self.model.num_timesteps
+        now = standing(self.model.ep_info_buffer or ())
+        if now >= self._standing:
+            self._standing = now
+            replace_by_copy(self.path, self.best)
+
     def _on_step(self) -> bool:
         return not self.stopped
+
+
+def standing(episodes: Collection[Mapping[str, Any]]) -> tuple[int, float]:
+    """By what checkpoints are compared: the number of SB3's records of episodes first, as few say little; their return.
+
+    All but the first checkpoints have as many as SB3 keeps, 100 unless told otherwise.
+    """
+    returns = [episode["r"] for episode in episodes]
+    return len(returns), float(np.mean(returns)) if returns else 0.0
 
 
 class TimelineCallback(_MemoryCallback):

@@ -5,7 +5,9 @@ A checkpoint is written beside its place and then moved there, so the last one i
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from shutil import copyfile
 from typing import Any
 
 import numpy as np
@@ -26,11 +28,19 @@ def write_checkpoint(path: Path, tensors: dict[str, Tensor], document: dict[str,
     """
     metadata = {"format": FORMAT, "document": json.dumps(document)}
     path.parent.mkdir(parents=True, exist_ok=True)
+    content = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    _replace(path, lambda unfinished: save_file(content, unfinished, metadata))
+
+
+def replace_by_copy(source: Path, path: Path) -> None:
+    """Copy a checkpoint, replacing the one at `path` as a whole or not at all."""
+    _replace(path, lambda unfinished: copyfile(source, unfinished))
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
-        save_file(
-            {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, unfinished, metadata
-        )
+        write(unfinished)
         with unfinished.open("rb") as file:
             os.fsync(file.fileno())
         unfinished.replace(path)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from expirespan import evaluate, train_agent
-from expirespan.agents import MemoryPPO
+from expirespan.agents import MemoryPPO, callbacks
 from expirespan.agents.checkpoint import read_checkpoint
 from expirespan.memory import storage
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
@@ -115,6 +115,27 @@ def test_interrupt_saves_says_how_to_go_on_and_loses_nothing(
     train("--resume", tmp_path / "cut")
     whole, cut = policy_weights(tmp_path / "whole"), policy_weights(tmp_path / "cut")
     assert all(whole[name].equal(cut[name]) for name in whole)
+
+
+def test_the_best_checkpoint_by_training_return_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, returns = tmp_path / "run", iter([1.0, 3.0, 3.0, 2.0, 2.5, 2.0, 3.5, 1.0])
+    monkeypatch.setattr(callbacks, "standing", lambda episodes: (100, next(returns)))
+    train(*SMALL, "--total-steps", 4 * ROLLOUT, "--out", run)
+    kept = [read_checkpoint(run / f"{name}.safetensors")[1]["num_timesteps"] for name in ("best", "checkpoint")]
+    assert kept == [3 * ROLLOUT, 4 * ROLLOUT]
+    # Resumed it asks what the best had earned, 2.5 here, before it compares.
+    train("--resume", run, "--total-steps", 7 * ROLLOUT)
+    assert read_checkpoint(run / "best.safetensors")[1]["num_timesteps"] == 6 * ROLLOUT
+    monkeypatch.undo()
+    for extra, steps in (([], 7 * ROLLOUT), (["--best"], 6 * ROLLOUT)):
+        evaluate.main([str(run), "--episodes", "4", "--json", str(tmp_path / "e.json"), *extra])
+        assert json.loads((tmp_path / "e.json").read_text())["steps"] == steps
+
+
+def test_many_episodes_say_more_than_few() -> None:
+    one, other = [{"r": np.float32(1.0)}] * 3, [{"r": 2.0}]
+    assert callbacks.standing(one) > callbacks.standing(other) > callbacks.standing(())
+    assert callbacks.standing([{"r": 0.5}, {"r": 1.0}]) < callbacks.standing([{"r": 1.0}, {"r": 0.6}])
 
 
 def test_a_finished_run_says_so_when_resumed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
