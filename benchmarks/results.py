@@ -88,11 +88,11 @@ FIFTY_ROOMS = "--num-envs 64 --batch-size 2048 --gae-lambda 0.5 --learning-rate 
 PORTAL: dict[str, Any] = {
     "arguments": "--position-window 4 --ramp 4 --capacity 39 --gamma 0.98",
     "lessons": (
-        "PortalShort-v0 --env-args num_rooms=3 max_steps=40 largest_number=50 --total-steps 400000 --ent-coef 0.02",
-        "PortalShort-v0 --env-args largest_number=50 --total-steps 1300000 --ent-coef 0.02",
+        "PortalShort-v0 --env-args num_rooms=4 max_steps=60 largest_number=50 --total-steps 400000 --ent-coef 0.02",
+        "PortalShort-v0 --env-args largest_number=50 --total-steps 600000 --ent-coef 0.02",
         f"Portal-v0 --env-args largest_number=50 --total-steps 1500000 --ent-coef 0.005 {FIFTY_ROOMS}",
     ),
-    "last": f"--total-steps 10000000 --ent-coef 0.002 --memory-budget 30 {FIFTY_ROOMS}",
+    "last": f"--total-steps 5500000 --ent-coef 0.002 {FIFTY_ROOMS}",
 }
 MINIGRID = "--view-size 3 --total-steps 800000 --ent-coef 0.01 --memory-budget None"
 TABLES: dict[str, tuple[Row, ...]] = {
