@@ -50,6 +50,9 @@ UPKEEP = 0.1
 """Share of the pull that is left for a layer which has come down to its budget before: what it then holds too much
 comes from passing trouble of the policy, and a strong pull would reach the rare memories once the common ones are
 gone.  A layer that holds little because its episodes are short has not come down: its spans are long."""
+LENIENCE = 0.25
+"""Share of the training over which that pull comes back to its whole strength in a layer that stays above its budget:
+trouble that does not pass is a habit.  (With the small share alone, layers ended at twice their budget.)"""
 SAFE = 0.25
 """While no memory is in use, the pull stops in a layer whose longest span has fallen below this share of the longest
 possible: what is rare there looks like what is common, and would go with it before the task can say anything."""
@@ -82,6 +85,8 @@ class SpanPressure:
         """For each layer, in logits of a typical memory's span per update of the policy; empty where nothing pulls."""
         self._live: list[float] = []
         self._met: list[bool] = []
+        self._held: list[float] = []
+        """When each layer last held no more than its budget, as a share of the training."""
 
     @property
     def weight(self) -> float:
@@ -103,22 +108,29 @@ class SpanPressure:
         self._live = [old + SMOOTHING * (new - old) for old, new in zip(before, live, strict=True)]
         short = [now <= budget and layer.typical <= budget for now, layer in zip(self._live, layers, strict=True)]
         self._met = [old or now for old, now in zip(self._met or [False] * len(live), short, strict=True)]
+        held = self._held or [0.0] * len(live)
+        self._held = [progress if now <= budget else old for old, now in zip(held, self._live, strict=True)]
         waits = progress < PATIENCE and not any(layer.used for layer in layers)
         pulls = [
-            0.0 if waits and layer.longest < SAFE else self._pull(now / budget - 1, met)
-            for now, met, layer in zip(self._live, self._met, layers, strict=True)
+            0.0 if waits and layer.longest < SAFE else self._pull(now / budget - 1, met, progress - held)
+            for now, met, held, layer in zip(self._live, self._met, self._held, layers, strict=True)
         ]
         self.pulls = pulls if any(pulls) else []
 
-    def _pull(self, excess: float, met: bool) -> float:
-        """In proportion to the excess over the budget, up to twice the budget."""
-        return self.config.budget_pull * min(max(excess, 0.0), 1.0) * (UPKEEP if met else 1.0)
+    def _pull(self, excess: float, met: bool, since: float) -> float:
+        """In proportion to the excess over the budget, up to twice the budget.
+
+        `since` is the share of the training that has passed since there was none.
+        """
+        patience_lost = min(max(since / LENIENCE, 0.0), 1.0)  # a longer total makes the progress of a resumed run less
+        strength = UPKEEP + (1 - UPKEEP) * patience_lost if met else 1.0
+        return self.config.budget_pull * min(max(excess, 0.0), 1.0) * strength
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to continue, as JSON knows it."""
-        return {"pulls": self.pulls, "live": self._live, "met": self._met}
+        return {"pulls": self.pulls, "live": self._live, "met": self._met, "held": self._held}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` returned, under the present configuration."""
-        self._live, self._met = list(state["live"]), list(state["met"])
+        self._live, self._met, self._held = list(state["live"]), list(state["met"]), list(state["held"])
         self.pulls = list(state["pulls"]) if self.has_budget else []

@@ -44,6 +44,22 @@ def test_the_pull_follows_the_excess_and_is_gentle_once_the_budget_was_met() -> 
     assert pressure.pulls == pytest.approx([0.04])
 
 
+def test_the_pull_comes_back_where_a_layer_stays_above_its_budget() -> None:
+    pressure = SpanPressure(PressureConfig(memory_budget=20.0, budget_pull=0.4))
+    for _ in range(20):
+        note(pressure, [2.0, 30.0], progress=0.5)
+    strengths = []
+    for progress in (0.5, 0.625, 0.75, 0.9):
+        for _ in range(40):
+            note(pressure, [90.0, 30.0], progress=progress)
+        strengths.append(pressure.pulls[0])
+    # The smoothed count is above the budget a few updates after the layer last held it, all at 0.5 of the training.
+    assert strengths == pytest.approx([0.04, 0.22, 0.4, 0.4])
+    assert pressure.pulls[1] == pytest.approx(0.2)  # never met
+    note(pressure, [90.0, 30.0], progress=0.4)  # resumed with a larger total
+    assert pressure.pulls[0] == pytest.approx(0.04)
+
+
 def test_a_constant_weight_is_constant_and_no_budget_is_no_pull() -> None:
     constant, free = SpanPressure(PressureConfig(penalty_weight=1e-5)), SpanPressure(PressureConfig(memory_budget=None))
     for pressure in (constant, free):
