@@ -132,5 +132,6 @@ class SpanPressure:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` returned, under the present configuration."""
-        self._live, self._met, self._held = list(state["live"]), list(state["met"]), list(state["held"])
+        self._live, self._met = list(state["live"]), list(state["met"])
+        self._held = list(state.get("held", ()))  # older checkpoints have none
         self.pulls = list(state["pulls"]) if self.has_budget else []
