@@ -90,17 +90,18 @@ class TimelineCallback(_MemoryCallback):
     def __init__(self, make_env: Callable[[], gym.Env], every: int, seed: int) -> None:
         super().__init__()
         self.make_env, self.every, self.seed = make_env, every, seed
-        self._next = 0
+        self._recorded = 0
+
+    def _periods(self) -> int:
+        return self.model.num_timesteps // self.every if self.every else 0
 
     def _on_training_start(self) -> None:
-        if self.every:
-            self._next = (self.num_timesteps // self.every + 1) * self.every
+        self._recorded = self._periods()
 
     def _on_rollout_start(self) -> None:
-        step = self.model.num_timesteps
-        if not self.every or step < self._next:
+        if self._periods() == self._recorded:
             return
-        self._next = (step // self.every + 1) * self.every
+        self._recorded, step = self._periods(), self.model.num_timesteps
         env = self.make_env()
         trace = record_episode(self.model.policy, env, self.seed, attention=True, frames=True)
         env.close()

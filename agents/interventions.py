@@ -87,9 +87,9 @@ class SwapRelevant:
         """The state with the memories of relevant steps swapped."""
         newest = state.time - 1
         own = state.read(newest)
-        nothing = [replace(memory, live=torch.zeros_like(memory.live)) for memory in own]
-        latest = nothing if self._latest is None else self._latest
-        self._latest = tuple(_where(relevant, new, old) for new, old in zip(own, latest, strict=True))
+        if self._latest is None:
+            self._latest = tuple(replace(memory, live=torch.zeros_like(memory.live)) for memory in own)
+        self._latest = tuple(_where(relevant, new, old) for new, old in zip(own, self._latest, strict=True))
         if not relevant.any():
             return state
         if self._latest[0].birth.shape[0] == 1:
