@@ -1,5 +1,6 @@
 """One layer of the Expire-Span transformer: its shape, the clock of a segment, and what each step may see."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -62,6 +63,16 @@ class ExpireSpanConfig:
         check_not_negative("dropout", self.dropout, below=1.0)
         check_choice("shorten_spans", self.shorten_spans, (True, False))
         check_choice("pre_norm", self.pre_norm, (True, False))
+
+    @property
+    def newest(self) -> int:
+        """Places of the capacity kept for the newest memories: a ramp's length, at most half of them."""
+        return 0 if self.capacity is None else min(math.ceil(self.ramp), self.capacity // 2)
+
+    @property
+    def places(self) -> int | None:
+        """Places of the capacity that older memories share; None for no bound."""
+        return None if self.capacity is None else self.capacity - self.newest
 
 
 class Clock(NamedTuple):
@@ -190,8 +201,10 @@ class ExpireSpanLayer(nn.Module):
         query, key, value = self.query_key_value(hidden).unflatten(-1, (3, heads, -1)).unbind(1)
         span, now = self.span(hidden), time.squeeze(1)
         stored = memory.live & goes_on
-        if memory.room is None and self.config.capacity is not None:  # from elsewhere: it may hold more
-            stored = stored & (outlived(memory.span, memory.birth, stored).sum(2) < self.config.capacity)
+        places, newest = self.config.places, self.config.newest
+        if memory.room is None and places is not None:  # from elsewhere: it may hold more
+            old = stored & (memory.birth < time - newest)
+            stored = stored & ~(old & (outlived(memory.span, memory.birth, old).sum(2) >= places))
         known = replace(memory, live=stored).with_one_more(hidden, key, value, span, now)
         # As `fading`, from ages instead of times.
         unclamped = (known.span - (time - known.birth)).mul_(1 / ramp).add_(1)
@@ -203,9 +216,10 @@ class ExpireSpanLayer(nn.Module):
         read, weights = attend(query, known.key, known.value, bias)
         y = self._transform(x, read.flatten(1))
         stays, evicted = known.live & (unclamped > 1 / ramp), None
-        if self.config.capacity is not None and known.taken > self.config.capacity:
-            slot = first_to_expire(known.span, known.birth, known.live)
-            full = known.live.sum(1, keepdim=True) > self.config.capacity
+        if places is not None and known.taken > places:
+            old = known.live & (known.birth <= time - newest)
+            slot = first_to_expire(known.span, known.birth, old)
+            full = old.sum(1, keepdim=True) > places
             evicted = torch.where(full & stays.gather(1, slot), known.birth.gather(1, slot), -1)
             stays = stays.scatter(1, slot, stays.gather(1, slot) & ~full)
         shown = None
@@ -233,22 +247,34 @@ class ExpireSpanLayer(nn.Module):
 
     def _evicted(self, known: LayerMemory, clock: Clock) -> Bool[Tensor, "B boundaries S"] | None:
         """Which memories the capacity has pushed out before the segment and after each step; None while it can't."""
-        capacity, slots = self.config.capacity, known.birth.shape[1]
-        if capacity is None or slots <= capacity:
+        places, newest, slots = self.config.places, self.config.newest, known.birth.shape[1]
+        if places is None or slots <= places:
             return None
-        stored = slots - clock.time.shape[1]
+        steps = clock.time.shape[1]
+        stored = slots - steps
         episode = nn.functional.pad(clock.start, (stored, 0), value=-1)
         same_episode = episode.unsqueeze(1) == episode.unsqueeze(2)
-        outlives = outlived(known.span.detach(), known.birth, known.live) & same_episode
-        before = outlives[:, :, :stored].sum(2, keepdim=True)
-        counts = torch.cat([before, outlives[:, :, stored:]], 2).cumsum(2)
-        return (counts >= capacity).transpose(1, 2)
+        outlives = (outlived(known.span.detach(), known.birth, known.live) & same_episode).to(known.span.dtype)
+        # A memory needs a place from this boundary on: 0 is before the segment, 1 after its first step.
+        begins = (written_in(known, clock) + newest + 1).clamp(min=0)
+        boundaries = torch.arange(steps + 1, device=begins.device)
+        counts = outlives.new_zeros(*begins.shape, steps + 1)
+        early = begins[:, :stored].unsqueeze(2) == boundaries[: newest + 1]
+        counts[:, :, : newest + 1] = outlives[:, :, :stored] @ early.to(outlives.dtype)
+        counts[:, :, newest + 1 :] = outlives[:, :, stored : slots - newest]
+        pushed_out = (counts.cumsum(2) >= places) & (begins.unsqueeze(2) <= boundaries)
+        return pushed_out.transpose(1, 2)
+
+
+def written_in(known: LayerMemory, clock: Clock) -> Int[Tensor, "B S"]:
+    """When each memory stored or new was written, in times since the segment began."""
+    stored = known.live.shape[1] - clock.steps.shape[1]
+    return torch.cat([known.birth[:, :stored] - clock.time0.unsqueeze(1), clock.steps], 1)
 
 
 def see(query: Float[Tensor, "B H T K"], known: LayerMemory, clock: Clock) -> Sight:
     """All steps of a segment, looking at every memory stored or new."""
-    stored = known.live.shape[1] - clock.steps.shape[1]
-    written = torch.cat([known.birth[:, :stored] - clock.time0.unsqueeze(1), clock.steps], 1)
+    written = written_in(known, clock)
     return Sight(query, known.key, known.value, known.span, written, known.live, clock.steps, clock.since)
 
 

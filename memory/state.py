@@ -4,10 +4,12 @@ Memories stand in slots whose order means nothing: attention ignores it and ages
 memories are appended to a room with some free slots, in place; when it is full the live ones move to a new room, so
 that a step costs what its live memories cost, whatever the age of the episode.
 
-Capacity is a hard bound on the memories stored beyond the present step.  Where more would be stored, the one that
-would expire first is evicted; of two that expire together, the older.  Since an evicted memory has `capacity` others
-that outlive it, "evict the first to expire, step by step" keeps exactly those memories which fewer than `capacity`
-others of the same episode outlive: no loop over time is needed.
+Capacity is a hard bound on the memories stored beyond the present step.  Some places are kept for the newest memories
+(`ExpireSpanConfig.newest`), which are never evicted: whatever its span, a memory is visible over its ramp, and a layer
+full of long spans would otherwise push out at once what a step reads from the one before.  Where more older ones would
+be stored than the other places hold, the one that would expire first is evicted; of two that expire together, the
+older.  Since an evicted memory has as many others that outlive it as there are places, "evict the first to expire, step
+by step" keeps exactly those memories which fewer others of the same episode outlive: no loop over time is needed.
 """
 
 from collections.abc import Callable, Collection, Sequence

@@ -4,6 +4,7 @@ Memories are kept in a list; the mask is multiplied into the softmax, which is t
 memory by memory; the capacity evicts one memory at a time.  Slow and literal on purpose.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -90,9 +91,12 @@ def left_after(layer: ExpireSpanLayer, memories: list[Memory], now: int) -> tupl
     spans = [predicted_span(layer, memory).item() for memory in memories]
     alive = [(e, memory) for e, memory in zip(spans, memories, strict=True) if now + 1 - memory.birth < e + config.ramp]
     evicted = 0
-    if config.capacity is not None and len(alive) > config.capacity:
-        alive.remove(min(alive, key=lambda pair: (pair[0] + pair[1].birth, pair[1].birth)))
-        evicted = 1
+    if config.capacity is not None:
+        newest = min(math.ceil(config.ramp), config.capacity // 2)
+        old = [(e, memory) for e, memory in alive if memory.birth <= now - newest]
+        if len(old) > config.capacity - newest:
+            alive.remove(min(old, key=lambda pair: (pair[0] + pair[1].birth, pair[1].birth)))
+            evicted = 1
     return [memory for _, memory in alive], evicted
 
 

@@ -19,6 +19,8 @@ CORES = {
     "post-norm": replace(BASE, pre_norm=False),
     "positions": replace(BASE, position_window=11),
     "capacity 3": replace(BASE, capacity=3),
+    "capacity 7": replace(BASE, capacity=7, max_span=47.0, initial_span=0.6),
+    "capacity 11": replace(BASE, capacity=11, max_span=47.0, initial_span=0.8),
     "capacity 1": replace(BASE, capacity=1),
     "no memory": replace(BASE, capacity=0),
     "pre_div": replace(BASE, pre_div=3.0, layers=3, heads=5),
