@@ -128,7 +128,7 @@ def test_a_state_that_holds_more_than_the_capacity_is_cut_down_before_it_is_seen
     assert all(torch.equal(a.live, b.live) for a, b in zip(acted.trace, read.trace, strict=True))
 
 
-@pytest.mark.parametrize(("capacity", "ramp", "newest"), [(1, 5.0, 0), (7, 5.0, 3), (7, 1.5, 2), (40, 5.0, 5)])
+@pytest.mark.parametrize(("capacity", "ramp", "newest"), [(1, 5.0, 0), (7, 5.0, 3), (40, 5.0, 5)])
 def test_the_newest_memories_are_not_evicted(capacity: int, ramp: float, newest: int) -> None:
     torch.manual_seed(2)
     config = replace(BASE, capacity=capacity, max_span=1000.0, initial_span=0.9, ramp=ramp, layers=1)
@@ -146,7 +146,7 @@ def test_the_newest_memories_are_not_evicted(capacity: int, ramp: float, newest:
     assert (evicted[0, 50:] >= 0).all() == (capacity < 40)
     assert bool((evicted <= (now - newest).clamp(min=-1)).all())
     births = output.state.layers[0].birth[0][output.state.layers[0].live[0]].tolist()
-    assert set(range(61 - newest, 60)) <= set(births)  # the one before would have expired by itself
+    assert set(range(61 - newest, 60)) <= set(births)
     assert len(births) <= capacity
 
 
