@@ -204,6 +204,14 @@ def prepare(config: TrainConfig) -> tuple[TrainConfig, Path, MemoryOnPolicyAlgor
     return config, run, model
 
 
+class Events(TensorBoardOutputFormat):
+    """SB3's TensorBoard output, less the events past the checkpoint of a run that was killed."""
+
+    def __init__(self, run: Path, steps: int) -> None:  # SB3's would begin a file that stays empty
+        self.writer = SummaryWriter(str(run), purge_step=steps + 1 if steps else None)
+        self._is_closed = False
+
+
 def train(config: TrainConfig) -> Path:
     """Train, or go on training.  Returns the run folder."""
     config, run, model = prepare(config)
@@ -212,10 +220,8 @@ def train(config: TrainConfig) -> Path:
     if left <= 0:
         print(f"{run} has already trained for {model.num_timesteps} steps; ask for more with --total-steps")
         return run
-    writer = TensorBoardOutputFormat(str(run))
-    # Events past the checkpoint, from a run that was killed, are dropped.
-    writer.writer = SummaryWriter(str(run), purge_step=model.num_timesteps + 1 if model.num_timesteps else None)
-    model.set_logger(Logger(str(run), [writer]))
+    events = Events(run, model.num_timesteps)
+    model.set_logger(Logger(str(run), [events]))
     args = parse_env_args(config.env_args)
     saving = CheckpointCallback(run / CHECKPOINT, run / BEST, config.checkpoint_every)
     timeline = TimelineCallback(

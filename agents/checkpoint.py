@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 SUFFIX = ".safetensors"
@@ -29,7 +29,8 @@ def write_checkpoint(path: Path, tensors: dict[str, Tensor], document: dict[str,
     metadata = {"format": FORMAT, "document": json.dumps(document)}
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    _replace(path, lambda unfinished: save_file(content, unfinished, metadata))
+    # save_file would let nobody but the owner read it.
+    _replace(path, lambda unfinished: unfinished.write_bytes(save(content, metadata)))
 
 
 def replace_by_copy(source: Path, path: Path) -> None:

@@ -43,7 +43,9 @@ class ExpireSpanConfig:
     position_window: int = 0
     """Learned relative positions for memories younger than this many steps (M); older ones carry none."""
     capacity: int | None = None
-    """Most memories that a layer stores beyond the present step; None for no bound, 0 for no memory at all."""
+    """Most memories that a layer stores beyond the present step; None for no bound, 0 for no memory at all.  A memory
+    as young as the ramp is long stays while such ones take at most half of the places, and of the others those that
+    would expire first are evicted."""
     dropout: float = 0.0
     """Dropout after attention and after the feed-forward half, in training only."""
     pre_norm: bool = True

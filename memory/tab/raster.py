@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..trace import EpisodeTrace, LayerRecord
+from ..usage import attention_received
 
 TILE = 512
 """Columns of a tile."""
@@ -65,7 +66,7 @@ class LayerBars:
     evicted: np.ndarray
     relevant: np.ndarray
     received: np.ndarray | None
-    """Attention that each memory received over its life; None where that was not recorded."""
+    """Attention that each memory got from all later steps; None where that was not recorded."""
     shade: dict[str, np.ndarray]
     """uint8 [T] by what the colour stands for: span, and attention where it was recorded."""
 
@@ -76,7 +77,7 @@ class LayerBars:
         share = -(-lanes // MOST_ROWS)
         shade, received = {"span": shades(np.nan_to_num(layer.span).clip(0))}, None
         if layer.attention is not None:
-            received = np.bincount(layer.attention.memory, layer.attention.weight, minlength=len(lane))
+            received = attention_received(layer)
             shade["attention"] = shades(np.nan_to_num(received).clip(0))
         return cls(
             row=lane // share,
