@@ -87,6 +87,6 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
         values_loss = value_loss(now.values, batch.old_values, batch.returns, clip_range=None)
         entropy, penalty = now.entropy.mean(), now.penalty / now.values.numel()
         loss = self._loss(policy_loss, values_loss, entropy, penalty)
-        self._step(loss, now.rent, batch.old_values.numel() / (self.n_steps * self.n_envs))
-        log.add_trace(now.trace, now.used)
+        self._step(loss, now, batch.old_values.numel() / (self.n_steps * self.n_envs))
+        log.add_trace(now.trace, now.spared)
         log.add_losses(policy_loss, values_loss, entropy, penalty, loss)

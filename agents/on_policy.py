@@ -212,15 +212,19 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         loss = policy_loss + self.config.vf_coef * value_loss - self.config.ent_coef * entropy
         return loss + self.pressure.weight * penalty if self.pressure.weight else loss
 
-    def _step(self, loss: Tensor, rent: Tensor, share: float) -> None:
+    def _step(self, loss: Tensor, now: SequenceEvaluation, share: float) -> None:
         """One step of the optimizer, and this share of an update's pull on the spans."""
-        shortening = self.policy.core.rent_gradients(rent) if self.pressure.pulls else None
+        core, pressure = self.policy.core, self.pressure
+        shortening = core.rent_gradients(now.rent) if pressure.pulls else None
+        lengthening = core.rent_gradients(-now.spared.overdue) if now.spared and any(now.spared.late) else None
         self.policy.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm)
         self.policy.optimizer.step()
         if shortening is not None:
-            self.policy.core.shorten(shortening, [pull * share for pull in self.pressure.pulls])
+            core.shorten(shortening, [pull * share for pull in pressure.pulls])
+        if lengthening is not None and now.spared is not None:
+            core.shorten(lengthening, [pull * share for pull in pressure.counterpulls(now.spared)])
 
     def _finish_update(self, log: TrainingLog) -> None:
         """Log an update, and let the pressure on the spans follow what came of it."""

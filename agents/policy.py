@@ -23,7 +23,7 @@ from stable_baselines3.common.torch_layers import (
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from ..memory import ExpireSpan, ExpireSpanConfig, ExpireSpanState, LayerTrace
+from ..memory import ExpireSpan, ExpireSpanConfig, ExpireSpanState, LayerTrace, Spared
 from .encoders import MiniGridExtractor, TokenLineExtractor, is_minigrid_image, is_token_line
 
 
@@ -38,8 +38,8 @@ class SequenceEvaluation:
     """Unweighted memory penalty of the paper, summed over the sequences."""
     rent: Tensor
     """The same for the charge on every live memory."""
-    used: tuple[int, ...] | None
-    """How many of each layer's memories were in use, where the rent spares them."""
+    spared: Spared | None
+    """The memories in use, where the rent spares them."""
     trace: tuple[LayerTrace, ...] | None
 
 
@@ -209,7 +209,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
             entropy=entropy.unflatten(0, shape),
             penalty=output.penalty,
             rent=output.rent,
-            used=output.used,
+            spared=output.spared,
             trace=output.trace,
         )
 

@@ -109,13 +109,13 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
             approx_kl = (ratio - 1 - log_ratio).mean().item()
             clip_fraction = ((ratio - 1).abs() > config.clip_range).float().mean().item()
         log.add(approx_kl=approx_kl, clip_fraction=clip_fraction)
-        log.add_trace(now.trace, now.used)
+        log.add_trace(now.trace, now.spared)
         if config.target_kl is not None and approx_kl > 1.5 * config.target_kl:
             return False
         policy_loss = clipped_surrogate(ratio, batch.advantages, config.clip_range)
         values_loss = value_loss(now.values, batch.old_values, batch.returns, config.clip_range_vf)
         entropy, penalty = now.entropy.mean(), now.penalty / batch.old_values.numel()
         loss = self._loss(policy_loss, values_loss, entropy, penalty)
-        self._step(loss, now.rent, batch.old_values.numel() / (config.n_epochs * self.n_steps * self.n_envs))
+        self._step(loss, now, batch.old_values.numel() / (config.n_epochs * self.n_steps * self.n_envs))
         log.add_losses(policy_loss, values_loss, entropy, penalty, loss)
         return True

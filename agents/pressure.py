@@ -11,6 +11,9 @@ The default here is a budget: a number of live memories at which the pull ends, 
   Common observations lose their spans, rare ones keep most of theirs, before the task has said anything.
 - The task is then learned with about the memory that it will have.  Taking memory from an agent that has learned with
   all of it was tried in several ways, and each cost it a good part of its success.
+- A memory that is used in the second half of its span nearly came too late.  A step up the rent lengthens such spans,
+  whether the budget is met or not.  The task itself says so only while a memory is on its ramp; without this step, the spans of Portal's
+  mistakes went on falling after the pull had ended, to less than a walk through its rooms, and the returns with them.
 - After every gradient step the weights that predict spans take a small step down the gradient of the rent.  The step is
   normalised and stands outside Adam, so its length means something: the change of a typical memory's logit.
 
@@ -22,6 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..memory import Spared
 from ..memory.checks import check_not_negative, check_positive
 
 
@@ -58,6 +62,8 @@ SAFE = 0.25
 possible: what is rare there looks like what is common, and would go with it before the task can say anything."""
 PATIENCE = 0.5
 """Share of the training after which it no longer waits for a memory to be used: the task may not need any."""
+ALARMING = 0.02
+"""Share of the memories in use at which those used late are lengthened with the whole strength of the pull."""
 SMOOTHING = 0.2
 """Share of the newest count of live memories in the smoothed one: a single rollout is noisy."""
 
@@ -70,6 +76,8 @@ class LayerFigures:
     """Mean live memories."""
     used: int
     """How many memories were in use (`memory.attention.used_memories`)."""
+    late: int
+    """How many of these in the second half of their span."""
     longest: float
     """Its longest span, as a share of the longest possible."""
     typical: float
@@ -116,6 +124,11 @@ class SpanPressure:
             for now, met, held, layer in zip(self._live, self._met, self._held, layers, strict=True)
         ]
         self.pulls = pulls if any(pulls) else []
+
+    def counterpulls(self, spared: Spared) -> list[float]:
+        """How far an update lengthens the spans of memories used late, for each layer, in logits as the pulls are."""
+        shares = (late / max(used, 1) for used, late in zip(spared.used, spared.late, strict=True))
+        return [self.config.budget_pull * min(share / ALARMING, 1.0) for share in shares]
 
     def _pull(self, excess: float, met: bool, since: float) -> float:
         """In proportion to the excess over the budget, up to twice the budget.

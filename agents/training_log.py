@@ -7,7 +7,7 @@ import torch
 from stable_baselines3.common.logger import Logger
 from torch import Tensor
 
-from ..memory import LayerTrace
+from ..memory import LayerTrace, Spared
 from .pressure import LayerFigures
 
 
@@ -17,7 +17,7 @@ class TrainingLog:
     def __init__(self) -> None:
         self._values: dict[str, list[float]] = defaultdict(list)
         self._traces: list[tuple[LayerTrace, ...]] = []
-        self._used: list[tuple[int, ...]] = []
+        self._spared: list[Spared] = []
 
     def add(self, **values: float) -> None:
         """Figures of one minibatch; a double underscore stands for the slash of a tag, as in memory__penalty."""
@@ -29,16 +29,17 @@ class TrainingLog:
         self.add(policy_gradient_loss=policy.item(), value_loss=value.item(), entropy_loss=-entropy.item())
         self.add(loss=loss.item(), memory__penalty=penalty.item())
 
-    def add_trace(self, trace: tuple[LayerTrace, ...] | None, used: tuple[int, ...] | None) -> None:
-        """What the layers kept in one minibatch, and how many memories were in use, where either was asked for."""
+    def add_trace(self, trace: tuple[LayerTrace, ...] | None, spared: Spared | None) -> None:
+        """What the layers kept in one minibatch, and which memories were in use, where either was asked for."""
         if trace is not None:
             self._traces.append(trace)
-            if used is not None:
-                self._used.append(used)
+            if spared is not None:
+                self._spared.append(spared)
 
     def figures(self, max_span: float) -> list[LayerFigures]:
         """What each layer kept over the recorded steps."""
-        used = [sum(counts) for counts in zip(*self._used, strict=True)] or [0] * len(self._traces[0])
+        used = self._counts([spared.used for spared in self._spared])
+        late = self._counts([spared.late for spared in self._spared])
         layers = []
         for number, batches in enumerate(zip(*self._traces, strict=True)):
             spans = torch.cat([layer.span.flatten() for layer in batches])
@@ -46,11 +47,16 @@ class TrainingLog:
                 LayerFigures(
                     live=torch.cat([layer.live.flatten() for layer in batches]).float().mean().item(),
                     used=used[number],
+                    late=late[number],
                     longest=spans.max().item() / max_span,
                     typical=spans.median().item(),
                 )
             )
         return layers
+
+    def _counts(self, batches: list[tuple[int, ...]]) -> list[int]:
+        """Sums by layer."""
+        return [sum(counts) for counts in zip(*batches, strict=True)] or [0] * len(self._traces[0])
 
     def record(self, logger: Logger, figures: list[LayerFigures]) -> None:
         """Write means of the figures, and for each layer live and used memories, spans and evictions."""
@@ -62,6 +68,7 @@ class TrainingLog:
             evictions = sum(int((layer.evicted >= 0).sum()) for layer in batches)
             logger.record(f"memory/live_layer_{number}", kept.live)
             logger.record(f"memory/used_layer_{number}", kept.used)
+            logger.record(f"memory/used_late_layer_{number}", kept.late)
             logger.record(f"memory/span_mean_layer_{number}", spans.mean().item())
             logger.record(f"memory/span_max_layer_{number}", spans.max().item())
             logger.record(f"memory/evictions_layer_{number}", evictions)

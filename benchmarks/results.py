@@ -57,7 +57,7 @@ def row(
     algo: str = "ppo",
     lessons: tuple[str, ...] = (),
     last: str = "",
-    far: str = "",
+    evaluations: tuple[str, ...] = ("",),
 ) -> Row:
     """A row of one of this project's tasks.
 
@@ -68,24 +68,23 @@ def row(
         algo: As for expirespan-train.
         lessons: Environment and options of the easier stages before.
         last: Options of the last stage alone.
-        far: Environment and options of an evaluation of the agent, unchanged, on another environment.
+        evaluations: As in `Row`.
     """
     stages = [f"--env expirespan/{stage} --algo {algo} {arguments}" for stage in (*lessons, f"{task}-v0 {last}")]
-    evaluations = ("", f"--env expirespan/{far}") if far else ("",)
     return Row(agent=agent, stages=tuple(stages), evaluations=evaluations)
 
 
-LONG_CORRIDORS = "CorridorLong-v0 --episodes 200"
-DEFAULTS = row("PPO", "Corridor", far=LONG_CORRIDORS)
+CORRIDORS = ("", "--env expirespan/CorridorLong-v0 --episodes 200")
+DEFAULTS = row("PPO", "Corridor", evaluations=CORRIDORS)
 CONSTANT = "--penalty-weight 5e-6 --initial-span 0.1 --max-span 200"
 INSTRUCTION: dict[str, Any] = {
     "arguments": "--ramp 4",
     "lessons": ("InstructionShort-v0 --total-steps 500000",),
     "last": "--total-steps 1200000 --learning-rate 3e-4",
-    "far": "InstructionLong-v0 --episodes 64",
+    "evaluations": ("", "--env expirespan/InstructionLong-v0 --episodes 64"),
 }
-ROOMS = "--position-window 4 --ramp 4 --capacity 39 --memory-budget 30 --gamma 0.98"
-FIFTY_ROOMS = "--num-envs 64 --batch-size 2048 --gae-lambda 0.5"
+ROOMS = "--position-window 4 --ramp 4 --capacity 39 --gamma 0.98"
+FIFTY_ROOMS = "--num-envs 64 --batch-size 2048 --gae-lambda 0.5 --memory-budget 30"
 GENTLY = f"{FIFTY_ROOMS} --target-kl 0.003"
 
 
@@ -96,15 +95,15 @@ def portal(agent: str, fifty_rooms: str, algo: str = "ppo") -> Row:
         "PortalShort-v0 --env-args largest_number=50 --total-steps 1300000 --ent-coef 0.02",
         f"Portal-v0 --env-args largest_number=50 --total-steps 1500000 --learning-rate 5e-4 {fifty_rooms}",
     )
-    last = f"--total-steps 5000000 --learning-rate 3e-4 {fifty_rooms}"
-    return row(agent, "Portal", ROOMS, algo=algo, lessons=lessons, last=last)
+    last = f"--total-steps 4000000 --learning-rate 3e-4 {fifty_rooms}"
+    return row(agent, "Portal", ROOMS, algo=algo, lessons=lessons, last=last, evaluations=("--best", ""))
 
 
 MINIGRID = "--view-size 3 --total-steps 800000 --ent-coef 0.01 --memory-budget None"
 TABLES: dict[str, tuple[Row, ...]] = {
     "corridor": (
         DEFAULTS,
-        row("A2C", "Corridor", algo="a2c", far=LONG_CORRIDORS),
+        row("A2C", "Corridor", algo="a2c", evaluations=CORRIDORS),
         row("PPO, no memory", "Corridor", "--capacity 0 --total-steps 500000"),
     ),
     "portal": (portal("PPO", GENTLY), portal("A2C", FIFTY_ROOMS, algo="a2c")),
@@ -195,7 +194,8 @@ def run_one(row: Row, seed: int) -> list[dict[str, Any]]:
         file = run / f"evaluation-{number}.json"
         call("expirespan-evaluate", str(run), "--sample", *arguments.split(), "--json", str(file))
         figures = json.loads(file.read_text())
-        results.append(figures | {"agent": row.agent, "seed": seed} | spent)
+        agent = f"{row.agent}, best checkpoint" if "--best" in arguments else row.agent
+        results.append(figures | {"agent": agent, "seed": seed} | spent)
     return results
 
 

@@ -1,6 +1,6 @@
 """Memory cores that know only torch: the Expire-Span transformer, what it stores, and how to look into it."""
 
-from .core import AttentionTrace, CoreOutput, LayerTrace, MemoryCore
+from .core import AttentionTrace, CoreOutput, LayerTrace, MemoryCore, Spared
 from .expire_span import ExpireSpan
 from .layer import ExpireSpanConfig
 from .span import expire_mask, span_penalty
@@ -15,6 +15,7 @@ __all__ = [
     "LayerMemory",
     "LayerTrace",
     "MemoryCore",
+    "Spared",
     "expire_mask",
     "span_penalty",
 ]

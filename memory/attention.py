@@ -46,11 +46,17 @@ USED = 0.5
 
 
 def used_memories(
-    weights: Float[Tensor, "B H T S"], written: Int[Tensor, "B S"], steps: Int[Tensor, "B T"], ramp: float
-) -> Bool[Tensor, "B S"]:
+    weights: Float[Tensor, "B H T S"],
+    written: Int[Tensor, "B S"],
+    steps: Int[Tensor, "B T"],
+    span: Float[Tensor, "B S"],
+    ramp: float,
+) -> tuple[Bool[Tensor, "B S"], Int[Tensor, "B S"]]:
     """Which memories were in use at some step when they were older than the ramp: only they needed a span.
 
-    `written` and `steps` are times of the same clock.
+    And at how many steps each was in use late, in the second half of its span: a little later it would have been
+    missed.  `written` and `steps` are times of the same clock.
     """
-    old = (steps.unsqueeze(2) - written.unsqueeze(1)) > ramp
-    return ((weights.detach().amax(1) >= USED) & old).any(1)
+    age = steps.unsqueeze(2) - written.unsqueeze(1)
+    used = (weights.detach().amax(1) >= USED) & (age > ramp)
+    return used.any(1), (used & (2 * age > span.detach().unsqueeze(1))).sum(1)

@@ -6,7 +6,7 @@ width, K head width, L maximum span, R ramp, M steps with a position.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar, runtime_checkable
+from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -55,6 +55,18 @@ class LayerTrace:
     """Only on request, as it is large."""
 
 
+class Spared(NamedTuple):
+    """What is known of the memories in use (attention.py): a head gave them at least half of its attention."""
+
+    overdue: Float[Tensor, ""]
+    """The sum of log(1 + e_i / R) over all pairs (t, i) in which step t uses memory i in the second half of its span:
+    going up its gradient lengthens such spans."""
+    used: tuple[int, ...]
+    """How many of each layer's memories were in use."""
+    late: tuple[int, ...]
+    """How many of these in the second half of their span."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CoreOutput(Generic[S]):
     """What a core returns for a segment."""
@@ -66,8 +78,8 @@ class CoreOutput(Generic[S]):
     rent: Float[Tensor, ""]
     """The same for a charge on every live memory, which a memory budget is kept by.  On request it spares, and even
     credits, the memories in use."""
-    used: tuple[int, ...] | None
-    """How many of each layer's memories were in use; only where `rent` spares them."""
+    spared: Spared | None
+    """The memories in use; only where `rent` spares them."""
     trace: tuple[LayerTrace, ...] | None
     """One entry a layer; only on request."""
 

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from .checks import check_not_negative, check_whole
-from .core import CoreOutput, MemoryCore
+from .core import CoreOutput, MemoryCore, Spared
 from .layer import ExpireSpanConfig, ExpireSpanLayer, read_clock, survivors, trace_layer
 from .span import contrast, span_penalty, span_rent
 from .state import ExpireSpanState, LayerMemory
@@ -118,8 +118,8 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
         longest = None
         if shortens:
             longest = self.config.max_span * torch.rand(()).item()
-        penalty, rent = x.new_zeros(()), x.new_zeros(())
-        memories, traces, used = [], [], []
+        penalty, rent, overdue = x.new_zeros(()), x.new_zeros(()), x.new_zeros(())
+        memories, traces, used, late = [], [], [], []
         for layer, memory in zip(self.layers, state.layers, strict=True):
             x, known, kept = layer(x, memory, clock, longest=longest, whole=attention)
             if charge:
@@ -127,16 +127,18 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
                 if not spare_used:
                     rent = rent + span_rent(kept.span, kept.mask, self.config.ramp)
                 else:
-                    in_use, count = kept.in_use(self.config.ramp)
-                    rent = rent + contrast(kept.span, kept.mask, in_use, self.config.ramp)
-                    used.append(count)
+                    usage = kept.in_use(self.config.ramp)
+                    rent = rent + contrast(kept.span, kept.mask, usage.used, self.config.ramp)
+                    overdue = overdue + (torch.log1p(kept.span / self.config.ramp) * usage.late).sum()
+                    used.append(usage.used_count)
+                    late.append(usage.late_count)
             memories.append(survivors(known, kept, clock, self.config.ramp, keep_expired))
             if trace or attention:
                 traces.append(trace_layer(known, kept, clock, self.config.ramp, attention))
         after = ExpireSpanState(layers=tuple(memories), time=clock.time[:, -1] + 1)
         shown = tuple(traces) if trace or attention else None
-        in_use = tuple(used) if used else None
-        return CoreOutput(y=self.final_norm(x), state=after, penalty=penalty, rent=rent, used=in_use, trace=shown)
+        spared = Spared(overdue, tuple(used), tuple(late)) if used else None
+        return CoreOutput(y=self.final_norm(x), state=after, penalty=penalty, rent=rent, spared=spared, trace=shown)
 
     def _step(
         self,
@@ -157,4 +159,4 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
         after = ExpireSpanState(layers=tuple(memories), time=time.squeeze(1) + 1)
         shown = tuple(traces) if trace else None
         y = self.final_norm(y).unsqueeze(1)
-        return CoreOutput(y=y, state=after, penalty=nothing, rent=nothing, used=None, trace=shown)
+        return CoreOutput(y=y, state=after, penalty=nothing, rent=nothing, spared=None, trace=shown)

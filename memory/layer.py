@@ -280,6 +280,15 @@ def see(query: Float[Tensor, "B H T K"], known: LayerMemory, clock: Clock) -> Si
     return Sight(query, known.key, known.value, known.span, written, known.live, clock.steps, clock.since)
 
 
+class Usage(NamedTuple):
+    """Which memories were in use, how often late (attention.used_memories), and how many memories are either."""
+
+    used: Bool[Tensor, "B S"]
+    late: Int[Tensor, "B S"]
+    used_count: int
+    late_count: int
+
+
 class Kept(NamedTuple):
     """Which memories each step of a segment could see; with blocks, B are the blocks and S what they look at."""
 
@@ -301,10 +310,13 @@ class Kept(NamedTuple):
     """Which ones the capacity had pushed out before the segment and after each step; None where it can't have."""
     blocks: Blocks | None
 
-    def in_use(self, ramp: float) -> tuple[Bool[Tensor, "B S"], int]:
-        """Which memories were in use at some step of the segment, and how many of them there are."""
-        used = used_memories(self.weights, self.written, self.steps, ramp)
-        return (used, int(used.sum())) if self.blocks is None else self.blocks.anywhere(used)
+    def in_use(self, ramp: float) -> Usage:
+        """Which memories were in use at some step of the segment, and which late."""
+        used, late = used_memories(self.weights, self.written, self.steps, self.span, ramp)
+        if self.blocks is None:
+            return Usage(used, late, int(used.sum()), int((late > 0).sum()))
+        used, count = self.blocks.anywhere(used)
+        return Usage(used, late, count, self.blocks.anywhere(late > 0)[1])
 
 
 def survivors(known: LayerMemory, kept: Kept, clock: Clock, ramp: float, keep_expired: bool) -> LayerMemory:

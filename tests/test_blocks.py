@@ -45,7 +45,10 @@ def test_blocks_change_nothing(name: str, spare_used: bool, monkeypatch: pytest.
     (whole, whole_gradients), (blocked, blocked_gradients) = results
     for attribute in ("y", "penalty", "rent"):
         torch.testing.assert_close(getattr(blocked, attribute), getattr(whole, attribute))
-    assert blocked.used == whole.used
+    assert (blocked.spared is None) == (whole.spared is None)
+    if blocked.spared is not None and whole.spared is not None:
+        torch.testing.assert_close(blocked.spared.overdue, whole.spared.overdue)
+        assert (blocked.spared.used, blocked.spared.late) == (whole.spared.used, whole.spared.late)
     assert_same_memories(blocked.state, whole.state)
     for ours, theirs in zip(blocked.trace or (), whole.trace or (), strict=True):
         torch.testing.assert_close(ours.live, theirs.live)

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from expirespan.agents.pressure import LayerFigures, PressureConfig, SpanPressure
-from expirespan.memory import ExpireSpan, ExpireSpanConfig
+from expirespan.memory import ExpireSpan, ExpireSpanConfig, Spared
 from reference import randomize
 
 
@@ -17,7 +17,7 @@ def note(
     typical: float = 3.0,
     progress: float = 0.0,
 ) -> None:
-    layers = [LayerFigures(live=layer, used=used, longest=longest, typical=typical) for layer in live]
+    layers = [LayerFigures(live=layer, used=used, late=0, longest=longest, typical=typical) for layer in live]
     pressure.update(layers, progress)
 
 
@@ -118,3 +118,29 @@ def test_the_pull_waits_for_a_use_of_memory_before_it_takes_the_longest_spans() 
     assert pressure.pulls == [0.5]
     note(pressure, [60.0], used=0, longest=0.2, progress=0.6)
     assert pressure.pulls == [0.5]
+
+
+def test_what_is_used_late_is_lengthened_in_proportion_up_to_one_in_fifty() -> None:
+    pressure = SpanPressure(PressureConfig(budget_pull=0.4))
+    spared = Spared(torch.zeros(()), used=(200, 200, 200, 0), late=(0, 1, 9, 0))
+    assert pressure.counterpulls(spared) == pytest.approx([0.0, 0.1, 0.4, 0.0])
+
+
+def test_going_up_the_overdue_rent_lengthens_the_spans_of_memories_used_late() -> None:
+    torch.manual_seed(0)
+    core = ExpireSpan(ExpireSpanConfig(layers=1, width=8, heads=1, max_span=100.0, ramp=2.0, initial_span=0.1))
+    x, resets = torch.randn(3, 40, 8), torch.zeros(3, 40, dtype=torch.bool)
+    layer = next(core.stack())
+    with torch.no_grad():
+        layer.query_key_value.weight *= 3  # sharp attention
+    output = core(x, core.initial_state(3), resets, spare_used=True)
+    assert output.spared is not None
+    assert 0 < output.spared.late[0] <= output.spared.used[0]
+    before = [parameter.clone() for parameter in layer.span.parameters()]
+    core.shorten(core.rent_gradients(-output.spared.overdue), [0.1])
+    with torch.no_grad():
+        hidden = layer.attention_norm(x)
+        longer = layer.span(hidden)
+        for parameter, old in zip(layer.span.parameters(), before, strict=True):
+            parameter.copy_(old)
+        assert (longer > layer.span(hidden)).float().mean() > 0.9

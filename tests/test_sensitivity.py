@@ -61,7 +61,7 @@ class RecurrentCore(MemoryCore[Hidden]):
     ) -> CoreOutput[Hidden]:
         y, after = self.cell(x, state.hidden)
         nothing = x.new_zeros(())
-        return CoreOutput(y=y, state=Hidden(after), penalty=nothing, used=None, rent=nothing, trace=None)
+        return CoreOutput(y=y, state=Hidden(after), penalty=nothing, spared=None, rent=nothing, trace=None)
 
 
 def cores() -> list[MemoryCore[Any]]:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from expirespan.memory.attention import position_scores
+from expirespan.memory.attention import position_scores, used_memories
 from expirespan.memory.span import SpanPredictor, expire_mask, expiry_bias, fading, initial_bias, span_penalty
 from expirespan.memory.state import first_to_expire, outlived
 
@@ -65,3 +65,13 @@ def test_the_first_to_expire_is_the_one_that_all_others_outlive() -> None:
     rows = torch.arange(30)
     assert live[rows, first].all()
     assert torch.equal(outlived(span, birth, live)[rows, first].sum(1), live.sum(1) - 1)
+
+
+def test_a_memory_is_used_late_in_the_second_half_of_its_span() -> None:
+    written, steps = torch.tensor([[0, 0, 0, 8]]), torch.tensor([[9, 10]])
+    span = torch.tensor([[100.0, 19.0, 17.0, 1.0]])
+    weights = torch.full((1, 2, 2, 4), 0.25)
+    weights[0, 1] = torch.tensor([[0.5, 0.6, 0.7, 0.8], [0.4, 0.5, 0.5, 0.9]])
+    used, late = used_memories(weights, written, steps, span, ramp=4.0)
+    assert used.tolist() == [[True, True, True, False]]  # the last is younger than the ramp
+    assert late.tolist() == [[0, 1, 2, 0]]
