@@ -12,8 +12,9 @@ The default here is a budget: a number of live memories at which the pull ends, 
 - The task is then learned with about the memory that it will have.  Taking memory from an agent that has learned with
   all of it was tried in several ways, and each cost it a good part of its success.
 - A memory that is used in the second half of its span nearly came too late.  A step up the rent lengthens such spans,
-  whether the budget is met or not.  The task itself says so only while a memory is on its ramp; without this step, the spans of Portal's
-  mistakes went on falling after the pull had ended, to less than a walk through its rooms, and the returns with them.
+  whether the budget is met or not.  The task itself says so only while a memory is on its ramp; without this step, the
+  spans of Portal's mistakes went on falling after the pull had ended, to less than a walk through its rooms, and the
+  returns with them.
 - After every gradient step the weights that predict spans take a small step down the gradient of the rent.  The step is
   normalised and stands outside Adam, so its length means something: the change of a typical memory's logit.
 
