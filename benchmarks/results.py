@@ -96,7 +96,7 @@ def portal(agent: str, fifty_rooms: str, algo: str = "ppo") -> Row:
         f"Portal-v0 --env-args largest_number=50 --total-steps 1500000 --learning-rate 5e-4 {fifty_rooms}",
     )
     last = f"--total-steps 4000000 --learning-rate 3e-4 {fifty_rooms}"
-    return row(agent, "Portal", ROOMS, algo=algo, lessons=lessons, last=last, evaluations=("--best", ""))
+    return row(agent, "Portal", ROOMS, algo=algo, lessons=lessons, last=last)
 
 
 MINIGRID = "--view-size 3 --total-steps 800000 --ent-coef 0.01 --memory-budget None"
@@ -194,8 +194,7 @@ def run_one(row: Row, seed: int) -> list[dict[str, Any]]:
         file = run / f"evaluation-{number}.json"
         call("expirespan-evaluate", str(run), "--sample", *arguments.split(), "--json", str(file))
         figures = json.loads(file.read_text())
-        agent = f"{row.agent}, best checkpoint" if "--best" in arguments else row.agent
-        results.append(figures | {"agent": agent, "seed": seed} | spent)
+        results.append(figures | {"agent": row.agent, "seed": seed} | spent)
     return results
 
 
