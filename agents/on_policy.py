@@ -216,15 +216,16 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         """One step of the optimizer, and this share of an update's pull on the spans."""
         core, pressure = self.policy.core, self.pressure
         shortening = core.rent_gradients(now.rent) if pressure.pulls else None
-        lengthening = core.rent_gradients(-now.spared.overdue) if now.spared and any(now.spared.late) else None
+        late = now.spared if pressure.config.late_pull and now.spared and any(now.spared.late) else None
+        lengthening = core.rent_gradients(-late.overdue) if late else None
         self.policy.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm)
         self.policy.optimizer.step()
         if shortening is not None:
             core.shorten(shortening, [pull * share for pull in pressure.pulls])
-        if lengthening is not None and now.spared is not None:
-            core.shorten(lengthening, [pull * share for pull in pressure.counterpulls(now.spared)])
+        if lengthening is not None and late is not None:
+            core.shorten(lengthening, [pull * share for pull in pressure.counterpulls(late)])
 
     def _finish_update(self, log: TrainingLog) -> None:
         """Log an update, and let the pressure on the spans follow what came of it."""

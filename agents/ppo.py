@@ -80,6 +80,7 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         memory_budget: float | None = PressureConfig.memory_budget,
         penalty_weight: float | None = PressureConfig.penalty_weight,
         budget_pull: float = PressureConfig.budget_pull,
+        late_pull: float = PressureConfig.late_pull,
         policy_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:

@@ -11,12 +11,14 @@ The default here is a budget: a number of live memories at which the pull ends, 
   Common observations lose their spans, rare ones keep most of theirs, before the task has said anything.
 - The task is then learned with about the memory that it will have.  Taking memory from an agent that has learned with
   all of it was tried in several ways, and each cost it a good part of its success.
-- A memory that is used in the second half of its span nearly came too late.  A step up the rent lengthens such spans,
-  whether the budget is met or not.  The task itself says so only while a memory is on its ramp; without this step, the
-  spans of Portal's mistakes went on falling after the pull had ended, to less than a walk through its rooms, and the
-  returns with them.
 - After every gradient step the weights that predict spans take a small step down the gradient of the rent.  The step is
   normalised and stands outside Adam, so its length means something: the change of a typical memory's logit.
+
+A memory that is used in the second half of its span nearly came too late, and the task itself says so only while it is
+on its ramp.  On request (`late_pull`) a step up the rent lengthens such spans, whether the budget is met or not.
+Without it, the spans of Portal's mistakes went on falling after the pull had ended, to less than a walk through its
+rooms, and the returns with them.  It is no default because it can outweigh the pull: on Instruction a layer then held
+37 memories instead of its budget of 20.
 
 The rent is charged on every live memory, not only on those on their ramp as the paper's penalty is: a span that
 outlasts the episodes is never on its ramp.
@@ -40,6 +42,9 @@ class PressureConfig:
     budget_pull: float = 0.3
     """How far an update of the policy shortens spans while a layer holds twice its budget or more, in logits of the
     span of a typical memory: 0.3 takes about a quarter off a span that is well below its maximum."""
+    late_pull: float = 0.0
+    """How far, in the same unit, an update lengthens the spans of memories that were used in their second half: a
+    little later they would have been missed.  Needs a budget."""
     penalty_weight: float | None = None
     """The paper's constant weight (alpha) in place of the budget."""
 
@@ -47,6 +52,7 @@ class PressureConfig:
         if self.memory_budget is not None:
             check_positive("memory_budget", self.memory_budget)
         check_positive("budget_pull", self.budget_pull)
+        check_not_negative("late_pull", self.late_pull)
         if self.penalty_weight is not None:
             check_not_negative("penalty_weight", self.penalty_weight)
 
@@ -64,7 +70,7 @@ possible: what is rare there looks like what is common, and would go with it bef
 PATIENCE = 0.5
 """Share of the training after which it no longer waits for a memory to be used: the task may not need any."""
 ALARMING = 0.02
-"""Share of the memories in use at which those used late are lengthened with the whole strength of the pull."""
+"""Share of the memories in use from which on those used late are lengthened with the whole strength."""
 SMOOTHING = 0.2
 """Share of the newest count of live memories in the smoothed one: a single rollout is noisy."""
 
@@ -129,7 +135,7 @@ class SpanPressure:
     def counterpulls(self, spared: Spared) -> list[float]:
         """How far an update lengthens the spans of memories used late, for each layer, in logits as the pulls are."""
         shares = (late / max(used, 1) for used, late in zip(spared.used, spared.late, strict=True))
-        return [self.config.budget_pull * min(share / ALARMING, 1.0) for share in shares]
+        return [self.config.late_pull * min(share / ALARMING, 1.0) for share in shares]
 
     def _pull(self, excess: float, met: bool, since: float) -> float:
         """In proportion to the excess over the budget, up to twice the budget.

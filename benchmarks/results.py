@@ -83,7 +83,7 @@ INSTRUCTION: dict[str, Any] = {
     "last": "--total-steps 1200000 --learning-rate 3e-4",
     "evaluations": ("", "--env expirespan/InstructionLong-v0 --episodes 64"),
 }
-ROOMS = "--position-window 4 --ramp 4 --capacity 39 --gamma 0.98"
+ROOMS = "--position-window 4 --ramp 4 --capacity 39 --gamma 0.98 --late-pull 0.3"
 FIFTY_ROOMS = "--num-envs 64 --batch-size 2048 --gae-lambda 0.5 --memory-budget 30"
 GENTLY = f"{FIFTY_ROOMS} --target-kl 0.003"
 

@@ -121,7 +121,7 @@ def test_the_pull_waits_for_a_use_of_memory_before_it_takes_the_longest_spans() 
 
 
 def test_what_is_used_late_is_lengthened_in_proportion_up_to_one_in_fifty() -> None:
-    pressure = SpanPressure(PressureConfig(budget_pull=0.4))
+    pressure = SpanPressure(PressureConfig(late_pull=0.4))
     spared = Spared(torch.zeros(()), used=(200, 200, 200, 0), late=(0, 1, 9, 0))
     assert pressure.counterpulls(spared) == pytest.approx([0.0, 0.1, 0.4, 0.0])
 
