@@ -216,16 +216,17 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         """One step of the optimizer, and this share of an update's pull on the spans."""
         core, pressure = self.policy.core, self.pressure
         shortening = core.rent_gradients(now.rent) if pressure.pulls else None
-        late = now.spared if pressure.config.late_pull and now.spared and any(now.spared.late) else None
-        lengthening = core.rent_gradients(-late.overdue) if late else None
+        spared = now.spared if pressure.config.late_pull else None
+        counterpulls = pressure.counterpulls(spared) if spared else []
+        lengthening = core.rent_gradients(-spared.overdue) if spared and any(counterpulls) else None
         self.policy.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm)
         self.policy.optimizer.step()
         if shortening is not None:
-            core.shorten(shortening, [pull * share for pull in pressure.pulls])
-        if lengthening is not None and late is not None:
-            core.shorten(lengthening, [pull * share for pull in pressure.counterpulls(late)])
+            core.move_spans(shortening, [pull * share for pull in pressure.pulls])
+        if lengthening is not None:
+            core.move_spans(lengthening, [pull * share for pull in counterpulls])
 
     def _finish_update(self, log: TrainingLog) -> None:
         """Log an update, and let the pressure on the spans follow what came of it."""

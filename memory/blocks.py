@@ -76,7 +76,7 @@ class Blocks(NamedTuple):
 def choose_blocks(sight: Sight, ramp: float, gone: Bool[Tensor, "rows steps slots"] | None) -> Blocks | None:
     """The blocks of a segment; None where they are not worth while, or its steps are not a multiple of `BLOCK`.
 
-    `gone` tells which memories other than its own each step can't see although they have not expired.
+    `gone` tells which memories each step can't see although they have not expired.
     """
     rows, count = sight.steps.shape
     slots = sight.live.shape[1]
@@ -87,7 +87,7 @@ def choose_blocks(sight: Sight, ramp: float, gone: Bool[Tensor, "rows steps slot
     unexpired = fading(sight.span.detach(), sight.written, first, ramp) > 0
     needed = sight.live.unsqueeze(1) & (written <= last) & (written >= since) & unexpired
     if gone is not None:
-        needed = needed & (~gone[:, ::BLOCK] | (written >= first.unsqueeze(2)))
+        needed = needed & ~gone[:, ::BLOCK]
     seen = int(needed.sum(2).max())
     if seen > WORTHWHILE * slots:
         return None

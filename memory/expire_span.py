@@ -87,7 +87,7 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
         flat = torch.autograd.grad(rent, [p for pair in parameters for p in pair], retain_graph=True)
         return [list(flat[i : i + 2]) for i in range(0, len(flat), 2)]
 
-    def shorten(self, gradients: list[list[Tensor]], pulls: list[float]) -> None:
+    def move_spans(self, gradients: list[list[Tensor]], pulls: list[float]) -> None:
         """Step down these gradients so that the logit of a typical memory's span falls by about its layer's pull.
 
         Layer inputs are normalised, so a step of length pull / sqrt(D + 1) along a memory's own direction does that.
@@ -129,7 +129,7 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
                 else:
                     usage = kept.in_use(self.config.ramp)
                     rent = rent + contrast(kept.span, kept.mask, usage.used, self.config.ramp)
-                    overdue = overdue + (torch.log1p(kept.span / self.config.ramp) * usage.late).sum()
+                    overdue = overdue + (torch.log1p(kept.predicted / self.config.ramp) * usage.late).sum()
                     used.append(usage.used_count)
                     late.append(usage.late_count)
             memories.append(survivors(known, kept, clock, self.config.ramp, keep_expired))

@@ -43,9 +43,9 @@ class ExpireSpanConfig:
     position_window: int = 0
     """Learned relative positions for memories younger than this many steps (M); older ones carry none."""
     capacity: int | None = None
-    """Most memories that a layer stores beyond the present step; None for no bound, 0 for no memory at all.  A memory
-    as young as the ramp is long stays while such ones take at most half of the places, and of the others those that
-    would expire first are evicted."""
+    """Most memories that a layer stores beyond the present step; None for no bound, 0 for no memory at all.  The
+    newest ones, as many as the ramp has steps but at most half of the capacity, are not evicted; of the older ones, the
+    first to expire is."""
     dropout: float = 0.0
     """Dropout after attention and after the feed-forward half, in training only."""
     pre_norm: bool = True
@@ -165,7 +165,7 @@ class ExpireSpanLayer(nn.Module):
         visible = sight.visible()
         if gone is not None:
             gone = gone if blocks is None else blocks.narrow_pairs(gone)
-            visible = visible & (~gone | (sight.written.unsqueeze(1) == sight.steps.unsqueeze(2)))
+            visible = visible & ~gone
         span = sight.span if longest is None else sight.span.clamp(max=longest)
         unclamped = fading(span, sight.written, sight.steps, self.config.ramp)
         bias, mask = expiry_bias(unclamped, visible.to(span.dtype))
@@ -180,7 +180,9 @@ class ExpireSpanLayer(nn.Module):
         return (
             y,
             known,
-            Kept(span, mask, ending, weights, sight.written, sight.steps, everything.written, evicted, blocks),
+            Kept(
+                sight.span, span, mask, ending, weights, sight.written, sight.steps, everything.written, evicted, blocks
+            ),
         )
 
     def step(
@@ -204,10 +206,10 @@ class ExpireSpanLayer(nn.Module):
         span, now = self.span(hidden), time.squeeze(1)
         stored = memory.live & goes_on
         places, newest = self.config.places, self.config.newest
-        if memory.room is None and places is not None:  # from elsewhere: it may hold more
+        if places is not None and (memory.room is None or memory.room.places != places):  # it may hold more
             old = stored & (memory.birth < time - newest)
             stored = stored & ~(old & (outlived(memory.span, memory.birth, old).sum(2) >= places))
-        known = replace(memory, live=stored).with_one_more(hidden, key, value, span, now)
+        known = replace(memory, live=stored).with_one_more(hidden, key, value, span, now, places)
         # As `fading`, from ages instead of times.
         unclamped = (known.span - (time - known.birth)).mul_(1 / ramp).add_(1)
         bias, mask = log_mask(unclamped, known.live.to(x.dtype))
@@ -292,8 +294,10 @@ class Usage(NamedTuple):
 class Kept(NamedTuple):
     """Which memories each step of a segment could see; with blocks, B are the blocks and S what they look at."""
 
+    predicted: Float[Tensor, "B S"]
+    """The spans as they were predicted."""
     span: Float[Tensor, "B S"]
-    """The spans that attention saw."""
+    """The spans that attention saw, which random shortening clamps."""
     mask: Float[Tensor, "B T S"]
     """How visible each memory was; 0 outside the step's episode, after the step, and once evicted."""
     ending: Float[Tensor, "rows slots"]
@@ -312,7 +316,7 @@ class Kept(NamedTuple):
 
     def in_use(self, ramp: float) -> Usage:
         """Which memories were in use at some step of the segment, and which late."""
-        used, late = used_memories(self.weights, self.written, self.steps, self.span, ramp)
+        used, late = used_memories(self.weights, self.written, self.steps, self.predicted, ramp)
         if self.blocks is None:
             return Usage(used, late, int(used.sum()), int((late > 0).sum()))
         used, count = self.blocks.anywhere(used)

@@ -5,7 +5,7 @@ memories are appended to a room with some free slots, in place; when it is full 
 that a step costs what its live memories cost, whatever the age of the episode.
 
 Capacity is a hard bound on the memories stored beyond the present step.  Some places are kept for the newest memories
-(`ExpireSpanConfig.newest`), which are never evicted: whatever its span, a memory is visible over its ramp, and a layer
+(`ExpireSpanConfig.newest`), which are not evicted: whatever its span, a memory is visible over its ramp, and a layer
 full of long spans would otherwise push out at once what a step reads from the one before.  Where more older ones would
 be stored than the other places hold, the one that would expire first is evicted; of two that expire together, the
 older.  Since an evicted memory has as many others that outlive it as there are places, "evict the first to expire, step
@@ -31,8 +31,10 @@ class Room:
     on from one of them a second time takes a room of its own.
     """
 
-    def __init__(self, taken: int) -> None:
+    def __init__(self, taken: int, places: int | None) -> None:
         self.taken = taken
+        self.places = places
+        """Places for older memories under which it is filled; None for no bound."""
 
 
 def _slot_dim(tensor: Tensor) -> int:
@@ -73,12 +75,13 @@ class LayerMemory:
         value: Float[Tensor, "B H K"],
         span: Float[Tensor, " B"],
         birth: Int[Tensor, " B"],
+        places: int | None,
     ) -> "LayerMemory":
         """These memories, detached, and one new one in a free slot, in place; the dead may have been cleared away."""
         memory, room = self, self.room
-        if room is None or room.taken != self.taken or room.taken == self.live.shape[1]:
+        if room is None or room.taken != self.taken or room.taken == self.live.shape[1] or room.places != places:
             taken = self._needed()
-            memory, room = self._sorted(taken + 1 + taken // 4 + SLACK), Room(taken)
+            memory, room = self._sorted(taken + 1 + taken // 4 + SLACK), Room(taken, places)
         slot, room.taken = room.taken, room.taken + 1
         memory.hidden[:, slot] = hidden
         memory.key[:, :, slot] = key

@@ -21,6 +21,7 @@ CORES = {
     "capacity 3": replace(BASE, capacity=3),
     "capacity 7": replace(BASE, capacity=7, max_span=47.0, initial_span=0.6),
     "capacity 11": replace(BASE, capacity=11, max_span=47.0, initial_span=0.8),
+    "capacity 9, broken ramp": replace(BASE, capacity=9, max_span=47.0, initial_span=0.6, ramp=4.2),
     "capacity 1": replace(BASE, capacity=1),
     "no memory": replace(BASE, capacity=0),
     "pre_div": replace(BASE, pre_div=3.0, layers=3, heads=5),
@@ -110,18 +111,24 @@ def test_acting_is_the_same_as_reading_the_whole(core: ExpireSpan) -> None:
             torch.testing.assert_close(by_step, getattr(layer, name))
 
 
-def test_a_state_that_holds_more_than_the_capacity_is_cut_down_before_it_is_seen() -> None:
+@pytest.mark.parametrize("capacity", [3, 8])
+@pytest.mark.parametrize("stepped", [False, True])
+def test_a_state_that_holds_more_than_the_capacity_is_cut_down_before_it_is_seen(capacity: int, stepped: bool) -> None:
     torch.manual_seed(2)
     roomy = ExpireSpan(replace(BASE, max_span=97.0)).double()
     randomize(roomy, 3)
-    tight = ExpireSpan(replace(BASE, max_span=97.0, capacity=3)).double()
+    tight = ExpireSpan(replace(BASE, max_span=97.0, capacity=capacity)).double()
     tight.load_state_dict(roomy.state_dict())
     x, resets = episode_data()
+    resets[:, 1:] = False
     more, no_resets = episode_data(seed=7, steps=1)
     no_resets[:] = False
     with torch.no_grad():
-        state = roomy(x, roomy.initial_state(ROWS), resets).state
-        assert max(int(layer.live.sum(1).max()) for layer in state.layers) > 4
+        state = roomy.initial_state(ROWS)
+        for step in range(STEPS) if stepped else [slice(None)]:
+            at = slice(step, step + 1) if isinstance(step, int) else step
+            state = roomy(x[:, at], state, resets[:, at], charge=False).state
+        assert max(int(layer.live.sum(1).max()) for layer in state.layers) > capacity + 1
         read, acted = (tight(more, state, no_resets, charge=charge, trace=True) for charge in (True, False))
     torch.testing.assert_close(acted.y, read.y)
     assert_same_memories(acted.state, read.state)

@@ -344,3 +344,17 @@ def test_adapter_hands_out_observations_that_later_steps_leave_alone() -> None:
     second = env.step(np.array([0, 1]))[0]
     env.step(np.array([0, 1]))
     assert isinstance(second, np.ndarray) and first[:, 0].tolist() == [0, 0] and second[:, 0].tolist() == [1, 1]
+
+
+def test_spans_of_memories_used_late_are_lengthened_on_request() -> None:
+    means = []
+    for late_pull in (0.0, 3.0):
+        memory = SMALL["memory"] | {"max_span": 40.0, "initial_span": 0.1, "ramp": 2.0}
+        model = small(policy_kwargs={"memory": memory}, late_pull=late_pull, memory_budget=1000.0, learning_rate=1e-9)
+        with torch.no_grad():
+            for layer in model.policy.core.stack():
+                layer.query_key_value.weight *= 4  # sharp attention
+        model.learn(4 * model.n_steps * model.n_envs)
+        assert model.logger.name_to_value["memory/used_late_layer_1"] > 0
+        means.append(model.logger.name_to_value["memory/span_mean_layer_1"])
+    assert means[1] > means[0] * 1.2

@@ -90,7 +90,7 @@ def test_shortening_moves_a_typical_logit_by_the_pull(pre_div: float) -> None:
     same = torch.randn(1, 1, 32, dtype=torch.float64).expand(2, 11, 32)  # one memory, over and over
     resets = torch.zeros(2, 11, dtype=torch.bool)
     before = core(same, core.initial_state(2), resets, trace=True)
-    core.shorten(core.rent_gradients(before.rent), [0.25, 0.0])
+    core.move_spans(core.rent_gradients(before.rent), [0.25, 0.0])
     after = core(same, core.initial_state(2), resets, trace=True)
 
     def logits(trace) -> list[float]:
@@ -137,7 +137,7 @@ def test_going_up_the_overdue_rent_lengthens_the_spans_of_memories_used_late() -
     assert output.spared is not None
     assert 0 < output.spared.late[0] <= output.spared.used[0]
     before = [parameter.clone() for parameter in layer.span.parameters()]
-    core.shorten(core.rent_gradients(-output.spared.overdue), [0.1])
+    core.move_spans(core.rent_gradients(-output.spared.overdue), [0.1])
     with torch.no_grad():
         hidden = layer.attention_norm(x)
         longer = layer.span(hidden)
