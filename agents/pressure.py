@@ -55,6 +55,8 @@ class PressureConfig:
         check_not_negative("late_pull", self.late_pull)
         if self.penalty_weight is not None:
             check_not_negative("penalty_weight", self.penalty_weight)
+        if self.late_pull and (self.memory_budget is None or self.penalty_weight is not None):
+            raise ValueError(f"Expect `late_pull` to be 0 where no memory budget is kept, actual: {self.late_pull}")
 
 
 UPKEEP = 0.1

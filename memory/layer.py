@@ -206,10 +206,10 @@ class ExpireSpanLayer(nn.Module):
         span, now = self.span(hidden), time.squeeze(1)
         stored = memory.live & goes_on
         places, newest = self.config.places, self.config.newest
-        if places is not None and (memory.room is None or memory.room.places != places):  # it may hold more
+        if places is not None and (memory.room is None or memory.room.limits != (places, newest)):  # it may hold more
             old = stored & (memory.birth < time - newest)
             stored = stored & ~(old & (outlived(memory.span, memory.birth, old).sum(2) >= places))
-        known = replace(memory, live=stored).with_one_more(hidden, key, value, span, now, places)
+        known = replace(memory, live=stored).with_one_more(hidden, key, value, span, now, (places, newest))
         # As `fading`, from ages instead of times.
         unclamped = (known.span - (time - known.birth)).mul_(1 / ramp).add_(1)
         bias, mask = log_mask(unclamped, known.live.to(x.dtype))

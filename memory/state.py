@@ -31,10 +31,10 @@ class Room:
     on from one of them a second time takes a room of its own.
     """
 
-    def __init__(self, taken: int, places: int | None) -> None:
+    def __init__(self, taken: int, limits: object) -> None:
         self.taken = taken
-        self.places = places
-        """Places for older memories under which it is filled; None for no bound."""
+        self.limits = limits
+        """What bounds the memories written to it; under other bounds they may be too many."""
 
 
 def _slot_dim(tensor: Tensor) -> int:
@@ -75,13 +75,13 @@ class LayerMemory:
         value: Float[Tensor, "B H K"],
         span: Float[Tensor, " B"],
         birth: Int[Tensor, " B"],
-        places: int | None,
+        limits: object,
     ) -> "LayerMemory":
         """These memories, detached, and one new one in a free slot, in place; the dead may have been cleared away."""
         memory, room = self, self.room
-        if room is None or room.taken != self.taken or room.taken == self.live.shape[1] or room.places != places:
+        if room is None or room.taken != self.taken or room.taken == self.live.shape[1] or room.limits != limits:
             taken = self._needed()
-            memory, room = self._sorted(taken + 1 + taken // 4 + SLACK), Room(taken, places)
+            memory, room = self._sorted(taken + 1 + taken // 4 + SLACK), Room(taken, limits)
         slot, room.taken = room.taken, room.taken + 1
         memory.hidden[:, slot] = hidden
         memory.key[:, :, slot] = key

@@ -1,6 +1,7 @@
 """When the budget pulls on the spans, and how far."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -124,6 +125,14 @@ def test_what_is_used_late_is_lengthened_in_proportion_up_to_one_in_fifty() -> N
     pressure = SpanPressure(PressureConfig(late_pull=0.4))
     spared = Spared(torch.zeros(()), used=(200, 200, 200, 0), late=(0, 1, 9, 0))
     assert pressure.counterpulls(spared) == pytest.approx([0.0, 0.1, 0.4, 0.0])
+
+
+def test_lengthening_without_a_budget_is_refused() -> None:
+    message = re.escape("Expect `late_pull` to be 0 where no memory budget is kept, actual: 0.3")
+    with pytest.raises(ValueError, match=message):
+        PressureConfig(late_pull=0.3, memory_budget=None)
+    with pytest.raises(ValueError, match=message):
+        PressureConfig(late_pull=0.3, penalty_weight=1e-6)
 
 
 def test_going_up_the_overdue_rent_lengthens_the_spans_of_memories_used_late() -> None:
