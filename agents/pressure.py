@@ -43,8 +43,8 @@ class PressureConfig:
     """How far an update of the policy shortens spans while a layer holds twice its budget or more, in logits of the
     span of a typical memory: 0.3 takes about a quarter off a span that is well below its maximum."""
     late_pull: float = 0.0
-    """How far, in the same unit, an update lengthens the spans of memories that were used in their second half: a
-    little later they would have been missed.  Needs a budget."""
+    """How far, in the same unit, an update lengthens spans in the second half of which a memory was used: a little
+    later it would have been missed.  Needs a budget."""
     penalty_weight: float | None = None
     """The paper's constant weight (alpha) in place of the budget."""
 
