@@ -45,6 +45,7 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         env: A Gymnasium environment or its id, an SB3 VecEnv, or a Gymnasium VectorEnv.
         memory_budget: Mean live memories per layer that training aims at; see `PressureConfig`.
         penalty_weight: The paper's constant weight of the span penalty instead of a budget; see `PressureConfig`.
+        budget_pull, late_pull: How far an update moves spans; see `PressureConfig`.
         learning_rate: As all that are not named here, see `PPOConfig`, which also holds the defaults.
         policy_kwargs: Arguments of the policy; `{"memory": ExpireSpanConfig(...)}` describes the core.
         kwargs: SB3's `stats_window_size`, `tensorboard_log`, `verbose`, `seed`, `device`.

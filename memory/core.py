@@ -59,8 +59,7 @@ class Spared(NamedTuple):
     """What is known of the memories in use (attention.py): a head gave them at least half of its attention."""
 
     overdue: Float[Tensor, ""]
-    """The sum of log(1 + e_i / R) over all pairs (t, i) in which step t uses memory i in the second half of its span:
-    going up its gradient lengthens such spans."""
+    """The rent of spans in whose second half a memory was used (span.py), which going up its gradient lengthens."""
     used: tuple[int, ...]
     """How many of each layer's memories were in use."""
     late: tuple[int, ...]

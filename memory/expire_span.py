@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from .checks import check_not_negative, check_whole
 from .core import CoreOutput, MemoryCore, Spared
 from .layer import ExpireSpanConfig, ExpireSpanLayer, read_clock, survivors, trace_layer
-from .span import contrast, span_penalty, span_rent
+from .span import contrast, overdue_rent, span_penalty, span_rent
 from .state import ExpireSpanState, LayerMemory
 
 
@@ -129,7 +129,7 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
                 else:
                     usage = kept.in_use(self.config.ramp)
                     rent = rent + contrast(kept.span, kept.mask, usage.used, self.config.ramp)
-                    overdue = overdue + (torch.log1p(kept.predicted / self.config.ramp) * usage.late).sum()
+                    overdue = overdue + overdue_rent(kept.predicted, usage.late, self.config.ramp)
                     used.append(usage.used_count)
                     late.append(usage.late_count)
             memories.append(survivors(known, kept, clock, self.config.ramp, keep_expired))

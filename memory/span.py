@@ -117,6 +117,15 @@ def contrast(
     return (torch.log1p(span / ramp) * (idle - kept)).sum()
 
 
+def overdue_rent(span: Float[Tensor, "B S"], late: Int[Tensor, "B S"], ramp: float) -> Float[Tensor, ""]:
+    """The sum of log(1 + e_i / R) over all pairs (t, i) in which step t uses memory i in the second half of its span.
+
+    Going up its gradient lengthens the spans that were nearly too short.  `late` counts those steps for each memory.
+    Not in the paper.
+    """
+    return (torch.log1p(span / ramp) * late).sum()
+
+
 def initial_bias(fraction: float) -> float:
     """The bias b at which L * sigmoid(b) is `fraction` of L: -ln(1 / p - 1)."""
     return -math.log(1 / fraction - 1)
