@@ -90,5 +90,5 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
         entropy, penalty = now.entropy.mean(), now.penalty / now.values.numel()
         loss = self._loss(policy_loss, values_loss, entropy, penalty)
         self._step(loss, now, batch.old_values.numel() / (self.n_steps * self.n_envs))
-        log.add_trace(now.trace, now.spared)
-        log.add_losses(policy_loss, values_loss, entropy, penalty, loss)
+        log.add_memory(now)
+        log.add_losses(policy_loss, values_loss, entropy, loss)

@@ -197,12 +197,13 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             group["lr"] = rate * group["lr_scale"]
 
     def _evaluate(self, batch: SequenceBatch, trace: bool) -> SequenceEvaluation:
-        """What the present weights make of a minibatch."""
+        """What the present weights make of a minibatch, and what it charges for memories if anyone wants to know."""
         return self.policy.evaluate_sequences(
             batch.observations,
             batch.actions,
             batch.state,
             batch.episode_starts,
+            charge=trace or self.pressure.moves_spans,
             trace=trace,
             spare_used=self.pressure.has_budget,
         )

@@ -186,17 +186,26 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         state: ExpireSpanState,
         episode_starts: Tensor,
         *,
+        charge: bool = True,
         trace: bool = False,
         spare_used: bool = False,
     ) -> SequenceEvaluation:
         """Recorded sequences under the present weights.
 
         Observations and actions are [T, B, ...], `episode_starts` is bool [T, B], `state` stood before the first step.
+        `charge`, `trace` and `spare_used` are those of `MemoryCore.forward`.
         """
         steps, rows = episode_starts.shape
         flat = {k: v.flatten(0, 1) for k, v in obs.items()} if isinstance(obs, dict) else obs.flatten(0, 1)
         features = self.features(flat).unflatten(0, (steps, rows)).transpose(0, 1)
-        output = self.core(features, self.core.refresh(state), episode_starts.T, trace=trace, spare_used=spare_used)
+        output = self.core(
+            features,
+            self.core.refresh(state),
+            episode_starts.T,
+            charge=charge,
+            trace=trace,
+            spare_used=spare_used,
+        )
         distribution, values = self._heads(output.y.transpose(0, 1).flatten(0, 1))
         log_prob = distribution.log_prob(self._as_drawn(actions.flatten(0, 1)))
         entropy = distribution.entropy()

@@ -111,7 +111,7 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
             approx_kl = (ratio - 1 - log_ratio).mean().item()
             clip_fraction = ((ratio - 1).abs() > config.clip_range).float().mean().item()
         log.add(approx_kl=approx_kl, clip_fraction=clip_fraction)
-        log.add_trace(now.trace, now.spared)
+        log.add_memory(now)
         if config.target_kl is not None and approx_kl > 1.5 * config.target_kl:
             return False
         policy_loss = clipped_surrogate(ratio, batch.advantages, config.clip_range)
@@ -119,5 +119,5 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         entropy, penalty = now.entropy.mean(), now.penalty / batch.old_values.numel()
         loss = self._loss(policy_loss, values_loss, entropy, penalty)
         self._step(loss, now, batch.old_values.numel() / (config.n_epochs * self.n_steps * self.n_envs))
-        log.add_losses(policy_loss, values_loss, entropy, penalty, loss)
+        log.add_losses(policy_loss, values_loss, entropy, loss)
         return True

@@ -111,6 +111,11 @@ class SpanPressure:
         return self.config.penalty_weight or 0.0
 
     @property
+    def moves_spans(self) -> bool:
+        """Whether the present update moves spans in any other way than the task does."""
+        return bool(self.pulls or self.weight or self.config.late_pull)
+
+    @property
     def has_budget(self) -> bool:
         """Whether a budget, not a constant weight or nothing, decides about the spans."""
         return self.config.memory_budget is not None and self.config.penalty_weight is None

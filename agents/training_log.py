@@ -8,6 +8,7 @@ from stable_baselines3.common.logger import Logger
 from torch import Tensor
 
 from ..memory import LayerTrace, Spared
+from .policy import SequenceEvaluation
 from .pressure import LayerFigures
 
 
@@ -24,17 +25,18 @@ class TrainingLog:
         for name, value in values.items():
             self._values[name.replace("__", "/")].append(value)
 
-    def add_losses(self, policy: Tensor, value: Tensor, entropy: Tensor, penalty: Tensor, loss: Tensor) -> None:
-        """The terms of one gradient step's loss, and the loss itself."""
+    def add_losses(self, policy: Tensor, value: Tensor, entropy: Tensor, loss: Tensor) -> None:
+        """The terms of one gradient step's loss, the memory penalty apart, and the loss itself."""
         self.add(policy_gradient_loss=policy.item(), value_loss=value.item(), entropy_loss=-entropy.item())
-        self.add(loss=loss.item(), memory__penalty=penalty.item())
+        self.add(loss=loss.item())
 
-    def add_trace(self, trace: tuple[LayerTrace, ...] | None, spared: Spared | None) -> None:
-        """What the layers kept in one minibatch, and which memories were in use, where either was asked for."""
-        if trace is not None:
-            self._traces.append(trace)
-            if spared is not None:
-                self._spared.append(spared)
+    def add_memory(self, now: SequenceEvaluation) -> None:
+        """What the layers kept in one minibatch, its penalty, and which memories were in use, where traced."""
+        if now.trace is not None:
+            self._traces.append(now.trace)
+            self.add(memory__penalty=now.penalty.item() / now.values.numel())
+            if now.spared is not None:
+                self._spared.append(now.spared)
 
     def figures(self, max_span: float) -> list[LayerFigures]:
         """What each layer kept over the recorded steps."""

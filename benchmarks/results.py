@@ -77,12 +77,21 @@ def row(
 CORRIDORS = ("", "--env expirespan/CorridorLong-v0 --episodes 200")
 DEFAULTS = row("PPO", "Corridor", evaluations=CORRIDORS)
 CONSTANT = "--penalty-weight 5e-6 --initial-span 0.1 --max-span 200"
-INSTRUCTION: dict[str, Any] = {
-    "arguments": "--ramp 4",
-    "lessons": ("InstructionShort-v0 --total-steps 500000",),
-    "last": "--total-steps 1200000 --learning-rate 3e-4",
-    "evaluations": ("", "--env expirespan/InstructionLong-v0 --episodes 64"),
-}
+
+
+def instruction(agent: str, lesson_steps: int, algo: str = "ppo") -> Row:
+    """A row of Instruction: little chatter first."""
+    return row(
+        agent,
+        "Instruction",
+        "--ramp 4",
+        algo=algo,
+        lessons=(f"InstructionShort-v0 --total-steps {lesson_steps}",),
+        last="--total-steps 1200000 --learning-rate 3e-4",
+        evaluations=("", "--env expirespan/InstructionLong-v0 --episodes 64"),
+    )
+
+
 ROOMS = "--position-window 4 --ramp 4 --capacity 39 --gamma 0.98 --late-pull 0.3"
 FIFTY_ROOMS = "--num-envs 64 --batch-size 2048 --gae-lambda 0.5 --memory-budget 30"
 GENTLY = f"{FIFTY_ROOMS} --target-kl 0.003"
@@ -107,7 +116,7 @@ TABLES: dict[str, tuple[Row, ...]] = {
         row("PPO, no memory", "Corridor", "--capacity 0 --total-steps 500000"),
     ),
     "portal": (portal("PPO", GENTLY), portal("A2C", FIFTY_ROOMS, algo="a2c")),
-    "instruction": (row("PPO", "Instruction", **INSTRUCTION), row("A2C", "Instruction", algo="a2c", **INSTRUCTION)),
+    "instruction": (instruction("PPO", 500_000), instruction("A2C", 2_000_000, algo="a2c")),
     "minigrid": (Row(agent="PPO", stages=(f"--env MiniGrid-MemoryS9-v0 {MINIGRID}",)),),
     "penalties": (
         DEFAULTS,

@@ -57,6 +57,10 @@ def used_memories(
     And at how many steps each was in use late, in the second half of its span: a little later it would have been
     missed.  `written` and `steps` are times of the same clock.
     """
-    age = steps.unsqueeze(2) - written.unsqueeze(1)
-    used = (weights.detach().amax(1) >= USED) & (age > ramp)
-    return used.any(1), (used & (2 * age > span.detach().unsqueeze(1))).sum(1)
+    row, step, slot = (weights.detach().amax(1) >= USED).nonzero(as_tuple=True)  # few of all pairs
+    age = steps[row, step] - written[row, slot]
+    old, late = age > ramp, (age > ramp) & (2 * age > span.detach()[row, slot])
+    used, times_late = torch.zeros_like(written, dtype=torch.bool), torch.zeros_like(written)
+    used[row[old], slot[old]] = True
+    times_late.index_put_((row[late], slot[late]), times_late.new_ones(()), accumulate=True)
+    return used, times_late
