@@ -81,9 +81,10 @@ class EvaluateConfig:
     """Another run folder: print the memory reports of both side by side, and draw both into RUN/training.png."""
     cut_span: float | None = None
     """Clamp all spans to this many steps first: what was written is gone this long after, plus the ramp.
-    Concerns RUN alone, as does forget."""
+    Concerns RUN alone, not what it is compared with."""
     forget: tuple[int, ...] = ()
-    """Delete what was written at these steps of an episode before a later step can see it."""
+    """Delete what was written at these steps of an episode before a later step can see it.  For the figures alone:
+    pictures, recordings and reports show the agent as it is."""
     record: int = 0
     """Play this many more episodes one by one and write what the agent kept of each to RUN/episodes/SEED.npz."""
     attention: bool = False
@@ -100,6 +101,13 @@ class EvaluateConfig:
             check_whole("forget", step, at_least=0)
         if self.cut_span is not None:
             check_not_negative("cut_span", self.cut_span)
+        self._check_combinations()
+        parse_env_args(self.env_args)
+
+    def _check_combinations(self) -> None:
+        others = ("timeline", "gif", "filmstrip", "memory_report", "compare", "record")
+        if self.forget and (asked := [name for name in others if getattr(self, name) not in (False, None, 0)]):
+            raise ValueError(f"Expect `forget` without what would not show it, actual: with {', '.join(asked)}")
         if (self.memory_report or self.compare is not None) and self.episodes < 2:
             raise ValueError(f"Expect `memory_report` to come with at least 2 `episodes`, actual: {self.episodes}")
         if self.compare is not None and self.compare == self.run:
@@ -108,7 +116,6 @@ class EvaluateConfig:
             raise ValueError("Expect `attention` to come with `record`, actual: record 0")
         if self.env_args and self.env is None:
             raise ValueError(f"Expect `env_args` to come with `env`, actual: {' '.join(self.env_args)}")
-        parse_env_args(self.env_args)
 
 
 def check_surroundings(config: EvaluateConfig) -> None:
@@ -324,7 +331,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     summary = made | {"seed": config.seed, "greedy": not config.sample} | summarize(result)
     print("\n".join(report(summary)))
     if config.memory_report or config.compare:
-        asked = trained.pressure.memory_budget
+        asked = trained.pressure.memory_budget if model.pressure.has_budget else None
         budget = None if asked is None else max(1, math.floor(asked))
         summary["memory_report"] = report_memory(policy, config, env_id, args, trained.view_size, budget)
     if config.json is not None:

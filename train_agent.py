@@ -199,8 +199,6 @@ def prepare(config: TrainConfig) -> tuple[TrainConfig, Path, MemoryOnPolicyAlgor
         )
         if config.init_from is not None:
             start_from(model, config.init_from, config)
-    run.mkdir(parents=True, exist_ok=True)
-    (run / CONFIGURATION).write_text(to_json(config))
     return config, run, model
 
 
@@ -220,6 +218,8 @@ def train(config: TrainConfig) -> Path:
     if left <= 0:
         print(f"{run} has already trained for {model.num_timesteps} steps; ask for more with --total-steps")
         return run
+    run.mkdir(parents=True, exist_ok=True)
+    (run / CONFIGURATION).write_text(to_json(config))
     events = Events(run, model.num_timesteps)
     model.set_logger(Logger(str(run), [events]))
     args = parse_env_args(config.env_args)
@@ -243,12 +243,16 @@ def train(config: TrainConfig) -> Path:
     return run
 
 
+def parse(args: list[str]) -> TrainConfig:
+    """The configuration that arguments of the command line describe."""
+    config = tyro.conf.OmitArgPrefixes[TrainConfig]
+    return tyro.cli(config, args=args, default=default_config(args), prog="expirespan-train")
+
+
 def main(args: list[str] | None = None) -> None:
     """The command line: parse, train, and turn errors about arguments into one line."""
     try:
-        args = sys.argv[1:] if args is None else args
-        config = tyro.conf.OmitArgPrefixes[TrainConfig]
-        train(tyro.cli(config, args=args, default=default_config(args), prog="expirespan-train"))
+        train(parse(sys.argv[1:] if args is None else args))
     except (ValueError, TypeError, FileNotFoundError) as error:
         sys.exit(f"expirespan-train: {error}")
 

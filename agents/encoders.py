@@ -66,9 +66,21 @@ class MiniGridExtractor(BaseFeaturesExtractor):
         by_object = self.embedding.weight.data.view(cells, OBJECTS, COLORS * STATES, features_dim)
         by_object[:, [OBJECT_TO_IDX[name] for name in BACKGROUND]] *= 0.03
         self.hidden = nn.Linear(features_dim, features_dim)
+        self.checked = False
 
     def forward(self, observations: Tensor) -> Tensor:
-        """Codes [N, width, height, 3] to features [N, features_dim]."""
+        """Codes [N, width, height, 3] to features [N, features_dim].
+
+        Raises ValueError where the first observations are no codes: small pictures have the same space.
+        """
+        if not self.checked:
+            largest = observations.flatten(0, -2).amax(0).tolist()
+            if any(code >= limit for code, limit in zip(largest, (OBJECTS, COLORS, STATES), strict=True)):
+                raise ValueError(
+                    f"Expect observations of MiniGrid's codes, objects below {OBJECTS}, colours below {COLORS}, states "
+                    f"below {STATES}, actual: up to {largest}; pictures need another `features_extractor_class`"
+                )
+            self.checked = True
         things = (observations.flatten(1, 2).long() * self.scale).sum(-1) + self.offsets
         return self.hidden(torch.tanh(self.embedding(things)))
 

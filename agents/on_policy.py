@@ -95,7 +95,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             "policy_kwargs": self._policy_kwargs,
             "seed": self.seed,
             "stats_window_size": self._stats_window_size,
-            "tensorboard_log": self.tensorboard_log,
+            "tensorboard_log": None if self.tensorboard_log is None else str(self.tensorboard_log),
             "verbose": self.verbose,
         }
 
@@ -156,6 +156,10 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         model._setup_model()
         restore(model, tensors, document, continue_episodes=not force_reset)
         return model
+
+    def set_env(self, env: Any, force_reset: bool = True) -> None:
+        """Go on in another environment, of any kind that the constructor takes, with the same spaces and rows."""
+        super().set_env(as_vec_env(env), force_reset)
 
     def restore_statistics(self, episodes: list[dict[str, float]], successes: list[bool]) -> None:
         """Put back the recent episodes that the log and the budget go by."""
@@ -260,6 +264,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             state = self.policy.core.refresh(state.packed())
         rollout_buffer.begin(state)
         callback.on_rollout_start()
+        self.reward_scale.begin_episodes(np.asarray(self._last_episode_starts, dtype=bool))
         starts = torch.as_tensor(self._last_episode_starts, dtype=torch.bool, device=self.device)
         dones = np.zeros(env.num_envs, dtype=bool)
         for _ in range(n_rollout_steps):

@@ -4,7 +4,7 @@ The core reads the features of the whole history; how much of it is kept is the 
 one step, training a segment of a rollout: the same function.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,6 +60,11 @@ def default_extractor(space: spaces.Space) -> type[BaseFeaturesExtractor]:
     if is_token_line(space):
         return TokenLineExtractor
     if isinstance(space, spaces.Dict):
+        if codes := [name for name, part in space.items() if is_minigrid_image(part)]:
+            raise ValueError(
+                f"Expect a dictionary without MiniGrid's codes where no `features_extractor_class` is given, "
+                f"actual: {', '.join(codes)}; wrap the environment in minigrid.wrappers.ImgObsWrapper"
+            )
         return CombinedExtractor
     return NatureCNN if is_image_space(space) else FlattenExtractor
 
@@ -222,6 +227,18 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
             trace=output.trace,
         )
 
+    def get_distribution(self, obs: Any) -> Distribution:
+        """Not there: an action depends on the memory.  `action_logits` takes one, and so does calling the policy."""
+        raise NotImplementedError("Expect a memory: use `action_logits(obs, state, episode_starts)`, or `act`")
+
+    def evaluate_actions(self, obs: Any, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Not there: the value of an action depends on the memory.  `evaluate_sequences` takes whole sequences."""
+        raise NotImplementedError("Expect a memory: use `evaluate_sequences(obs, actions, state, episode_starts)`")
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        ours = {"memory": asdict(self.memory_config), "span_lr_scale": self.span_lr_scale}
+        return super()._get_constructor_parameters() | ours
+
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride]  # the state is a memory, not a tuple of arrays
         self,
         observation: np.ndarray | dict[str, np.ndarray],
@@ -250,7 +267,9 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         return actions if vectorized else actions.squeeze(0), after
 
     def _as_drawn(self, actions: Tensor) -> Tensor:
-        """Stored actions in the number type in which the distribution draws them."""
+        """Stored actions in the shape and number type in which the distribution draws them."""
+        if isinstance(self.action_space, spaces.Box):
+            return actions.flatten(1)
         return actions.float() if isinstance(self.action_space, spaces.MultiBinary) else actions
 
     def _heads(self, latent: Tensor) -> tuple[Distribution, Tensor]:

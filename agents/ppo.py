@@ -96,9 +96,9 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         if config.normalize_advantage:
             buffer.advantages = normalized_advantages(buffer.advantages, config.advantage_floor)
         for epoch in range(config.n_epochs):
+            self._n_updates += 1
             if not all(self._update(batch, log, trace=epoch == 0) for batch in buffer.get(self.batch_size)):
                 break
-        self._n_updates += config.n_epochs
         self._finish_update(log)
 
     def _update(self, batch: SequenceBatch, log: TrainingLog, trace: bool) -> bool:

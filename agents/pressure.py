@@ -131,7 +131,10 @@ class SpanPressure:
         short = [now <= budget and layer.typical <= budget for now, layer in zip(self._live, layers, strict=True)]
         self._met = [old or now for old, now in zip(self._met or [False] * len(live), short, strict=True)]
         held = self._held or [0.0] * len(live)
-        self._held = [progress if now <= budget else old for old, now in zip(held, self._live, strict=True)]
+        # A share of what was the whole training then may lie in the future of a longer one.
+        self._held = [
+            progress if now <= budget else min(old, progress) for old, now in zip(held, self._live, strict=True)
+        ]
         waits = progress < PATIENCE and not any(layer.used for layer in layers)
         pulls = [
             0.0 if waits and layer.longest < SAFE else self._pull(now / budget - 1, met, progress - held)
@@ -149,7 +152,7 @@ class SpanPressure:
 
         `since` is the share of the training that has passed since there was none.
         """
-        patience_lost = min(max(since / LENIENCE, 0.0), 1.0)  # a longer total makes the progress of a resumed run less
+        patience_lost = min(since / LENIENCE, 1.0)
         strength = UPKEEP + (1 - UPKEEP) * patience_lost if met else 1.0
         return self.config.budget_pull * min(max(excess, 0.0), 1.0) * strength
 

@@ -33,6 +33,10 @@ class RewardScale:
         self._returns[dones] = 0
         return rewards / self.scale
 
+    def begin_episodes(self, rows: np.ndarray) -> None:
+        """The rows, bool [B], are at the start of an episode, whether or not a step ended the one before."""
+        self._returns[rows] = 0
+
     def adopt(self, state: dict[str, Any]) -> None:
         """Begin with the scale of another training, in whose units its values are; new episodes soon change it."""
         self._statistics.mean, self._statistics.var = np.asarray(state["mean"]), np.asarray(state["var"])

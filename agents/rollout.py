@@ -70,7 +70,7 @@ class SequenceRolloutBuffer(_TensorBuffer):
     def begin(self, state: ExpireSpanState) -> None:
         """Start a rollout with this memory."""
         self.reset()
-        self.state = state.packed()
+        self.state = state
 
     def add(  # pyright: ignore[reportIncompatibleMethodOverride]  # tensors instead of arrays
         self, obs: Any, action: Tensor, reward: Tensor, episode_start: Tensor, value: Tensor, log_prob: Tensor

@@ -105,22 +105,22 @@ def restore(
     model.restore_statistics(document["episodes"], document["successes"])
     model.pressure.load_state_dict(document["pressure"])
     model.reward_scale.load_state_dict(document["reward_scale"])
-    if not continue_episodes:
-        return
-    torch.set_rng_state(tensors["random/torch"])
-    if model.device.type == "cuda" and "random/cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["random/cuda"], model.device)
-    same_rows = model.env is not None and model.n_envs == document["n_envs"]
-    if same_rows and document["generators"] is not None and "last_episode_starts" in tensors:
-        assert model.env is not None
-        arrays = {name: tensor.numpy() for name, tensor in under("env", tensors).items()}
-        restore_environment_state(model.env, {"arrays": arrays, "generators": document["generators"]})
-        last_obs = {name: tensor.numpy() for name, tensor in under("last_obs", tensors).items()}
-        model._last_obs = last_obs[""] if "" in last_obs else last_obs
-        model._last_episode_starts = tensors["last_episode_starts"].numpy()
-        memory = under("memory", tensors)
-        model._memory = model.policy.core.restore_state(memory) if memory else None
-    elif model.env is not None and model.seed is not None:
+    if continue_episodes:
+        torch.set_rng_state(tensors["random/torch"])
+        if model.device.type == "cuda" and "random/cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["random/cuda"], model.device)
+        same_rows = model.env is not None and model.n_envs == document["n_envs"]
+        if same_rows and document["generators"] is not None and "last_episode_starts" in tensors:
+            assert model.env is not None
+            arrays = {name: tensor.numpy() for name, tensor in under("env", tensors).items()}
+            restore_environment_state(model.env, {"arrays": arrays, "generators": document["generators"]})
+            last_obs = {name: tensor.numpy() for name, tensor in under("last_obs", tensors).items()}
+            model._last_obs = last_obs[""] if "" in last_obs else last_obs
+            model._last_episode_starts = tensors["last_episode_starts"].numpy()
+            memory = under("memory", tensors)
+            model._memory = model.policy.core.restore_state(memory) if memory else None
+            return
+    if model.env is not None and model.seed is not None:
         # New episodes, and not once more those that training began with.
         mixed = np.random.SeedSequence([model.seed, model.num_timesteps]).generate_state(1)
         model.env.seed(int(mixed[0]) // 2)

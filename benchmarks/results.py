@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from expirespan.agents.checkpoint import read_checkpoint
 from expirespan.envs import SOLVERS, make_batched
-from expirespan.train_agent import CHECKPOINT, CONFIGURATION, EVALUATION_SEED
+from expirespan.train_agent import CHECKPOINT, CONFIGURATION, EVALUATION_SEED, TOTAL_STEPS, parse, read_run
 
 FOLDER = Path("runs/results")
 SEEDS = (0, 1, 2)
@@ -162,17 +162,19 @@ def call(*command: str) -> None:
 def train(stage: str, start: Sequence[str], seed: int, folder: Path) -> dict[str, float]:
     """Train one stage, or what is left of it; its minutes and steps.
 
-    Raises RuntimeError where it was stopped before its end.
+    Raises RuntimeError where it was stopped before its end, or where the folder holds a run of another recipe.
     """
     minutes = folder / "minutes.json"
     spent = json.loads(minutes.read_text()) if minutes.is_file() else 0.0
-    if not (folder / CONFIGURATION).is_file():
-        command = ["expirespan-train", *stage.split(), *start, "--seed", str(seed), "--out", str(folder)]
-    else:
-        command = ["expirespan-train", "--resume", str(folder)]
+    arguments = [*stage.split(), *start, "--seed", str(seed), "--out", str(folder)]
+    if (folder / CONFIGURATION).is_file():
+        wanted = parse(arguments)
+        if read_run(folder) != replace(wanted, total_steps=wanted.total_steps or TOTAL_STEPS):
+            raise RuntimeError(f"{folder} was trained with other options than {' '.join(arguments)}; remove it")
+        arguments = ["--resume", str(folder)]
     begun = time.perf_counter()
     if left(folder):
-        call(*command)
+        call("expirespan-train", *arguments)
         spent += (time.perf_counter() - begun) / 60
         minutes.write_text(json.dumps(spent))
     if left(folder):

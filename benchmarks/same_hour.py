@@ -12,17 +12,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from expirespan.agents.encoders import MiniGridExtractor
-from expirespan.agents.vec_env import as_vec_env
-from expirespan.envs import make_batched
-from expirespan.train_agent import EVALUATION_SEED
-from sb3_contrib import RecurrentPPO
+from lstm import play, recurrent_ppo
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.evaluation import evaluate_policy
 
 ENV, FOLDER = "MiniGrid-MemoryS13-v0", Path("runs/same-hour")
 EPISODES = 500
@@ -45,14 +39,6 @@ class Until(BaseCallback):
         return time.monotonic() < self.end
 
 
-class Untransposed(RecurrentPPO):
-    """RecurrentPPO that leaves MiniGrid's codes as they are, where it would take them for pixels."""
-
-    @staticmethod
-    def _wrap_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> Any:
-        return env
-
-
 def main(minutes: float) -> None:
     """Train both, evaluate both, print what came of it."""
     torch.set_num_threads(1)
@@ -60,25 +46,7 @@ def main(minutes: float) -> None:
     if FOLDER.exists():
         sys.exit(f"Expect no folder {FOLDER} from an earlier run, actual: there is one")
     train = ["expirespan-train", "--env", ENV, *OURS.split(), "--out", str(FOLDER)]
-    model = Untransposed(
-        "MlpLstmPolicy",
-        as_vec_env(make_batched(ENV, 32)),
-        n_steps=128,
-        batch_size=1024,
-        n_epochs=4,
-        gamma=0.995,
-        ent_coef=0.01,
-        seed=0,
-        device="cpu",
-        policy_kwargs={
-            "lstm_hidden_size": 64,
-            "net_arch": [64],
-            "features_extractor_class": MiniGridExtractor,
-            "features_extractor_kwargs": {"features_dim": 64},
-            # SB3 would divide the codes by 255.
-            "normalize_images": False,
-        },
-    )
+    model = recurrent_ppo(ENV, seed=0, ent_coef=0.01)
     with subprocess.Popen(train, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as memory_ppo:
         try:
             model.learn(10**9, callback=Until(end))
@@ -86,10 +54,8 @@ def main(minutes: float) -> None:
             memory_ppo.send_signal(signal.SIGINT)
     print("MemoryPPO has ended, exit status", memory_ppo.returncode)
     subprocess.run(["expirespan-evaluate", str(FOLDER), "--sample", "--episodes", str(EPISODES)], check=True)
-    env = as_vec_env(make_batched(ENV, 32))
-    env.seed(EVALUATION_SEED)
-    returns, _ = evaluate_policy(model, env, EPISODES, deterministic=False, return_episode_rewards=True, warn=False)
-    solved = np.mean(np.array(returns) > 0)
+    returns = play(model, ENV, EPISODES)
+    solved = np.mean(returns > 0)
     print(f"RecurrentPPO: {model.num_timesteps} steps, {EPISODES} episodes, success {solved:.1%}, ", end="")
     print(f"mean return {np.mean(returns):.3f}")
 

@@ -9,12 +9,13 @@ import pytest
 import torch
 from expirespan.agents import GymnasiumVecEnv, MemoryPPO
 from expirespan.agents.evaluation import evaluate_policy as play
+from expirespan.agents.policy import MemoryActorCriticPolicy, default_extractor
 from expirespan.agents.vec_env import seen_by_policies
 from expirespan.envs import CorridorVectorEnv
 from expirespan.memory import ExpireSpanConfig
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from minigrid.wrappers import ImgObsWrapper
+from minigrid.wrappers import ImgObsWrapper, RGBImgPartialObsWrapper
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor
@@ -139,7 +140,13 @@ class Mixed(gym.Env):
     def step(self, action: Any) -> Any:
         assert self.action_space.contains(action)
         self.steps += 1
-        return self.observation_space.sample(), float(action[0]), self.steps > 5, False, {}
+        return self.observation_space.sample(), float(action.flat[0]), self.steps > 5, False, {}
+
+
+class Table(Mixed):
+    """Actions in rows and columns."""
+
+    action_space = spaces.Box(-1, 1, (2, 3))
 
 
 class Pixels(gym.Env):
@@ -166,6 +173,7 @@ class Pixels(gym.Env):
         lambda: "expirespan/CorridorShort-v0",
         lambda: ImgObsWrapper(gym.make("MiniGrid-Empty-5x5-v0")),
         Mixed,
+        Table,
         Pixels,
         lambda: DummyVecEnv([Mixed, Mixed]),
     ],
@@ -194,6 +202,46 @@ def test_minigrids_text_is_refused_with_what_to_do() -> None:
         small(gym.make("expirespan/Corridor-v0"))
 
 
+def test_codes_in_a_dictionary_and_pictures_that_look_like_codes_are_refused_with_what_to_do() -> None:
+    codes = spaces.Dict({"image": spaces.Box(0, 255, (7, 7, 3), np.uint8), "direction": spaces.Discrete(4)})
+    with pytest.raises(ValueError, match=r"MiniGrid's codes .*, actual: image; wrap .*ImgObsWrapper"):
+        default_extractor(codes)
+    tiles = RGBImgPartialObsWrapper(gym.make("expirespan/Corridor-v0"), tile_size=4)
+    with pytest.raises(ValueError, match=r"Expect observations of MiniGrid's codes, .*`features_extractor_class`"):
+        small(ImgObsWrapper(tiles), batch_size=16).learn(16)
+
+
+def test_what_sb3s_policies_do_without_a_memory_is_refused() -> None:
+    policy, obs = small().policy, torch.zeros(4, 3, 3, 3)
+    with pytest.raises(NotImplementedError, match="action_logits"):
+        policy.get_distribution(obs)
+    with pytest.raises(NotImplementedError, match="evaluate_sequences"):
+        policy.evaluate_actions(obs, torch.zeros(4))
+
+
+def test_a_saved_policy_keeps_its_memory_options(tmp_path: Path) -> None:
+    policy = small().policy
+    policy.save(str(tmp_path / "policy.pt"))
+    assert MemoryActorCriticPolicy.load(str(tmp_path / "policy.pt")).memory_config == policy.memory_config
+
+
+def test_another_environment_can_be_set() -> None:
+    model = small()
+    model.set_env(corridor())
+    model.learn(64)
+    assert model.num_timesteps == 64
+
+
+def test_a_loaded_model_begins_with_other_episodes_than_training_did(tmp_path: Path) -> None:
+    model = small(corridor(min_length=3, max_length=200))
+    first = rows_of(model).reset()
+    model.learn(64)
+    model.save(tmp_path / "model")
+    loaded = MemoryPPO.load(tmp_path / "model", env=corridor(min_length=3, max_length=200), device="cpu")
+    again = rows_of(loaded).reset()
+    assert isinstance(first, np.ndarray) and isinstance(again, np.ndarray) and (first != again).any()
+
+
 def test_the_papers_optimizer_trains() -> None:
     model = small(policy_kwargs=SMALL | {"optimizer_class": torch.optim.RMSprop})
     before = weights(model)
@@ -218,7 +266,7 @@ def test_predict_carries_memory_and_forgets_at_episode_starts() -> None:
 
 
 def test_saved_model_acts_the_same_and_its_file_executes_nothing(tmp_path: Path) -> None:
-    model = small()
+    model = small(tensorboard_log=tmp_path / "events")
     model.learn(128)
     model.save(tmp_path / "model")
     path = tmp_path / "model.safetensors"

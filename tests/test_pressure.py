@@ -57,8 +57,11 @@ def test_the_pull_comes_back_where_a_layer_stays_above_its_budget() -> None:
     # The smoothed count is above the budget a few updates after the layer last held it, all at 0.5 of the training.
     assert strengths == pytest.approx([0.04, 0.22, 0.4, 0.4])
     assert pressure.pulls[1] == pytest.approx(0.2)  # never met
-    note(pressure, [90.0, 30.0], progress=0.4)  # resumed with a larger total
-    assert pressure.pulls[0] == pytest.approx(0.04)
+    strengths = []
+    for progress in (0.4, 0.525, 0.65):  # resumed with a larger total
+        note(pressure, [90.0, 30.0], progress=progress)
+        strengths.append(pressure.pulls[0])
+    assert strengths == pytest.approx([0.04, 0.22, 0.4])
 
 
 def test_a_constant_weight_is_constant_and_no_budget_is_no_pull() -> None:

@@ -129,18 +129,8 @@ def test_the_command_line_reports_compares_cuts_and_draws(tmp_path: Path, capsys
     runs = [tmp_path / "one", tmp_path / "two"]
     for run in runs:
         train(*SMALL, "--total-steps", ROLLOUT, "--out", run, "--seed", len(run.name))
-    options = [
-        "--episodes",
-        "5",
-        "--sample",
-        "--cut-span",
-        "3",
-        "--forget",
-        "0",
-        "2",
-        "--json",
-        str(tmp_path / "e.json"),
-    ]
+    options = ["--episodes", "5", "--sample", "--cut-span", "3", "--json", str(tmp_path / "e.json")]
+    evaluate.main([str(runs[0]), *options, "--forget", "0", "2"])
     evaluate.main([str(runs[0]), *options, "--memory-report", "--filmstrip", "1", "--curves"])
     printed = capsys.readouterr().out
     for said in ("longest kept", "most used", "last action depends on", "relevant steps swapped", "as it is"):
@@ -162,6 +152,7 @@ def test_the_command_line_reports_compares_cuts_and_draws(tmp_path: Path, capsys
         (["--cut-span", "-1"], "`cut_span` to be at least 0, actual: -1"),
         (["--filmstrip", "-1"], "`filmstrip` to be at least 0, actual: -1"),
         (["--forget", "3", "-1"], "`forget` to be at least 0, actual: -1"),
+        (["--forget", "3", "--record", "2"], "`forget` without what would not show it, actual: with record"),
         (["--compare", "nowhere"], "`compare` to be another run folder than `run`, actual: nowhere"),
         (["--memory-report", "--episodes", "1"], "`memory_report` to come with at least 2 `episodes`, actual: 1"),
     ],

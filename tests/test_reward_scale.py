@@ -29,6 +29,8 @@ def test_a_return_ends_with_its_episode_and_state_survives_json() -> None:
     step = (np.array([3.0, 5.0]), np.array([False, False]))
     assert scale.scaled(*step).tolist() == other.scaled(*step).tolist()
     assert scale.state_dict() == other.state_dict()
+    scale.begin_episodes(np.array([False, True]))
+    assert scale.state_dict()["returns"] == [3, 0]
 
 
 def test_an_adopted_scale_holds_at_first_and_gives_way() -> None:

@@ -142,6 +142,9 @@ def test_a_finished_run_says_so_when_resumed(tmp_path: Path, capsys: pytest.Capt
     train(*SMALL, "--total-steps", ROLLOUT, "--out", tmp_path / "run")
     train("--resume", tmp_path / "run")
     assert "has already trained for 128 steps" in capsys.readouterr().out
+    before = (tmp_path / "run" / "config.json").read_text()
+    train("--resume", tmp_path / "run", "--total-steps", 50)
+    assert (tmp_path / "run" / "config.json").read_text() == before
 
 
 @pytest.mark.parametrize(
