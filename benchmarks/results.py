@@ -124,7 +124,10 @@ def portal_a2c() -> Row:
     return row("A2C", "Portal", f"{ROOMS} {short}", algo="a2c", lessons=lessons, last=fifty)
 
 
-MINIGRID = "--view-size 3 --total-steps 800000 --ent-coef 0.01 --memory-budget None"
+MINIGRID = (
+    "--view-size 3 --total-steps 800000 --memory-budget None --ent-coef 0.02 --gamma 0.99 --gae-lambda 0.95 "
+    "--n-epochs 8 --batch-size 256"
+)
 TABLES: dict[str, tuple[Row, ...]] = {
     "corridor": (
         DEFAULTS,

@@ -21,7 +21,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 ENV, FOLDER = "MiniGrid-MemoryS13-v0", Path("runs/same-hour")
 EPISODES = 500
 OURS = "--memory-budget None --ent-coef 0.01 --total-steps 5000000 --timeline-every 0"
-"""As for MemoryS9 (results.py), but for the steps: a fast machine takes them in less than the hour."""
+"""A fast machine takes these steps in less than the hour."""
 
 
 class Until(BaseCallback):
