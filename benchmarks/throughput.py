@@ -111,7 +111,8 @@ def compare(env_id: str, run: Path | None, led: bool = False) -> None:
 
     models: dict[str, OnPolicyAlgorithm] = {"MemoryPPO": ours(make()), "RecurrentPPO": theirs(make())}
     if run is not None:
-        models["  trained"] = MemoryPPO.load(run / CHECKPOINT, env=make(), target_kl=None, device="cpu")
+        still: dict[str, Any] = {"target_kl": None, "learning_rate": 1e-12}  # all the work, and it stays what it is
+        models["  trained"] = MemoryPPO.load(run / CHECKPOINT, env=make(), device="cpu", **still)
     rates: dict[str, list[float]] = defaultdict(list)
     spent: dict[str, dict[str, float]] = {}
     alone = []
