@@ -106,7 +106,7 @@ class EvaluateConfig:
 
     def _check_combinations(self) -> None:
         others = ("timeline", "gif", "filmstrip", "memory_report", "compare", "record")
-        if self.forget and (asked := [name for name in others if getattr(self, name) not in (False, None, 0)]):
+        if self.forget and (asked := [name for name in others if getattr(self, name) != getattr(type(self), name)]):
             raise ValueError(f"Expect `forget` without what would not show it, actual: with {', '.join(asked)}")
         if (self.memory_report or self.compare is not None) and self.episodes < 2:
             raise ValueError(f"Expect `memory_report` to come with at least 2 `episodes`, actual: {self.episodes}")

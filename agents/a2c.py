@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from .config import OnPolicyConfig, pick
-from .losses import normalized_advantages, policy_gradient, value_loss
+from .losses import policy_gradient, value_loss
 from .on_policy import MemoryOnPolicyAlgorithm
 from .policy import MemoryActorCriticPolicy
 from .pressure import PressureConfig
@@ -72,12 +72,8 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
 
     def train(self) -> None:
         """One pass over the rollout just collected."""
-        config, buffer, log = self.config, self.rollout_buffer, TrainingLog()
-        self.policy.set_training_mode(True)
-        self._update_learning_rate(self.policy.optimizer)
-        if config.normalize_advantage:
-            buffer.advantages = normalized_advantages(buffer.advantages, config.advantage_floor)
-        for batch in buffer.get(self.batch_size):
+        log = self._begin_update()
+        for batch in self.rollout_buffer.get(self.batch_size):
             self._update(batch, log)
         self._n_updates += 1
         self._finish_update(log)

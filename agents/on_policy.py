@@ -23,6 +23,7 @@ from ..memory import ExpireSpanState
 from .checkpoint import SUFFIX, read_checkpoint, write_checkpoint
 from .config import OnPolicyConfig
 from .encoders import is_minigrid_image
+from .losses import normalized_advantages
 from .policy import MemoryActorCriticPolicy, SequenceEvaluation, environment_actions
 from .pressure import PressureConfig, SpanPressure
 from .reward_scale import RewardScale
@@ -232,6 +233,15 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             core.move_spans(shortening, [pull * share for pull in pressure.pulls])
         if lengthening is not None:
             core.move_spans(lengthening, [pull * share for pull in counterpulls])
+
+    def _begin_update(self) -> TrainingLog:
+        """Make ready to learn from the rollout just collected; where to log what comes of it."""
+        config, buffer = self.config, self.rollout_buffer
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        if config.normalize_advantage:
+            buffer.advantages = normalized_advantages(buffer.advantages, config.advantage_floor)
+        return TrainingLog()
 
     def _finish_update(self, log: TrainingLog) -> None:
         """Log an update, and let the pressure on the spans follow what came of it."""

@@ -7,7 +7,7 @@ import torch
 
 from ..memory.checks import check_positive, check_whole
 from .config import OnPolicyConfig, pick
-from .losses import clipped_surrogate, normalized_advantages, value_loss
+from .losses import clipped_surrogate, value_loss
 from .on_policy import MemoryOnPolicyAlgorithm
 from .policy import MemoryActorCriticPolicy
 from .pressure import PressureConfig
@@ -90,14 +90,11 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
 
     def train(self) -> None:
         """Some epochs over the rollout just collected, until the policy has moved as far as it may."""
-        config, buffer, log = self.config, self.rollout_buffer, TrainingLog()
-        self.policy.set_training_mode(True)
-        self._update_learning_rate(self.policy.optimizer)
-        if config.normalize_advantage:
-            buffer.advantages = normalized_advantages(buffer.advantages, config.advantage_floor)
-        for epoch in range(config.n_epochs):
+        log = self._begin_update()
+        for epoch in range(self.config.n_epochs):
             self._n_updates += 1
-            if not all(self._update(batch, log, trace=epoch == 0) for batch in buffer.get(self.batch_size)):
+            batches = self.rollout_buffer.get(self.batch_size)
+            if not all(self._update(batch, log, trace=epoch == 0) for batch in batches):
                 break
         self._finish_update(log)
 

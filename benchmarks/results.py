@@ -92,36 +92,26 @@ def instruction(agent: str, lesson_steps: int, algo: str = "ppo") -> Row:
     )
 
 
-ROOMS = "--position-window 4 --ramp 4 --capacity 39 --gamma 0.98"
-FEW_ROOMS = (
+ROOMS = (
     "PortalShort-v0 --env-args num_rooms=3 max_steps=40 largest_number=50",
     "PortalShort-v0 --env-args largest_number=50",
+    "Portal-v0 --env-args largest_number=50",
 )
 FIFTY_ROOMS = "--num-envs 64 --gae-lambda 0.5 --memory-budget 30"
+GENTLY = f"{FIFTY_ROOMS} --batch-size 2048 --target-kl 0.003"
+A2C_FIFTY_ROOMS = f"{FIFTY_ROOMS} --total-steps 3000000 --learning-rate 3e-4 --ent-coef 0.03"
 
 
-def portal() -> Row:
-    """PPO's row of Portal: few rooms with all numbers first, then all rooms with shuffled numbers."""
-    fifty = f"{FIFTY_ROOMS} --batch-size 2048 --target-kl 0.003"
-    lessons = (
-        f"{FEW_ROOMS[0]} --total-steps 400000 --ent-coef 0.02",
-        f"{FEW_ROOMS[1]} --total-steps 1300000 --ent-coef 0.02",
-        f"Portal-v0 --env-args largest_number=50 --total-steps 1500000 --learning-rate 5e-4 {fifty}",
+def portal(agent: str, arguments: str, lessons: tuple[str, str, str], last: str, algo: str = "ppo") -> Row:
+    """A row of Portal: few rooms with all numbers first, then all rooms with shuffled numbers."""
+    return row(
+        agent,
+        "Portal",
+        f"--position-window 4 --ramp 4 --capacity 39 --gamma 0.98 {arguments}",
+        algo=algo,
+        lessons=tuple(f"{rooms} {options}" for rooms, options in zip(ROOMS, lessons, strict=True)),
+        last=last,
     )
-    last = f"--total-steps 4000000 --learning-rate 3e-4 {fifty}"
-    return row("PPO", "Portal", f"{ROOMS} --late-pull 0.3", lessons=lessons, last=last)
-
-
-def portal_a2c() -> Row:
-    """A2C's row of Portal: the same lessons in short rollouts, a quarter as much pull in each, and more of them."""
-    fifty = f"{FIFTY_ROOMS} --total-steps 3000000 --learning-rate 3e-4 --ent-coef 0.03"
-    lessons = (
-        f"{FEW_ROOMS[0]} --num-envs 64 --total-steps 1500000 --ent-coef 0.02",
-        f"{FEW_ROOMS[1]} --num-envs 64 --total-steps 4000000 --ent-coef 0.02",
-        f"Portal-v0 --env-args largest_number=50 {fifty}",
-    )
-    short = "--n-steps 32 --batch-size 512 --budget-pull 0.075 --late-pull 0.075"
-    return row("A2C", "Portal", f"{ROOMS} {short}", algo="a2c", lessons=lessons, last=fifty)
 
 
 MINIGRID = (
@@ -134,7 +124,29 @@ TABLES: dict[str, tuple[Row, ...]] = {
         row("A2C", "Corridor", algo="a2c", evaluations=CORRIDORS),
         row("PPO, no memory", "Corridor", "--capacity 0 --total-steps 500000"),
     ),
-    "portal": (portal(), portal_a2c()),
+    "portal": (
+        portal(
+            "PPO",
+            "--late-pull 0.3",
+            (
+                "--total-steps 400000 --ent-coef 0.02",
+                "--total-steps 1300000 --ent-coef 0.02",
+                f"--total-steps 1500000 --learning-rate 5e-4 {GENTLY}",
+            ),
+            f"--total-steps 4000000 --learning-rate 3e-4 {GENTLY}",
+        ),
+        portal(  # short rollouts, with a quarter as much pull in each
+            "A2C",
+            "--n-steps 32 --batch-size 512 --budget-pull 0.075 --late-pull 0.075",
+            (
+                "--num-envs 64 --total-steps 1500000 --ent-coef 0.02",
+                "--num-envs 64 --total-steps 4000000 --ent-coef 0.02",
+                A2C_FIFTY_ROOMS,
+            ),
+            A2C_FIFTY_ROOMS,
+            algo="a2c",
+        ),
+    ),
     "instruction": (instruction("PPO", 500_000), instruction("A2C", 2_000_000, algo="a2c")),
     "minigrid": (Row(agent="PPO", stages=(f"--env MiniGrid-MemoryS9-v0 {MINIGRID}",)),),
     "penalties": (

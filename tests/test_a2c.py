@@ -5,14 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 from expirespan.agents import A2CConfig, MemoryA2C, MemoryPPO
-from expirespan.envs import CorridorVectorEnv
-
-SMALL = {"memory": {"width": 16, "heads": 2, "ff_width": 16, "max_span": 40.0, "ramp": 4.0}}
+from models import SMALL, corridor
 
 
 def small() -> MemoryA2C:
-    env = CorridorVectorEnv(4, min_length=3, max_length=7)
-    return MemoryA2C("MemoryPolicy", env, n_steps=8, batch_size=16, policy_kwargs=SMALL, seed=3, device="cpu")
+    return MemoryA2C("MemoryPolicy", corridor(), n_steps=8, batch_size=16, policy_kwargs=SMALL, seed=3, device="cpu")
 
 
 def test_every_step_of_a_rollout_is_learned_from_once() -> None:

@@ -1,44 +1,15 @@
-"""The algorithm: acting equals training, bootstrapping, saving, and the manners of an SB3 algorithm."""
+"""The algorithm: acting equals training, bootstrapping, and the manners of an SB3 algorithm."""
 
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from expirespan.agents import GymnasiumVecEnv, MemoryPPO
-from expirespan.agents.evaluation import evaluate_policy as play
-from expirespan.agents.policy import MemoryActorCriticPolicy, default_extractor
-from expirespan.agents.vec_env import seen_by_policies
-from expirespan.envs import CorridorVectorEnv
-from expirespan.memory import ExpireSpanConfig
-from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from minigrid.wrappers import ImgObsWrapper, RGBImgPartialObsWrapper
+from expirespan.agents import GymnasiumVecEnv
+from models import SMALL, Blinker, corridor, rows_of, small, weights
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor
-
-SMALL = {"memory": {"layers": 2, "width": 16, "heads": 2, "ff_width": 16, "max_span": 40.0, "ramp": 4.0}}
-
-
-def corridor(rows: int = 4, **arguments: int) -> CorridorVectorEnv:
-    return CorridorVectorEnv(rows, **({"min_length": 3, "max_length": 7} | arguments))
-
-
-def small(env: Any = None, **arguments: Any) -> MemoryPPO:
-    settings = {"n_steps": 16, "batch_size": 32, "policy_kwargs": SMALL, "seed": 3, "device": "cpu"}
-    return MemoryPPO("MemoryPolicy", env if env is not None else corridor(), **(settings | arguments))
-
-
-def rows_of(model: MemoryPPO) -> VecEnv:
-    assert model.env is not None
-    return model.env
-
-
-def weights(model: MemoryPPO) -> list[torch.Tensor]:
-    return [parameter.detach().clone() for parameter in model.policy.parameters()]
+from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
 
 @pytest.mark.parametrize("capacity", [None, 3])
@@ -52,22 +23,6 @@ def test_acting_equals_training(capacity: int | None) -> None:
     now = model.policy.evaluate_sequences(buffer.observations, buffer.actions, buffer.state, buffer.episode_starts)
     torch.testing.assert_close((now.log_prob - buffer.log_probs).exp(), torch.ones(16, 4), atol=1e-4, rtol=0)
     torch.testing.assert_close(now.values, buffer.values, atol=1e-4, rtol=0)
-
-
-class Blinker(gym.Env):
-    """Shows its step count; reward 1 a step; truncated after 3 steps."""
-
-    observation_space = spaces.Box(0, 10, (2,), np.float32)
-    action_space = spaces.Discrete(3)
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        super().reset(seed=seed)
-        self.steps = 0
-        return np.array([0, 1], dtype=np.float32), {}
-
-    def step(self, action: Any) -> Any:
-        self.steps += 1
-        return np.array([self.steps, 1], dtype=np.float32), 1.0, False, self.steps == 3, {}
 
 
 def test_truncated_episodes_bootstrap_with_the_memory_before_the_reset() -> None:
@@ -126,120 +81,12 @@ def test_wrong_types_are_named() -> None:
         check_whole("n_epochs", 2.5, at_least=1)
 
 
-class Mixed(gym.Env):
-    """A dictionary of numbers in, continuous actions out."""
-
-    observation_space = spaces.Dict({"a": spaces.Box(-1, 1, (3,)), "b": spaces.Discrete(5)})
-    action_space = spaces.Box(-1, 1, (2,))
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        super().reset(seed=seed)
-        self.steps = 0
-        return self.observation_space.sample(), {}
-
-    def step(self, action: Any) -> Any:
-        assert self.action_space.contains(action)
-        self.steps += 1
-        return self.observation_space.sample(), float(action.flat[0]), self.steps > 5, False, {}
-
-
-class Table(Mixed):
-    """Actions in rows and columns."""
-
-    action_space = spaces.Box(-1, 1, (2, 3))
-
-
-class Pixels(gym.Env):
-    """Pictures in colour in, several switches out."""
-
-    observation_space = spaces.Box(0, 255, (40, 48, 3), np.uint8)
-    action_space = spaces.MultiBinary(3)
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        super().reset(seed=seed)
-        self.steps = 0
-        return self.observation_space.sample(), {}
-
-    def step(self, action: Any) -> Any:
-        assert self.action_space.contains(np.asarray(action, dtype=np.int8))
-        self.steps += 1
-        return self.observation_space.sample(), 1.0, self.steps > 5, False, {}
-
-
-@pytest.mark.parametrize(
-    "env",
-    [
-        lambda: "CartPole-v1",
-        lambda: "expirespan/CorridorShort-v0",
-        lambda: ImgObsWrapper(gym.make("MiniGrid-Empty-5x5-v0")),
-        Mixed,
-        Table,
-        Pixels,
-        lambda: DummyVecEnv([Mixed, Mixed]),
-    ],
-)
-def test_other_environments_train_and_evaluate(env: Any, tmp_path: Path) -> None:
-    model = small(env(), batch_size=16)
-    before = weights(model)
-    model.learn(48)
-    assert any(not torch.equal(a, b) for a, b in zip(before, weights(model), strict=True))
-    player: Any = model  # SB3 declares states to be tuples of arrays, and only hands them back
-    evaluate_policy(player, rows_of(model), n_eval_episodes=3, warn=False)
-    model.save(tmp_path / "model")
-    assert MemoryPPO.load(tmp_path / "model", device="cpu").action_space == model.action_space
-
-
-def test_pictures_are_evaluated_as_they_were_trained_on() -> None:
-    model = small(Pixels(), batch_size=16)
-    model.learn(16)
-    rows = SyncVectorEnv([Pixels] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
-    assert seen_by_policies(rows.single_observation_space) == model.observation_space
-    assert play(model.policy, rows, 4, 1).returns.tolist() == [6.0] * 4
-
-
-def test_minigrids_text_is_refused_with_what_to_do() -> None:
-    with pytest.raises(ValueError, match=r"wrap it in minigrid\.wrappers\.ImgObsWrapper"):
-        small(gym.make("expirespan/Corridor-v0"))
-
-
-def test_codes_in_a_dictionary_and_pictures_that_look_like_codes_are_refused_with_what_to_do() -> None:
-    codes = spaces.Dict({"image": spaces.Box(0, 255, (7, 7, 3), np.uint8), "direction": spaces.Discrete(4)})
-    with pytest.raises(ValueError, match=r"MiniGrid's codes .*, actual: image; wrap .*ImgObsWrapper"):
-        default_extractor(codes)
-    tiles = RGBImgPartialObsWrapper(gym.make("expirespan/Corridor-v0"), tile_size=4)
-    with pytest.raises(ValueError, match=r"Expect observations of MiniGrid's codes, .*`features_extractor_class`"):
-        small(ImgObsWrapper(tiles), batch_size=16).learn(16)
-
-
 def test_what_sb3s_policies_do_without_a_memory_is_refused() -> None:
     policy, obs = small().policy, torch.zeros(4, 3, 3, 3)
     with pytest.raises(NotImplementedError, match="action_logits"):
         policy.get_distribution(obs)
     with pytest.raises(NotImplementedError, match="evaluate_sequences"):
         policy.evaluate_actions(obs, torch.zeros(4))
-
-
-def test_a_saved_policy_keeps_its_memory_options(tmp_path: Path) -> None:
-    policy = small().policy
-    policy.save(str(tmp_path / "policy.pt"))
-    assert MemoryActorCriticPolicy.load(str(tmp_path / "policy.pt")).memory_config == policy.memory_config
-
-
-def test_another_environment_can_be_set() -> None:
-    model = small()
-    model.set_env(corridor())
-    model.learn(64)
-    assert model.num_timesteps == 64
-
-
-def test_a_loaded_model_begins_with_other_episodes_than_training_did(tmp_path: Path) -> None:
-    model = small(corridor(min_length=3, max_length=200))
-    first = rows_of(model).reset()
-    model.learn(64)
-    model.save(tmp_path / "model")
-    loaded = MemoryPPO.load(tmp_path / "model", env=corridor(min_length=3, max_length=200), device="cpu")
-    again = rows_of(loaded).reset()
-    assert isinstance(first, np.ndarray) and isinstance(again, np.ndarray) and (first != again).any()
 
 
 def test_the_papers_optimizer_trains() -> None:
@@ -263,56 +110,6 @@ def test_predict_carries_memory_and_forgets_at_episode_starts() -> None:
     assert np.shape(action) == () and state.time.tolist() == [1]
     with pytest.raises(ValueError, match="a row for each of 4 observations, actual: 1 and 4"):
         model.predict(obs, state)
-
-
-def test_saved_model_acts_the_same_and_its_file_executes_nothing(tmp_path: Path) -> None:
-    model = small(tensorboard_log=tmp_path / "events")
-    model.learn(128)
-    model.save(tmp_path / "model")
-    path = tmp_path / "model.safetensors"
-    assert b"pickle" not in path.read_bytes()[:4096]
-    loaded = MemoryPPO.load(tmp_path / "model", device="cpu")
-    obs = corridor().reset(seed=1)[0]
-    for mine, theirs in zip(weights(model), weights(loaded), strict=True):
-        torch.testing.assert_close(mine, theirs)
-    assert model.predict(obs, deterministic=True)[0].tolist() == loaded.predict(obs, deterministic=True)[0].tolist()
-    assert loaded.num_timesteps == 128 and loaded.config == model.config
-    assert loaded.policy.memory_config == ExpireSpanConfig(**SMALL["memory"])
-
-
-def test_training_continues_exactly_from_a_file(tmp_path: Path) -> None:
-    whole = small(anneal=False)  # an annealed step size depends on the total
-    whole.learn(16 * 4 * 6)
-    half = small(anneal=False)
-    half.learn(16 * 4 * 3)
-    half.save(tmp_path / "half")
-    rest = MemoryPPO.load(tmp_path / "half", env=corridor(), device="cpu", force_reset=False)
-    rest.learn(16 * 4 * 3, reset_num_timesteps=False)
-    for mine, theirs in zip(weights(whole), weights(rest), strict=True):
-        assert torch.equal(mine, theirs)
-
-
-def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
-    model = small()
-    model.save(tmp_path / "model")
-    data = (tmp_path / "model.safetensors").read_bytes()
-    (tmp_path / "cut.safetensors").write_bytes(data[: len(data) // 2])
-    with pytest.raises(ValueError, match=r"cut\.safetensors is not a readable checkpoint"):
-        MemoryPPO.load(tmp_path / "cut")
-    with pytest.raises(FileNotFoundError, match="no checkpoint at"):
-        MemoryPPO.load(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="spaces do not match"):
-        MemoryPPO.load(tmp_path / "model", env=corridor(view_size=5))
-
-
-def test_what_a_file_cannot_hold_must_be_given_again(tmp_path: Path) -> None:
-    from stable_baselines3.common.torch_layers import FlattenExtractor
-
-    kwargs = SMALL | {"features_extractor_class": FlattenExtractor}
-    small(policy_kwargs=kwargs).save(tmp_path / "model")
-    with pytest.raises(ValueError, match=r"`policy_kwargs` to be given: .* policy_kwargs\.features_extractor_class"):
-        MemoryPPO.load(tmp_path / "model")
-    assert MemoryPPO.load(tmp_path / "model", policy_kwargs=kwargs).policy_kwargs["features_extractor_class"]
 
 
 def test_callbacks_and_logger_are_sb3s(tmp_path: Path) -> None:
@@ -367,31 +164,6 @@ def test_a_callback_that_stops_inside_a_rollout_leaves_memory_and_environment_at
     assert model._memory is not None and model._memory.time.eq(9).all()
     model.learn(16 * 4, reset_num_timesteps=False)
     assert model.rollout_buffer.episode_starts[0].all()
-
-
-def test_vector_environments_with_next_step_autoreset_are_refused() -> None:
-    with pytest.raises(ValueError, match="same-step or disabled autoreset, actual: NextStep"):
-        GymnasiumVecEnv(SyncVectorEnv([Blinker]))
-
-
-@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.DISABLED])
-def test_adapter_keeps_terminal_observations(mode: AutoresetMode) -> None:
-    env = GymnasiumVecEnv(SyncVectorEnv([Blinker, Blinker], autoreset_mode=mode))
-    env.reset()
-    for step in range(1, 7):
-        obs, rewards, dones, infos = env.step(np.array([0, 1]))
-        assert dones.tolist() == [step % 3 == 0] * 2 and rewards.tolist() == [1, 1]
-        assert isinstance(obs, np.ndarray) and obs[:, 0].tolist() == [step % 3] * 2
-        if dones[0]:
-            assert infos[1]["terminal_observation"].tolist() == [3, 1] and infos[1]["TimeLimit.truncated"]
-
-
-def test_adapter_hands_out_observations_that_later_steps_leave_alone() -> None:
-    env = GymnasiumVecEnv(SyncVectorEnv([Blinker, Blinker], copy=False, autoreset_mode=AutoresetMode.SAME_STEP))
-    first = env.reset()
-    second = env.step(np.array([0, 1]))[0]
-    env.step(np.array([0, 1]))
-    assert isinstance(second, np.ndarray) and first[:, 0].tolist() == [0, 0] and second[:, 0].tolist() == [1, 1]
 
 
 def test_spans_of_memories_used_late_are_lengthened_on_request() -> None:

@@ -153,6 +153,7 @@ def test_the_command_line_reports_compares_cuts_and_draws(tmp_path: Path, capsys
         (["--filmstrip", "-1"], "`filmstrip` to be at least 0, actual: -1"),
         (["--forget", "3", "-1"], "`forget` to be at least 0, actual: -1"),
         (["--forget", "3", "--record", "2"], "`forget` without what would not show it, actual: with record"),
+        (["--forget", "3", "--filmstrip", "0"], "`forget` without what would not show it, actual: with filmstrip"),
         (["--compare", "nowhere"], "`compare` to be another run folder than `run`, actual: nowhere"),
         (["--memory-report", "--episodes", "1"], "`memory_report` to come with at least 2 `episodes`, actual: 1"),
     ],

@@ -1,0 +1,77 @@
+"""An agent as a file and back."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from expirespan.agents import MemoryPPO
+from expirespan.agents.policy import MemoryActorCriticPolicy
+from expirespan.memory import ExpireSpanConfig
+from models import SMALL, corridor, rows_of, small, weights
+
+
+def test_a_saved_policy_keeps_its_memory_options(tmp_path: Path) -> None:
+    policy = small().policy
+    policy.save(str(tmp_path / "policy.pt"))
+    assert MemoryActorCriticPolicy.load(str(tmp_path / "policy.pt")).memory_config == policy.memory_config
+
+
+def test_a_loaded_model_begins_with_other_episodes_than_training_did(tmp_path: Path) -> None:
+    model = small(corridor(min_length=3, max_length=200))
+    first = rows_of(model).reset()
+    model.learn(64)
+    model.save(tmp_path / "model")
+    loaded = MemoryPPO.load(tmp_path / "model", env=corridor(min_length=3, max_length=200), device="cpu")
+    again = rows_of(loaded).reset()
+    assert isinstance(first, np.ndarray) and isinstance(again, np.ndarray) and (first != again).any()
+
+
+def test_saved_model_acts_the_same_and_its_file_executes_nothing(tmp_path: Path) -> None:
+    model = small(tensorboard_log=tmp_path / "events")
+    model.learn(128)
+    model.save(tmp_path / "model")
+    path = tmp_path / "model.safetensors"
+    assert b"pickle" not in path.read_bytes()[:4096]
+    loaded = MemoryPPO.load(tmp_path / "model", device="cpu")
+    obs = corridor().reset(seed=1)[0]
+    for mine, theirs in zip(weights(model), weights(loaded), strict=True):
+        torch.testing.assert_close(mine, theirs)
+    assert model.predict(obs, deterministic=True)[0].tolist() == loaded.predict(obs, deterministic=True)[0].tolist()
+    assert loaded.num_timesteps == 128 and loaded.config == model.config
+    assert loaded.policy.memory_config == ExpireSpanConfig(**SMALL["memory"])
+
+
+def test_training_continues_exactly_from_a_file(tmp_path: Path) -> None:
+    whole = small(anneal=False)  # an annealed step size depends on the total
+    whole.learn(16 * 4 * 6)
+    half = small(anneal=False)
+    half.learn(16 * 4 * 3)
+    half.save(tmp_path / "half")
+    rest = MemoryPPO.load(tmp_path / "half", env=corridor(), device="cpu", force_reset=False)
+    rest.learn(16 * 4 * 3, reset_num_timesteps=False)
+    for mine, theirs in zip(weights(whole), weights(rest), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
+    model = small()
+    model.save(tmp_path / "model")
+    data = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(data[: len(data) // 2])
+    with pytest.raises(ValueError, match=r"cut\.safetensors is not a readable checkpoint"):
+        MemoryPPO.load(tmp_path / "cut")
+    with pytest.raises(FileNotFoundError, match="no checkpoint at"):
+        MemoryPPO.load(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="spaces do not match"):
+        MemoryPPO.load(tmp_path / "model", env=corridor(view_size=5))
+
+
+def test_what_a_file_cannot_hold_must_be_given_again(tmp_path: Path) -> None:
+    from stable_baselines3.common.torch_layers import FlattenExtractor
+
+    kwargs = SMALL | {"features_extractor_class": FlattenExtractor}
+    small(policy_kwargs=kwargs).save(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"`policy_kwargs` to be given: .* policy_kwargs\.features_extractor_class"):
+        MemoryPPO.load(tmp_path / "model")
+    assert MemoryPPO.load(tmp_path / "model", policy_kwargs=kwargs).policy_kwargs["features_extractor_class"]
