@@ -106,8 +106,7 @@ def _where(rows: Tensor, new: LayerMemory, old: LayerMemory) -> LayerMemory:
 
     return LayerMemory(
         hidden=taken(new.hidden, old.hidden),
-        key=taken(new.key, old.key),
-        value=taken(new.value, old.value),
+        key_value=taken(new.key_value, old.key_value),
         span=taken(new.span, old.span),
         birth=taken(new.birth, old.birth),
         live=taken(new.live, old.live),

@@ -201,8 +201,9 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         `charge`, `trace` and `spare_used` are those of `MemoryCore.forward`.
         """
         steps, rows = episode_starts.shape
-        flat = {k: v.flatten(0, 1) for k, v in obs.items()} if isinstance(obs, dict) else obs.flatten(0, 1)
-        features = self.features(flat).unflatten(0, (steps, rows)).transpose(0, 1)
+        # Sequence by sequence, as the core reads them: observations are smaller than what would have to be moved later.
+        obs, actions = (_by_sequence(part) for part in (obs, actions))
+        features = self.features(obs).unflatten(0, (rows, steps))
         output = self.core(
             features,
             self.core.refresh(state),
@@ -210,17 +211,18 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
             charge=charge,
             trace=trace,
             spare_used=spare_used,
+            keep=False,
         )
-        distribution, values = self._heads(output.y.transpose(0, 1).flatten(0, 1))
-        log_prob = distribution.log_prob(self._as_drawn(actions.flatten(0, 1)))
+        distribution, values = self._heads(output.y.flatten(0, 1))
+        log_prob = distribution.log_prob(self._as_drawn(actions))
         entropy = distribution.entropy()
         if entropy is None:  # no closed form for this distribution
             entropy = -log_prob
-        shape = (steps, rows)
+        values, log_prob, entropy = (part.unflatten(0, (rows, steps)).T for part in (values, log_prob, entropy))
         return SequenceEvaluation(
-            values=values.unflatten(0, shape),
-            log_prob=log_prob.unflatten(0, shape),
-            entropy=entropy.unflatten(0, shape),
+            values=values,
+            log_prob=log_prob,
+            entropy=entropy,
             penalty=output.penalty,
             rent=output.rent,
             spared=output.spared,
@@ -275,6 +277,13 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
     def _heads(self, latent: Tensor) -> tuple[Distribution, Tensor]:
         actor, critic = self.mlp_extractor(latent)
         return self._get_action_dist_from_latent(actor), self.value_net(critic).squeeze(-1)
+
+
+def _by_sequence(recorded: Any) -> Any:
+    """A tensor [T, B, ...], or each of a dictionary, as [B * T, ...]."""
+    if isinstance(recorded, dict):
+        return {name: _by_sequence(part) for name, part in recorded.items()}
+    return recorded.transpose(0, 1).flatten(0, 1)
 
 
 def environment_actions(policy: ActorCriticPolicy, actions: Tensor) -> np.ndarray:

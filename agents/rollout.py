@@ -112,7 +112,7 @@ class SequenceRolloutBuffer(_TensorBuffer):
                 old_log_prob=self.log_probs[:, index],
                 advantages=self.advantages[:, index],
                 returns=self.returns[:, index],
-                state=self.state.rows(index).packed(),
+                state=self.state.rows(index),
             )
 
     def _empty(self, shape: tuple[int, int], space: spaces.Space) -> Tensor:

@@ -3,11 +3,59 @@
 softmax(q . k + log m) is the paper's a_ti = m_ti softmax(q_t . k_i) / sum_i (...): multiplying by the mask and
 renormalising is a shift of the scores by log m.  A step attends to its own memory too, so no row is ever empty (the
 released code leaves the step itself out and starts with rows that have nothing to attend to).
+
+Here all pairs of a step and a memory are computed, on any device; compiled.py does that for those that see each other.
 """
+
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from .span import expiry_bias, fading
+
+
+class Segment(NamedTuple):
+    """T steps and the S memories that they may see, those stored and then those of the steps themselves."""
+
+    rows: Float[Tensor, "B T three_D"]
+    """Query, key and value of each step."""
+    stored: Float[Tensor, "B stored two_D"]
+    """Key and value of each stored memory."""
+    span: Float[Tensor, "B S"]
+    """The spans as attention sees them, which random shortening clamps."""
+    predicted: Float[Tensor, "B S"]
+    """The spans as they were predicted."""
+    written: Int[Tensor, "B S"]
+    """When the memories were written, in times since the segment began: those of the steps are 0, 1, ..."""
+    live: Bool[Tensor, "B S"]
+    since: Int[Tensor, "B T"]
+    """The earliest time since the segment began of which a step may see memories."""
+    gone: Bool[Tensor, "B boundaries S"] | None
+    """Which memories the capacity had pushed out before the segment and after each step; None where it can't have."""
+
+
+class Reading(NamedTuple):
+    """Which memories the steps of a segment saw."""
+
+    seen: Float[Tensor, "B S"]
+    """At how many steps each memory was live."""
+    on_ramp: Float[Tensor, "B S"]
+    """At how many of these it was on its ramp."""
+    used: Bool[Tensor, "B S"]
+    """Whether it was in use at some step when it was older than the ramp (`used_memories`)."""
+    late: Int[Tensor, "B S"]
+    """At how many steps it was in use in the second half of its span."""
+    live: Int[Tensor, "B T"]
+    """Live memories at each step, its own included."""
+    pushed_out: Int[Tensor, "B T"]
+    """When the memory was written that the capacity pushed out after each step; `NEVER` for none."""
+    weights: Float[Tensor, "B H T S"] | None
+    """How each step's attention was shared out; only where all pairs were computed."""
+
+
+NEVER = -(2**62)
 
 
 def position_scores(
@@ -15,30 +63,63 @@ def position_scores(
 ) -> Float[Tensor, "B H T S"]:
     """Score of each memory for being `age` steps old: q_t . p_age / sqrt(K) for age < M, 0 for older ones."""
     window = position.shape[-1]
-    by_age = torch.nn.functional.pad(
-        query @ position * query.shape[-1] ** -0.5, (0, 1)
-    )  # the last column: older than M
-    index = age.clamp(0, window).unsqueeze(1).expand(-1, position.shape[0], -1, -1)
-    return by_age.gather(-1, index)
+    by_age = torch.nn.functional.pad(query @ position * query.shape[-1] ** -0.5, (0, 1))  # the last: older than M
+    return by_age.gather(-1, age.clamp(0, window).unsqueeze(1).expand(-1, position.shape[0], -1, -1))
+
+
+def split_heads(rows: Float[Tensor, "B T D"], heads: int) -> Float[Tensor, "B H T K"]:
+    """The parts of each row that belong to each head."""
+    return rows.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 def attend(
     query: Float[Tensor, "B H T K"],
     key: Float[Tensor, "B H S K"],
     value: Float[Tensor, "B H S K"],
-    bias: Float[Tensor, "B T S"] | Float[Tensor, "B H T S"],
-) -> tuple[Float[Tensor, "B H T K"], Float[Tensor, "B H T S"]]:
-    """Multi-head attention: weights softmax(q . k / sqrt(K) + bias), and what they read, before them.
+    bias: Float[Tensor, "B #H T S"],
+) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B H T S"]]:
+    """Multi-head attention: what the weights softmax(q . k / sqrt(K) + bias) read, and the weights."""
+    weights = torch.softmax(query @ key.mT * query.shape[-1] ** -0.5 + bias, dim=-1)
+    return (weights @ value).transpose(1, 2).flatten(2), weights
 
-    A bias [B, T, S] serves all heads.
-    """
-    rows, heads, steps, width = query.shape
-    if bias.dim() == 3:
-        bias = bias.unsqueeze(1).expand(-1, heads, -1, -1)
-    bias = bias.reshape(rows * heads, steps, -1)
-    scores = torch.baddbmm(bias, query.flatten(0, 1), key.flatten(0, 1).mT, alpha=width**-0.5)
-    weights = torch.softmax(scores, dim=-1)
-    return (weights @ value.flatten(0, 1)).unflatten(0, (rows, heads)), weights.unflatten(0, (rows, heads))
+
+def attend_segment(
+    segment: Segment, heads: int, ramp: float, position: Float[Tensor, "H K M"] | None
+) -> tuple[Float[Tensor, "B T D"], Reading]:
+    """What each step of a segment reads from the memories that it sees, and which these are."""
+    rows, span, written = segment.rows, segment.span, segment.written
+    width = rows.shape[2] // 3
+    query, key, value = (split_heads(part, heads) for part in rows.split(width, 2))
+    key, value = (
+        torch.cat([split_heads(old, heads), new], 2)
+        for old, new in zip(segment.stored.split(width, 2), (key, value), strict=True)
+    )
+    steps = torch.arange(rows.shape[1], device=rows.device).expand(rows.shape[:2])
+    age = steps.unsqueeze(2) - written.unsqueeze(1)
+    visible = segment.live.unsqueeze(1) & (age >= 0) & (written.unsqueeze(1) >= segment.since.unsqueeze(2))
+    if segment.gone is not None:
+        visible = visible & ~segment.gone[:, :-1]
+    bias, mask = expiry_bias(fading(span, written, steps, ramp), visible.to(span.dtype))
+    bias = bias.unsqueeze(1)
+    if position is not None:
+        bias = bias + position_scores(query, position, age)
+    read, weights = attend(query, key, value, bias)
+    used, late = used_memories(weights, written, steps, segment.predicted, ramp)
+    pushed_out = torch.full_like(steps, NEVER)
+    if segment.gone is not None:
+        outlasts = fading(segment.predicted, written, steps, ramp) > 1 / ramp
+        leaving = (mask > 0) & segment.gone[:, 1:] & outlasts
+        pushed_out = torch.where(leaving, written.unsqueeze(1), NEVER).amax(2)
+    seen = mask.sign()
+    return read, Reading(
+        seen=seen.sum(1),
+        on_ramp=(seen - mask.floor()).sum(1),  # of what is live, all but the wholly visible
+        used=used,
+        late=late,
+        live=seen.sum(2).long(),
+        pushed_out=pushed_out,
+        weights=weights.detach(),
+    )
 
 
 USED = 0.5
@@ -57,10 +138,6 @@ def used_memories(
     And at how many steps each was in use late, in the second half of its span: a little later it would have been
     missed.  `written` and `steps` are times of the same clock.
     """
-    row, step, slot = (weights.detach().amax(1) >= USED).nonzero(as_tuple=True)  # few of all pairs
-    age = steps[row, step] - written[row, slot]
-    old, late = age > ramp, (age > ramp) & (2 * age > span.detach()[row, slot])
-    used, times_late = torch.zeros_like(written, dtype=torch.bool), torch.zeros_like(written)
-    used[row[old], slot[old]] = True
-    times_late.index_put_((row[late], slot[late]), times_late.new_ones(()), accumulate=True)
-    return used, times_late
+    age = steps.unsqueeze(2) - written.unsqueeze(1)
+    old = (weights.detach().amax(1) >= USED) & (age > ramp)
+    return old.any(1), (old & (2 * age > span.detach().unsqueeze(1))).sum(1)

@@ -119,12 +119,14 @@ class MemoryCore(nn.Module, ABC, Generic[S]):
         trace: bool = False,
         spare_used: bool = False,
         attention: bool = False,
+        keep: bool = True,
     ) -> CoreOutput[S]:
         """Read T steps.  `resets[b, t]`: step t of row b starts an episode and sees nothing from before it.
 
         Without `charge`, penalty and rent are left at 0: acting has no use for them.  With `spare_used`, the rent
         looks at what the whole segment attends to, so it is not the same for every split.  With `attention`, the trace
-        also tells what each step attended to.
+        also tells what each step attended to.  Without `keep`, the state that returns is the one given: training has no
+        use for the one after the segment.
         """
 
 

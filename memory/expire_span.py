@@ -56,10 +56,10 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
         """No memories."""
         check_whole("batch_size", batch_size, at_least=1)
         like = next(self.stack()).query_key_value.weight
-        wide, flat = like.new_zeros(batch_size, 0, self.width), like.new_zeros(batch_size, 0)
-        by_head = like.new_zeros(batch_size, self.config.heads, 0, self.width // self.config.heads)
+        hidden, span = like.new_zeros(batch_size, 0, self.width), like.new_zeros(batch_size, 0)
         birth = torch.zeros(batch_size, 0, dtype=torch.int64, device=like.device)
-        memory = LayerMemory(hidden=wide, key=by_head, value=by_head, span=flat, birth=birth, live=birth.bool())
+        key_value = like.new_zeros(batch_size, 0, 2 * self.width)
+        memory = LayerMemory(hidden=hidden, key_value=key_value, span=span, birth=birth, live=birth.bool())
         time = torch.zeros(batch_size, dtype=torch.int64, device=like.device)
         return ExpireSpanState(layers=(memory,) * self.config.layers, time=time)
 
@@ -69,10 +69,8 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
         layers = []
         for number in range(self.config.layers):
             hidden, birth, live = (tensors[f"{number}.{name}"].to(like.device) for name in ("hidden", "birth", "live"))
-            # Placeholders of the right shape, which refresh replaces.
-            by_head = hidden.unflatten(-1, (self.config.heads, -1)).transpose(1, 2)
-            memory = LayerMemory(hidden=hidden, key=by_head, value=by_head, span=hidden[..., 0], birth=birth, live=live)
-            layers.append(memory)
+            # Placeholders, which refresh replaces.
+            layers.append(LayerMemory(hidden=hidden, key_value=hidden, span=hidden[..., 0], birth=birth, live=live))
         return self.refresh(ExpireSpanState(layers=tuple(layers), time=tensors["time"].to(like.device)))
 
     def refresh(self, state: ExpireSpanState) -> ExpireSpanState:
@@ -108,6 +106,7 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
         trace: bool = False,
         spare_used: bool = False,
         attention: bool = False,
+        keep: bool = True,
         keep_expired: bool = False,
     ) -> CoreOutput[ExpireSpanState]:
         """Read T steps; `keep_expired` stores expired memories too, which changes no result (law 2)."""
@@ -120,22 +119,24 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
             longest = self.config.max_span * torch.rand(()).item()
         penalty, rent, overdue = x.new_zeros(()), x.new_zeros(()), x.new_zeros(())
         memories, traces, used, late = [], [], [], []
-        for layer, memory in zip(self.layers, state.layers, strict=True):
-            x, known, kept = layer(x, memory, clock, longest=longest, whole=attention)
+        for layer, memory in zip(self.stack(), state.layers, strict=True):
+            x, new, kept = layer(x, memory, clock, longest=longest, whole=attention)
             if charge:
-                penalty = penalty + span_penalty(kept.span, kept.mask, self.config.ramp)
+                # From inputs without gradient: a layer's memories are to be charged for, not what earlier layers made.
+                seen, span = kept.reading, torch.cat([memory.span, layer.span(new.hidden)], 1)
+                penalty = penalty + span_penalty(kept.span, seen.on_ramp, self.config.ramp)
                 if not spare_used:
-                    rent = rent + span_rent(kept.span, kept.mask, self.config.ramp)
+                    rent = rent + span_rent(span, seen.seen, self.config.ramp)
                 else:
-                    usage = kept.in_use(self.config.ramp)
-                    rent = rent + contrast(kept.span, kept.mask, usage.used, self.config.ramp)
-                    overdue = overdue + overdue_rent(kept.predicted, usage.late, self.config.ramp)
-                    used.append(usage.used_count)
-                    late.append(usage.late_count)
-            memories.append(survivors(known, kept, clock, self.config.ramp, keep_expired))
+                    rent = rent + contrast(span, seen.seen, seen.used, self.config.ramp)
+                    overdue = overdue + overdue_rent(span, seen.late, self.config.ramp)
+                    used.append(int(seen.used.sum()))
+                    late.append(int((seen.late > 0).sum()))
+            if keep:
+                memories.append(survivors(memory, new, kept, clock, self.config.ramp, keep_expired))
             if trace or attention:
-                traces.append(trace_layer(known, kept, clock, self.config.ramp, attention))
-        after = ExpireSpanState(layers=tuple(memories), time=clock.time[:, -1] + 1)
+                traces.append(trace_layer(new, kept, clock, self.config.ramp, attention))
+        after = ExpireSpanState(layers=tuple(memories), time=clock.time[:, -1] + 1) if keep else state
         shown = tuple(traces) if trace or attention else None
         spared = Spared(overdue, tuple(used), tuple(late)) if used else None
         return CoreOutput(y=self.final_norm(x), state=after, penalty=penalty, rent=rent, spared=spared, trace=shown)

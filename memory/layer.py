@@ -1,7 +1,6 @@
 """One layer of the Expire-Span transformer: its shape, the clock of a segment, and what each step may see."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -9,11 +8,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from .attention import attend, position_scores, used_memories
-from .blocks import Blocks, Sight, choose_blocks
+from . import compiled
+from .attention import NEVER, Reading, Segment, attend, attend_segment, position_scores, split_heads
 from .checks import check_choice, check_fraction, check_not_negative, check_positive, check_whole
 from .core import AttentionTrace, LayerTrace, segment_starts
-from .span import SpanPredictor, expiry_bias, fading, log_mask
+from .span import SpanPredictor, fading, log_mask
 from .state import LayerMemory, first_to_expire, outlived
 
 
@@ -94,16 +93,13 @@ class Clock(NamedTuple):
     """All true: every new memory is live at first."""
 
 
-LONG_AGO = -(2**62)
-
-
 def read_clock(time0: Int[Tensor, " B"], resets: Bool[Tensor, "B T"]) -> Clock:
     """Times within the episode, from the time of the first step and the resets."""
     steps = torch.arange(resets.shape[1], device=resets.device).expand_as(resets)
     start = segment_starts(resets)
     continues = start < 0
     time = torch.where(continues, time0.unsqueeze(1) + steps, steps - start)
-    return Clock(steps, time0, time, start, start.masked_fill(continues, LONG_AGO), torch.ones_like(resets))
+    return Clock(steps, time0, time, start, start.masked_fill(continues, NEVER), torch.ones_like(resets))
 
 
 class ExpireSpanLayer(nn.Module):
@@ -124,6 +120,20 @@ class ExpireSpanLayer(nn.Module):
         self.span = SpanPredictor(width, config.max_span, config.initial_span, config.pre_div)
         positions = torch.zeros(config.heads, width // config.heads, config.position_window)
         self.position = nn.Parameter(positions) if config.position_window else None
+        self.shape = compiled.Shape(
+            width,
+            config.heads,
+            config.ff_width,
+            config.position_window,
+            config.pre_norm,
+            -1 if config.places is None else config.places,
+            config.newest,
+            config.ramp,
+            config.max_span,
+            math.inf,
+            config.pre_div,
+            self.attention_norm.eps,
+        )
         # Queries, keys and values that keep the size of their input.  torch's default is smaller: attention starts
         # nearly uniform, and choosing Corridor's door took a bandit version of it twice as many episodes to learn.
         for block in self.query_key_value.weight.data.split(width):
@@ -134,8 +144,8 @@ class ExpireSpanLayer(nn.Module):
         """The same memories with keys, values and spans from the current weights."""
         width = self.config.width
         weight, bias = self.query_key_value.weight[width:], self.query_key_value.bias[width:]
-        key, value = self._by_head(nn.functional.linear(memory.hidden, weight, bias), 2)
-        return replace(memory, key=key, value=value, span=self.span(memory.hidden), room=None)
+        key_value = nn.functional.linear(memory.hidden, weight, bias)
+        return replace(memory, key_value=key_value, span=self.span(memory.hidden), room=None)
 
     def forward(
         self,
@@ -146,44 +156,38 @@ class ExpireSpanLayer(nn.Module):
         longest: float | None,
         whole: bool,
     ) -> tuple[Float[Tensor, "B T D"], LayerMemory, "Kept"]:
-        """Output, every memory stored or new, and which of them each step saw.
+        """Output, the new memories without gradient, and which of those stored or new each step saw.
 
-        `longest` clamps the spans that attention sees (random shortening).  With `whole`, all steps look at all
-        memories, otherwise in blocks at those that they can see (blocks.py), which is the same but for the work.
+        `longest` clamps the spans that attention sees (random shortening).  With `whole`, the weights of attention are
+        told, for which all pairs are computed.
         """
-        hidden = self.attention_norm(x) if self.config.pre_norm else x
-        query, key, value = self._by_head(self.query_key_value(hidden), 3)
-        new = LayerMemory(
-            hidden=hidden, key=key, value=value, span=self.span(hidden), birth=clock.time, live=clock.lives
+        width, fast = self.config.width, self._is_compiled(x, whole)
+        if fast:
+            shape, weights = self._shape(), self._weights()
+            hidden, rows, new_span = projected = compiled.project(shape, weights, x)
+        else:
+            hidden = self.attention_norm(x) if self.config.pre_norm else x
+            rows, new_span = self.query_key_value(hidden), self.span(hidden)
+        made = LayerMemory(
+            hidden=hidden, key_value=rows[..., width:], span=new_span, birth=clock.time, live=clock.lives
         )
-        known = memory.joined(new)
-        evicted = self._evicted(known, clock)
-        everything = see(query, known, clock)
-        gone = None if evicted is None else evicted[:, :-1]
-        blocks = None if whole else choose_blocks(everything, self.config.ramp, gone)
-        sight = everything if blocks is None else blocks.narrow(everything)
-        visible = sight.visible()
-        if gone is not None:
-            gone = gone if blocks is None else blocks.narrow_pairs(gone)
-            visible = visible & ~gone
-        span = sight.span if longest is None else sight.span.clamp(max=longest)
-        unclamped = fading(span, sight.written, sight.steps, self.config.ramp)
-        bias, mask = expiry_bias(unclamped, visible.to(span.dtype))
-        if self.position is not None:
-            age = sight.steps.unsqueeze(2) - sight.written.unsqueeze(1)
-            bias = bias.unsqueeze(1) + position_scores(sight.query, self.position, age)
-        read, weights = attend(sight.query, sight.key, sight.value, bias)
-        y = self._transform(x, read.transpose(1, 2).reshape(x.shape))
-        ending = unclamped.detach()[:, -1]
-        if blocks is not None or longest is not None:
-            ending = fading(known.span.detach(), everything.written, clock.steps[:, -1:], self.config.ramp).squeeze(1)
-        return (
-            y,
-            known,
-            Kept(
-                sight.span, span, mask, ending, weights, sight.written, sight.steps, everything.written, evicted, blocks
-            ),
-        )
+        new = made.map(torch.Tensor.detach)
+        birth, live = torch.cat([memory.birth, new.birth], 1), torch.cat([memory.live, new.live], 1)
+        predicted = torch.cat([memory.span.detach(), new.span], 1)
+        written = torch.cat([memory.birth - clock.time0.unsqueeze(1), clock.steps], 1)
+        gone = self._evicted(predicted, birth, live, written, clock)
+        if fast:
+            around = compiled.Surroundings(predicted, written, live, clock.since, gone, longest)
+            y, new_span, reading = compiled.attend_segment(
+                shape, weights, x, memory.key_value, memory.span, projected, around
+            )
+        span = torch.cat([memory.span, new_span], 1)
+        span = span if longest is None else span.clamp(max=longest)
+        if not fast:
+            segment = Segment(rows, memory.key_value, span, predicted, written, live, clock.since, gone)
+            read, reading = attend_segment(segment, self.config.heads, self.config.ramp, self.position)
+            y = self._transform(x, read)
+        return y, new, Kept(span, predicted, birth, live, written, gone, reading)
 
     def step(
         self,
@@ -200,46 +204,77 @@ class ExpireSpanLayer(nn.Module):
         Where an episode does not go on, nothing stored is seen.  What returns are the memories that stay.  Without a
         segment to sort out there are fewer small operations, whose number acting is bound by, and no copies.
         """
-        ramp, heads = self.config.ramp, self.config.heads
-        hidden = self.attention_norm(x) if self.config.pre_norm else x
-        query, key, value = self.query_key_value(hidden).unflatten(-1, (3, heads, -1)).unbind(1)
-        span, now = self.span(hidden), time.squeeze(1)
-        stored = memory.live & goes_on
-        places, newest = self.config.places, self.config.newest
-        if places is not None and (memory.room is None or memory.room.limits != (places, newest)):  # it may hold more
+        config, limits = self.config, (self.config.places, self.config.newest)
+        places, newest = limits
+        if places is not None and (memory.room is None or memory.room.limits != limits):  # it may hold more
+            stored = memory.live & goes_on
             old = stored & (memory.birth < time - newest)
-            stored = stored & ~(old & (outlived(memory.span, memory.birth, old).sum(2) >= places))
-        known = replace(memory, live=stored).with_one_more(hidden, key, value, span, now, (places, newest))
+            pushed_out = old & (outlived(memory.span, memory.birth, old).sum(2) >= places)
+            memory = replace(memory, live=stored & ~pushed_out)
+        memory = memory.with_space(limits)
+        if self._is_compiled(x, attention):
+            made = compiled.step(self._shape(), self._weights(), x, memory, time, goes_on)
+        else:
+            made = self._step(x, memory, time, goes_on)
+        shown = None
+        if trace:
+            shares = AttentionTrace(weight=made.shares, birth=made.memory.birth.clone()) if attention else None
+            shown = LayerTrace(
+                span=made.span.unsqueeze(1),
+                lifetime=(made.span + config.ramp).ceil().long().unsqueeze(1),
+                live=made.live,
+                evicted=made.evicted,
+                attention=shares,
+            )
+        return made.y, made.memory, shown
+
+    def _step(
+        self, x: Float[Tensor, "B D"], memory: LayerMemory, time: Int[Tensor, "B 1"], goes_on: Bool[Tensor, "B 1"]
+    ) -> compiled.Step:
+        """`compiled.step`, and each memory's share in what was read."""
+        ramp, heads, width = self.config.ramp, self.config.heads, self.config.width
+        places, newest = self.config.places, self.config.newest
+        hidden = self.attention_norm(x) if self.config.pre_norm else x
+        rows, span = self.query_key_value(hidden), self.span(hidden)
+        known = replace(memory, live=memory.live & goes_on).with_one_more(
+            hidden, rows[:, width:], span, time.squeeze(1)
+        )
+        age = time - known.birth
         # As `fading`, from ages instead of times.
-        unclamped = (known.span - (time - known.birth)).mul_(1 / ramp).add_(1)
-        bias, mask = log_mask(unclamped, known.live.to(x.dtype))
-        bias = bias.unsqueeze(1)
-        query = query.unsqueeze(2)
+        unclamped = (known.span - age).mul_(1 / ramp).add_(1)
+        bias, mask = log_mask(unclamped, known.live.to(span.dtype))
+        bias = bias.unsqueeze(1).unsqueeze(1)
+        query = split_heads(rows[:, :width].unsqueeze(1), heads)
         if self.position is not None:
-            bias = bias.unsqueeze(1) + position_scores(query, self.position, (time - known.birth).unsqueeze(1))
-        read, weights = attend(query, known.key, known.value, bias)
-        y = self._transform(x, read.flatten(1))
-        stays, evicted = known.live & (unclamped > 1 / ramp), None
+            bias = bias + position_scores(query, self.position, age.unsqueeze(1))
+        key, value = (split_heads(part, heads) for part in known.key_value.split(width, 2))
+        read, weights = attend(query, key, value, bias)
+        y = self._transform(x, read.squeeze(1))
+        stays, evicted = known.live & (unclamped > 1 / ramp), torch.full_like(time, -1)
         if places is not None and known.taken > places:
             old = known.live & (known.birth <= time - newest)
             slot = first_to_expire(known.span, known.birth, old)
             full = old.sum(1, keepdim=True) > places
             evicted = torch.where(full & stays.gather(1, slot), known.birth.gather(1, slot), -1)
             stays = stays.scatter(1, slot, stays.gather(1, slot) & ~full)
-        shown = None
-        if trace:
-            shown = LayerTrace(
-                span=span.unsqueeze(1),
-                lifetime=(span + ramp).ceil().long().unsqueeze(1),
-                live=mask.sign().sum(1, keepdim=True).long(),
-                evicted=torch.full_like(time, -1) if evicted is None else evicted,
-                attention=AttentionTrace(weight=weights.mean(1), birth=known.birth.clone()) if attention else None,
-            )
-        return y, replace(known, live=stays), shown
+        live = mask.sign().sum(1, keepdim=True).long()
+        return compiled.Step(y, replace(known, live=stays), span, live, evicted, weights.mean(1))
 
-    def _by_head(self, projected: Tensor, parts: int) -> Sequence[Tensor]:
-        """[B, T, parts * D] as `parts` contiguous tensors [B, H, T, K]: joining strided ones takes longer."""
-        return projected.unflatten(-1, (parts, self.config.heads, -1)).permute(2, 0, 3, 1, 4).contiguous().unbind()
+    def _is_compiled(self, x: Tensor, shows_attention: bool) -> bool:
+        return not (shows_attention or (self.training and self.config.dropout)) and compiled.serves(x)
+
+    def _shape(self) -> compiled.Shape:
+        return self.shape._replace(longest=self.span.longest)
+
+    def _weights(self) -> list[Tensor | None]:
+        """In the order of kernels.c.  Taken from where torch keeps them: acting is bound by such small things."""
+        parts, feed_forward = self._modules, self.feed_forward
+        found: list[Tensor | None] = []
+        for part in ("attention_norm", "query_key_value", "span", "output", "feed_forward_norm"):
+            found.extend(parts[part]._parameters.values())
+        for part in (feed_forward[0], feed_forward[2]):
+            found.extend(part._parameters.values())
+        return [*found, self.position]
 
     def _transform(self, x: Tensor, read: Tensor) -> Tensor:
         """The residual stream after what attention read and after the feed-forward half."""
@@ -249,103 +284,69 @@ class ExpireSpanLayer(nn.Module):
         attended = self.attention_norm(attended)
         return self.feed_forward_norm(attended + self.dropout(self.feed_forward(attended)))
 
-    def _evicted(self, known: LayerMemory, clock: Clock) -> Bool[Tensor, "B boundaries S"] | None:
+    def _evicted(
+        self,
+        span: Float[Tensor, "B S"],
+        birth: Int[Tensor, "B S"],
+        live: Bool[Tensor, "B S"],
+        written: Int[Tensor, "B S"],
+        clock: Clock,
+    ) -> Bool[Tensor, "B boundaries S"] | None:
         """Which memories the capacity has pushed out before the segment and after each step; None while it can't."""
-        places, newest, slots = self.config.places, self.config.newest, known.birth.shape[1]
+        places, newest, slots = self.config.places, self.config.newest, birth.shape[1]
         if places is None or slots <= places:
             return None
         steps = clock.time.shape[1]
         stored = slots - steps
         episode = nn.functional.pad(clock.start, (stored, 0), value=-1)
         same_episode = episode.unsqueeze(1) == episode.unsqueeze(2)
-        outlives = (outlived(known.span.detach(), known.birth, known.live) & same_episode).to(known.span.dtype)
+        outlives = (outlived(span, birth, live) & same_episode).to(span.dtype)
         # A memory needs a place from this boundary on: 0 is before the segment, 1 after its first step.
-        begins = (written_in(known, clock) + newest + 1).clamp(min=0)
+        begins = (written + newest + 1).clamp(min=0)
         boundaries = torch.arange(steps + 1, device=begins.device)
         counts = outlives.new_zeros(*begins.shape, steps + 1)
         early = begins[:, :stored].unsqueeze(2) == boundaries[: newest + 1]
         counts[:, :, : newest + 1] = outlives[:, :, :stored] @ early.to(outlives.dtype)
         counts[:, :, newest + 1 :] = outlives[:, :, stored : slots - newest]
         pushed_out = (counts.cumsum(2) >= places) & (begins.unsqueeze(2) <= boundaries)
-        return pushed_out.transpose(1, 2)
-
-
-def written_in(known: LayerMemory, clock: Clock) -> Int[Tensor, "B S"]:
-    """When each memory stored or new was written, in times since the segment began."""
-    stored = known.live.shape[1] - clock.steps.shape[1]
-    return torch.cat([known.birth[:, :stored] - clock.time0.unsqueeze(1), clock.steps], 1)
-
-
-def see(query: Float[Tensor, "B H T K"], known: LayerMemory, clock: Clock) -> Sight:
-    """All steps of a segment, looking at every memory stored or new."""
-    written = written_in(known, clock)
-    return Sight(query, known.key, known.value, known.span, written, known.live, clock.steps, clock.since)
-
-
-class Usage(NamedTuple):
-    """Which memories were in use, how often late (attention.used_memories), and how many memories are either."""
-
-    used: Bool[Tensor, "B S"]
-    late: Int[Tensor, "B S"]
-    used_count: int
-    late_count: int
+        return pushed_out.transpose(1, 2).contiguous()
 
 
 class Kept(NamedTuple):
-    """Which memories each step of a segment could see; with blocks, B are the blocks and S what they look at."""
+    """What a layer kept during a segment."""
 
-    predicted: Float[Tensor, "B S"]
-    """The spans as they were predicted."""
     span: Float[Tensor, "B S"]
-    """The spans that attention saw, which random shortening clamps."""
-    mask: Float[Tensor, "B T S"]
-    """How visible each memory was; 0 outside the step's episode, after the step, and once evicted."""
-    ending: Float[Tensor, "rows slots"]
-    """The mask at the last step before it is clamped, as deletion goes by: without blocks and random shortening."""
-    weights: Float[Tensor, "B H T S"]
-    """How each step's attention was shared out among them."""
+    """The spans that attention saw, which random shortening clamps, of the memories stored and then of the new ones."""
+    predicted: Float[Tensor, "B S"]
+    """The same as they were predicted, without gradient."""
+    birth: Int[Tensor, "B S"]
+    live: Bool[Tensor, "B S"]
     written: Int[Tensor, "B S"]
-    """When they were written, in times since the segment began."""
-    steps: Int[Tensor, "B T"]
-    """When the steps were, in the same times."""
-    all_written: Int[Tensor, "rows slots"]
-    """When every memory stored or new was written, without blocks."""
-    evicted: Bool[Tensor, "rows boundaries slots"] | None
+    """When the memories were written, in times since the segment began."""
+    evicted: Bool[Tensor, "B boundaries S"] | None
     """Which ones the capacity had pushed out before the segment and after each step; None where it can't have."""
-    blocks: Blocks | None
-
-    def in_use(self, ramp: float) -> Usage:
-        """Which memories were in use at some step of the segment, and which late."""
-        used, late = used_memories(self.weights, self.written, self.steps, self.predicted, ramp)
-        if self.blocks is None:
-            return Usage(used, late, int(used.sum()), int((late > 0).sum()))
-        used, count = self.blocks.anywhere(used)
-        return Usage(used, late, count, self.blocks.anywhere(late > 0)[1])
+    reading: Reading
 
 
-def survivors(known: LayerMemory, kept: Kept, clock: Clock, ramp: float, keep_expired: bool) -> LayerMemory:
-    """The memories, detached, that a step after the segment could still see (all of the episode if `keep_expired`)."""
-    known = known.map(torch.Tensor.detach) if known.key.requires_grad else known
-    live = known.live & (kept.all_written >= clock.since[:, -1:])
+def survivors(
+    stored: LayerMemory, new: LayerMemory, kept: Kept, clock: Clock, ramp: float, keep_expired: bool
+) -> LayerMemory:
+    """The memories that a step after the segment could still see (all of the episode if `keep_expired`)."""
+    live = kept.live & (kept.written >= clock.since[:, -1:])
     if not keep_expired:
-        live = live & (kept.ending > 1 / ramp)
+        live = live & (fading(kept.predicted, kept.written, clock.steps[:, -1:], ramp).squeeze(1) > 1 / ramp)
         if kept.evicted is not None:
             live = live & ~kept.evicted[:, -1]
-    return replace(known, live=live)
+    return replace(stored.map(torch.Tensor.detach).joined(new), live=live)
 
 
-def trace_layer(known: LayerMemory, kept: Kept, clock: Clock, ramp: float, attention: bool) -> LayerTrace:
+def trace_layer(new: LayerMemory, kept: Kept, clock: Clock, ramp: float, attention: bool) -> LayerTrace:
     """What the layer kept at each step of the segment."""
-    evicted = torch.full_like(clock.time, -1)
-    if kept.evicted is not None:
-        gone, predicted, birth = kept.evicted[:, 1:], known.span.detach(), known.birth
-        if kept.blocks is not None:
-            gone = kept.blocks.narrow_pairs(gone)
-            predicted, birth = (x.flatten()[kept.blocks.slot] for x in (predicted, birth))
-        outlasts = fading(predicted, kept.written, kept.steps, ramp) > 1 / ramp
-        pushed_out = (kept.mask > 0) & gone & outlasts
-        evicted = torch.where(pushed_out, birth.unsqueeze(1), -1).amax(2).view_as(clock.time)
-    span = known.span[:, -clock.time.shape[1] :].detach()
-    shares = AttentionTrace(weight=kept.weights.detach().mean(1), birth=known.birth.clone()) if attention else None
-    lifetime, live = (span + ramp).ceil().long(), kept.mask.sign().sum(2).long().view_as(clock.time)
-    return LayerTrace(span=span, lifetime=lifetime, live=live, evicted=evicted, attention=shares)
+    reading, shares = kept.reading, None
+    written = reading.pushed_out
+    evicted = torch.where(written == NEVER, -1, written + (clock.time - clock.steps))
+    if attention:
+        assert reading.weights is not None
+        shares = AttentionTrace(weight=reading.weights.mean(1), birth=kept.birth)
+    lifetime = (new.span + ramp).ceil().long()
+    return LayerTrace(span=new.span, lifetime=lifetime, live=reading.live, evicted=evicted, attention=shares)

@@ -81,28 +81,29 @@ def _on_ramp(mask: Tensor) -> Tensor:
     return mask.sign() - mask.floor()
 
 
-def span_penalty(span: Float[Tensor, "B S"], mask: Float[Tensor, "B T S"], ramp: float) -> Float[Tensor, ""]:
+def span_penalty(span: Float[Tensor, "B S"], on_ramp: Float[Tensor, "B S"], ramp: float) -> Float[Tensor, ""]:
     """The sum of e_i / R over all pairs (t, i) in which memory i is on its ramp at step t (0 < m < 1).
 
-    A memory spends R steps on its ramp, so over its life it is charged about e_i.  Invisible pairs must have m = 0.
+    `on_ramp` counts those steps for each memory.  It spends R steps on its ramp, so over its life it is charged about
+    e_i.
     """
-    return (span * _on_ramp(mask).sum(1)).sum() / ramp
+    return (span * on_ramp).sum() / ramp
 
 
-def span_rent(span: Float[Tensor, "B S"], mask: Float[Tensor, "B T S"], ramp: float) -> Float[Tensor, ""]:
+def span_rent(span: Float[Tensor, "B S"], seen: Float[Tensor, "B S"], ramp: float) -> Float[Tensor, ""]:
     """The sum of log(1 + e_i / R) over all pairs (t, i) in which memory i is live at step t (m > 0).
 
     Not in the paper.  Its penalty never reaches a span that outlasts the episode, so such a span would stay for ever;
     and it pulls on a span in proportion to its length, so that the few memories that must stay long bear most of it.
     The logarithm pulls on all long spans alike, and on those well below the ramp, which frees no memory, hardly at all.
-    Invisible pairs must have m = 0.
+    `seen` counts the steps at which each memory is live.
     """
-    return (torch.log1p(span / ramp) * mask.sign().sum(1)).sum()
+    return (torch.log1p(span / ramp) * seen).sum()
 
 
 def contrast(
     span: Float[Tensor, "B S"],
-    mask: Float[Tensor, "B T S"],
+    seen: Float[Tensor, "B S"],
     used: Bool[Tensor, "B S"],
     ramp: float,
 ) -> Float[Tensor, ""]:
@@ -111,10 +112,9 @@ def contrast(
     Going down its gradient tells the two apart: it shortens the spans of what nobody asks for and lengthens those of
     what was asked for.  Without a memory in use it is `span_rent`.  Not in the paper.
     """
-    live = mask.sign().sum(1)
-    kept, idle = live * used, live * ~used
+    kept, idle = seen * used, seen * ~used
     kept = kept * (idle.sum() / kept.sum().clamp_min(1))
-    return (torch.log1p(span / ramp) * (idle - kept)).sum()
+    return span_rent(span, idle - kept, ramp)
 
 
 def overdue_rent(span: Float[Tensor, "B S"], late: Int[Tensor, "B S"], ramp: float) -> Float[Tensor, ""]:
@@ -123,7 +123,7 @@ def overdue_rent(span: Float[Tensor, "B S"], late: Int[Tensor, "B S"], ramp: flo
     Going up its gradient lengthens the spans that were nearly too short.  `late` counts those steps for each memory.
     Not in the paper.
     """
-    return (torch.log1p(span / ramp) * late).sum()
+    return span_rent(span, late.to(span.dtype), ramp)
 
 
 def initial_bias(fraction: float) -> float:

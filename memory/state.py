@@ -37,18 +37,13 @@ class Room:
         """What bounds the memories written to it; under other bounds they may be too many."""
 
 
-def _slot_dim(tensor: Tensor) -> int:
-    """Slots are the second dimension, or the third of tensors by head."""
-    return 2 if tensor.dim() == 4 else 1
-
-
 @dataclass(frozen=True, kw_only=True)
 class LayerMemory:
-    """The stored memories of one layer.  Key, value and span follow from hidden and the weights."""
+    """The stored memories of one layer.  Keys, values and spans follow from hidden and the weights."""
 
     hidden: Float[Tensor, "B S D"]
-    key: Float[Tensor, "B H S K"]
-    value: Float[Tensor, "B H S K"]
+    key_value: Float[Tensor, "B S two_D"]
+    """The keys of all heads, then their values."""
     span: Float[Tensor, "B S"]
     birth: Int[Tensor, "B S"]
     live: Bool[Tensor, "B S"]
@@ -65,32 +60,35 @@ class LayerMemory:
     def joined(self, new: "LayerMemory") -> "LayerMemory":
         """These memories followed by new ones."""
         ours, theirs = self._tensors(), new._tensors()
-        both: dict[str, Any] = {name: torch.cat([old, theirs[name]], _slot_dim(old)) for name, old in ours.items()}
+        both: dict[str, Any] = {name: torch.cat([old, theirs[name]], 1) for name, old in ours.items()}
         return type(self)(**both, live=torch.cat([self.live, new.live], 1))
+
+    def with_space(self, limits: object) -> "LayerMemory":
+        """These memories, detached, in a room of these limits with a free slot; the dead may have been cleared away."""
+        room = self.room
+        if room is None or room.taken != self.taken or room.taken == self.live.shape[1] or room.limits != limits:
+            taken = self._needed()
+            return replace(self._sorted(taken + 1 + taken // 4 + SLACK), room=Room(taken, limits), taken=taken)
+        return self
 
     def with_one_more(
         self,
         hidden: Float[Tensor, "B D"],
-        key: Float[Tensor, "B H K"],
-        value: Float[Tensor, "B H K"],
+        key_value: Float[Tensor, "B two_D"],
         span: Float[Tensor, " B"],
         birth: Int[Tensor, " B"],
-        limits: object,
     ) -> "LayerMemory":
-        """These memories, detached, and one new one in a free slot, in place; the dead may have been cleared away."""
-        memory, room = self, self.room
-        if room is None or room.taken != self.taken or room.taken == self.live.shape[1] or room.limits != limits:
-            taken = self._needed()
-            memory, room = self._sorted(taken + 1 + taken // 4 + SLACK), Room(taken, limits)
-        slot, room.taken = room.taken, room.taken + 1
-        memory.hidden[:, slot] = hidden
-        memory.key[:, :, slot] = key
-        memory.value[:, :, slot] = value
-        memory.span[:, slot] = span
-        memory.birth[:, slot] = birth
-        live = memory.live.clone()
+        """These memories and a new one in the free slot that there must be, written in place."""
+        assert self.room is not None
+        slot = self.room.taken
+        self.hidden[:, slot] = hidden
+        self.key_value[:, slot] = key_value
+        self.span[:, slot] = span
+        self.birth[:, slot] = birth
+        live = self.live.clone()
         live[:, slot] = True
-        return replace(memory, live=live, room=room, taken=room.taken)
+        self.room.taken += 1
+        return replace(self, live=live, taken=slot + 1)
 
     def forget(self, chosen: Bool[Tensor, "B S"]) -> "LayerMemory":
         """The same without the chosen memories."""
@@ -101,9 +99,9 @@ class LayerMemory:
         found = self.live & (self.birth == written.unsqueeze(1))
         slot = found.long().argmax(1) if found.shape[1] else None
         if slot is None:
-            return self.map(lambda x: x.new_zeros(*x.shape[: _slot_dim(x)], 1, *x.shape[_slot_dim(x) + 1 :]))
+            return self.map(lambda x: x.new_zeros(len(x), 1, *x.shape[2:]))
         rows = torch.arange(len(slot), device=slot.device)
-        memory = self.map(lambda x: x[rows, :, slot].unsqueeze(2) if x.dim() == 4 else x[rows, slot].unsqueeze(1))
+        memory = self.map(lambda x: x[rows, slot].unsqueeze(1))
         return replace(memory, live=found.any(1, keepdim=True))
 
     def write(self, written: Int[Tensor, " B"], content: "LayerMemory", where: Bool[Tensor, " B"]) -> "LayerMemory":
@@ -112,19 +110,18 @@ class LayerMemory:
         Rows in which either isn't live stay as they are.
         """
         chosen = self.live & (self.birth == written.unsqueeze(1)) & (where & content.live[:, 0]).unsqueeze(1)
-        flat, by_head = chosen.unsqueeze(2), chosen.unsqueeze(1).unsqueeze(3)
+        whole = chosen.unsqueeze(2)
         return replace(
             self,
-            hidden=torch.where(flat, content.hidden, self.hidden),
-            key=torch.where(by_head, content.key, self.key),
-            value=torch.where(by_head, content.value, self.value),
+            hidden=torch.where(whole, content.hidden, self.hidden),
+            key_value=torch.where(whole, content.key_value, self.key_value),
             span=torch.where(chosen, content.span, self.span),
             room=None,  # what stands there must not change: earlier states see it too
         )
 
     def _tensors(self) -> dict[str, Tensor]:
         """All but `live`, which changes from step to step."""
-        return {name: getattr(self, name) for name in ("hidden", "key", "value", "span", "birth")}
+        return {name: getattr(self, name) for name in ("hidden", "key_value", "span", "birth")}
 
     def _needed(self) -> int:
         return int(self.live.sum(1).max())
@@ -139,23 +136,16 @@ class LayerMemory:
         order = self.live.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :slots]
         missing = slots - order.shape[1]
 
+        first = torch.arange(len(order), device=order.device).unsqueeze(1) * self.live.shape[1]
+        place = (first + order).flatten()
+
         def chosen(tensor: Tensor) -> Tensor:
-            place = order.unsqueeze(1) if tensor.dim() == 4 else order
-            rows = tensor.shape[: place.dim() - 1]
-            first = torch.arange(rows.numel(), device=order.device).view(*rows, 1) * self.live.shape[1]
             # Whole slots by their places among those of all rows: faster than a tuple of indices.
-            copied = tensor.flatten(0, place.dim() - 1).index_select(0, (first + place).flatten())
-            return _widened(copied.unflatten(0, (*rows, order.shape[1])), missing)
+            copied = tensor.flatten(0, 1).index_select(0, place).unflatten(0, order.shape)
+            free = copied.new_zeros(len(copied), missing, *copied.shape[2:])
+            return torch.cat([copied, free], 1) if missing else copied
 
         return self.map(chosen)
-
-
-def _widened(tensor: Tensor, free: int) -> Tensor:
-    """With free slots behind the others."""
-    if not free:
-        return tensor
-    dim = _slot_dim(tensor)
-    return torch.cat([tensor, tensor.new_zeros(*tensor.shape[:dim], free, *tensor.shape[dim + 1 :])], dim)
 
 
 @dataclass(frozen=True, kw_only=True)

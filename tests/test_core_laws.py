@@ -1,4 +1,4 @@
-"""The laws that hold for every core, in float64, on random weights, inputs and resets.
+"""The laws that hold for every core, in float64, on random weights, inputs and resets; computed by torch and in C.
 
 Law 6, acting equals training, concerns the policy and stands in test_ppo.py.
 """
@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from expirespan.memory import ExpireSpan, ExpireSpanConfig, ExpireSpanState
+from expirespan.memory import ExpireSpan, ExpireSpanConfig, ExpireSpanState, compiled
 from expirespan.memory.state import SLACK
 from reference import randomize, reference_core
 from torch import Tensor
@@ -28,6 +28,15 @@ CORES = {
     "long spans": replace(BASE, max_span=97.0, initial_span=0.6),
     "short ramp": replace(BASE, ramp=0.5),
 }
+
+
+@pytest.fixture(params=[None, *compiled.builds()], ids=lambda path: path.name.split(".")[0] if path else "torch")
+def computed_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = request.param and compiled.load(request.param)
+    monkeypatch.setattr(compiled, "library", lambda: chosen)
+
+
+pytestmark = pytest.mark.usefixtures("computed_by")
 
 
 @pytest.fixture(params=CORES.values(), ids=list(CORES))
@@ -286,7 +295,7 @@ def attended(core: ExpireSpan, split: list[int]) -> dict[tuple[int, int, int, in
     found: dict[tuple[int, int, int, int], float] = {}
     for part, reset in zip(x.split(split, 1), resets.split(split, 1), strict=True):
         output = core(part, state, reset, attention=True)
-        torch.testing.assert_close(output.y, core(part, state, reset).y, rtol=0, atol=0)
+        torch.testing.assert_close(output.y, core(part, state, reset).y)
         for number, layer in enumerate(output.trace):
             assert layer.attention is not None
             for row, step, slot in layer.attention.weight.nonzero().tolist():

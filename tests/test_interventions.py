@@ -121,7 +121,9 @@ def test_writing_leaves_earlier_states_as_they_were() -> None:
 
     def disturb(state: ExpireSpanState) -> ExpireSpanState:
         state.write(
-            state.time - 1, [replace(memory, value=memory.value + 1) for memory in state.read(state.time - 1)], anyone
+            state.time - 1,
+            [replace(memory, key_value=memory.key_value + 1) for memory in state.read(state.time - 1)],
+            anyone,
         )
         return state
 

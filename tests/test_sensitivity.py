@@ -58,6 +58,7 @@ class RecurrentCore(MemoryCore[Hidden]):
         trace: bool = False,
         spare_used: bool = False,
         attention: bool = False,
+        keep: bool = True,
     ) -> CoreOutput[Hidden]:
         y, after = self.cell(x, state.hidden)
         nothing = x.new_zeros(())

@@ -18,7 +18,8 @@ def test_penalty_charges_only_memories_on_the_ramp() -> None:
     span = torch.tensor([[3.0, 10.0]])
     mask = expire_mask(span, torch.tensor([[[2, 2], [4, 4], [6, 11], [7, 12]]]), ramp=4.0)
     # memory 0 is on its ramp at ages 4 and 6, memory 1 at ages 11 and 12
-    assert span_penalty(span, mask, ramp=4.0).item() == pytest.approx((2 * 3 + 2 * 10) / 4)
+    on_ramp = ((mask > 0) & (mask < 1)).float().sum(1)
+    assert span_penalty(span, on_ramp, ramp=4.0).item() == pytest.approx((2 * 3 + 2 * 10) / 4)
 
 
 def test_bias_is_the_logarithm_of_the_mask_with_its_gradient() -> None:

@@ -1,0 +1,103 @@
+"""The C of kernels.c gives what torch gives: outputs, gradients, what is stored, and all that is counted."""
+
+import shutil
+import sys
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from expirespan.memory import CoreOutput, ExpireSpan, ExpireSpanState, compiled
+from reference import randomize
+from test_core_laws import BASE, CORES, assert_same_memories
+from torch import Tensor
+from torch.testing import assert_close
+
+ROWS, STEPS = 3, 53
+"""Several blocks of any build, and a rest."""
+SHAPES = {
+    **CORES,
+    "wide heads": replace(BASE, width=66, heads=2, ff_width=37, position_window=5),
+    "shortened": replace(BASE, shorten_spans=True),
+}
+
+
+def test_there_is_a_library_where_there_is_a_compiler() -> None:
+    if sys.platform != "linux" or not shutil.which("cc"):
+        pytest.skip("no C compiler")
+    assert compiled.builds()
+
+
+def two_segments(
+    core: ExpireSpan, dtype: torch.dtype, **options: Any
+) -> tuple[CoreOutput[ExpireSpanState], list[Tensor]]:
+    """The second of two segments, and the gradients of its output and charges."""
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(2, ROWS, STEPS, core.width, generator=generator, dtype=torch.float64).to(dtype)
+    x.requires_grad_()
+    resets = torch.rand(2, ROWS, STEPS, generator=generator) < 0.06
+    resets[1, :, 0] = False
+    torch.manual_seed(1)  # shortening
+    state = core(x[0].detach(), core.initial_state(ROWS), resets[0]).state
+    output = core(x[1], core.refresh(state), resets[1], trace=True, **options)
+    weights = torch.linspace(-1, 2, core.width, dtype=dtype)
+    loss = (output.y * weights).sum() + 0.3 * output.penalty + 0.1 * output.rent
+    inputs = [x, *core.parameters()]
+    return output, list(torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True))
+
+
+@pytest.mark.parametrize("spare_used", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("path", compiled.builds(), ids=lambda path: path.name.split(".")[0])
+def test_segments_are_the_same(
+    path: Any, name: str, dtype: torch.dtype, spare_used: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(2)
+    core = ExpireSpan(replace(SHAPES[name], ramp=3.0)).to(dtype)
+    randomize(core, 3)
+    results = []
+    for library in (None, compiled.load(path)):
+        monkeypatch.setattr(compiled, "library", lambda library=library: library)
+        results.append(two_segments(core, dtype, spare_used=spare_used))
+    (plain, plain_gradients), (fast, fast_gradients) = results
+    same = partial(assert_close, rtol=1e-3, atol=5e-3) if dtype == torch.float32 else assert_close
+    for attribute in ("y", "penalty", "rent"):
+        same(getattr(fast, attribute), getattr(plain, attribute))
+    assert (fast.spared is None) == (plain.spared is None)
+    if fast.spared is not None and plain.spared is not None:
+        same(fast.spared.overdue, plain.spared.overdue)
+        assert (fast.spared.used, fast.spared.late) == (plain.spared.used, plain.spared.late)
+        assert sum(plain.spared.used) > 0 or name == "no memory"
+    if dtype == torch.float64:
+        assert_same_memories(fast.state, plain.state)
+    for ours, theirs in zip(fast.trace or (), plain.trace or (), strict=True):
+        assert_close(ours.live, theirs.live)
+        same(ours.span, theirs.span)
+        assert_close(ours.evicted, theirs.evicted)
+    for ours, theirs in zip(fast_gradients, plain_gradients, strict=True):
+        same(ours, theirs)
+
+
+def test_what_can_not_be_computed_in_c_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "_call", lambda *given: pytest.fail("called"))
+    core = ExpireSpan(replace(BASE, dropout=0.5)).train()
+    x, resets = torch.randn(ROWS, 2, BASE.width), torch.zeros(ROWS, 2, dtype=torch.bool)
+    core(x, core.initial_state(ROWS), resets)
+    core.eval().to(torch.bfloat16)(x.to(torch.bfloat16), core.initial_state(ROWS), resets)
+    core.float()(x, core.initial_state(ROWS), resets, attention=True)
+    monkeypatch.setattr(compiled, "library", lambda: None)
+    core(x, core.initial_state(ROWS), resets)
+
+
+def test_the_gradient_of_a_cut_core_stops_at_the_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    core = ExpireSpan(BASE).double()
+    randomize(core, 3)
+    cut, results = core.cut(5.0), []
+    for library in (None, compiled.library()):
+        monkeypatch.setattr(compiled, "library", lambda library=library: library)
+        results.append(two_segments(cut, torch.float64))
+    assert_close(results[1][0].y, results[0][0].y)
+    for ours, theirs in zip(results[1][1], results[0][1], strict=True):
+        assert_close(ours, theirs)
