@@ -5,6 +5,7 @@ from typing import TypeGuard
 import numpy as np
 import torch
 from gymnasium import spaces
+from jaxtyping import Int
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ OBJECTS, COLORS, STATES = len(OBJECT_TO_IDX), len(COLOR_TO_IDX), 4
 BACKGROUND = ("unseen", "empty", "wall", "floor")
 LARGEST_VIEW = 31
 MOST_TOKENS = 100_000
+SPREAD = 0x9E3779B97F4A7C15 - 2**64
+"""An odd number whose multiples lie far apart in 64 bits."""
 
 
 def is_token_line(space: spaces.Space) -> TypeGuard[spaces.Box]:
@@ -82,7 +85,27 @@ class MiniGridExtractor(BaseFeaturesExtractor):
                 )
             self.checked = True
         things = (observations.flatten(1, 2).long() * self.scale).sum(-1) + self.offsets
+        if not torch.is_grad_enabled():
+            return self._features(things)
+        first, number = distinct_rows(things)
+        return self._features(things[first]).index_select(0, number)
+
+    def _features(self, things: Tensor) -> Tensor:
         return self.hidden(torch.tanh(self.embedding(things)))
+
+
+def distinct_rows(rows: Int[Tensor, "N C"]) -> tuple[Int[Tensor, " distinct"], Int[Tensor, " N"]]:
+    """Where some row of each kind stands, and the number of every row's kind among them.
+
+    The same views are seen again and again, and each kind needs to be embedded only once.
+    """
+    factors = torch.arange(1, rows.shape[1] + 1, device=rows.device) * SPREAD
+    kinds, number = ((rows + 1) * factors).sum(1).unique(return_inverse=True)
+    everywhere = torch.arange(len(rows), device=rows.device)
+    first = everywhere.new_zeros(len(kinds)).scatter_(0, number, everywhere)
+    if torch.equal(rows[first].index_select(0, number), rows):
+        return first, number
+    return everywhere, everywhere  # two kinds happened to get the same sum
 
 
 class TokenLineExtractor(BaseFeaturesExtractor):

@@ -227,7 +227,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         lengthening = core.rent_gradients(-spared.overdue) if spared and any(counterpulls) else None
         self.policy.optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm)
+        torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm, error_if_nonfinite=True)
         self.policy.optimizer.step()
         if shortening is not None:
             core.move_spans(shortening, [pull * share for pull in pressure.pulls])

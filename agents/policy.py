@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.distributions import CategoricalDistribution, Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import (
@@ -69,6 +69,34 @@ def default_extractor(space: spaces.Space) -> type[BaseFeaturesExtractor]:
     return NatureCNN if is_image_space(space) else FlattenExtractor
 
 
+class LeanCategorical(CategoricalDistribution):
+    """SB3's categorical distribution from few operations: with torch's own it took a sixth of the time of acting."""
+
+    log_probs: Tensor
+    """Of all actions, [B, A]."""
+
+    def proba_distribution(self, action_logits: Tensor) -> "LeanCategorical":
+        """Set the logits [B, A]."""
+        self.log_probs = action_logits.log_softmax(-1)
+        return self
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Log-probabilities [B] of actions [B]."""
+        return self.log_probs.gather(-1, actions.long().unsqueeze(-1)).squeeze(-1)
+
+    def entropy(self) -> Tensor:
+        """In nats, [B]."""
+        return -(self.log_probs.exp() * self.log_probs).sum(-1)
+
+    def sample(self) -> Tensor:
+        """Actions [B]: the first to arrive of exponential waits at the rates of the probabilities."""
+        return (self.log_probs.exp() / torch.empty_like(self.log_probs).exponential_()).argmax(-1)
+
+    def mode(self) -> Tensor:
+        """The likeliest actions [B]."""
+        return self.log_probs.argmax(-1)
+
+
 class MemoryActorCriticPolicy(ActorCriticPolicy):
     """Actor and critic on top of one memory core.
 
@@ -115,6 +143,8 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         same = self.features_dim == self.core.width
         self.embed = nn.Identity() if same else nn.Linear(self.features_dim, self.core.width)
         super()._build(lr_schedule)
+        if isinstance(self.action_dist, CategoricalDistribution):
+            self.action_dist = LeanCategorical(self.action_dist.action_dim)
         # Values start near 0: random ones make a landscape of their own, which bootstrapping from truncated episodes
         # keeps alive and the policy climbs, away from where the rewards are.
         nn.init.orthogonal_(self.value_net.weight, 0.01)
@@ -174,9 +204,9 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         """Log-probabilities [B, A] of all actions, and the state after the step; for discrete actions."""
         features = self.features(obs).unsqueeze(1)
         output = self.core(features, state, episode_starts.unsqueeze(1), charge=False)
-        distribution = self._heads(output.y.squeeze(1))[0].distribution
-        assert isinstance(distribution, torch.distributions.Categorical)
-        return distribution.logits, output.state
+        distribution = self._heads(output.y.squeeze(1))[0]
+        assert isinstance(distribution, LeanCategorical)
+        return distribution.log_probs, output.state
 
     def predict_values(  # pyright: ignore[reportIncompatibleMethodOverride]  # as above
         self, obs: Any, state: ExpireSpanState, episode_starts: Tensor

@@ -16,24 +16,33 @@ from torch import Tensor
 from .span import expiry_bias, fading
 
 
-class Segment(NamedTuple):
-    """T steps and the S memories that they may see, those stored and then those of the steps themselves."""
+class Projected(NamedTuple):
+    """What a layer makes of its input before attention."""
 
+    hidden: Float[Tensor, "B T D"]
     rows: Float[Tensor, "B T three_D"]
     """Query, key and value of each step."""
-    stored: Float[Tensor, "B stored two_D"]
-    """Key and value of each stored memory."""
+    span: Float[Tensor, "B T"]
+
+
+class Surroundings(NamedTuple):
+    """The S memories that the T steps of a segment may see, those stored and then those of the steps themselves.
+
+    None of it has a gradient.
+    """
+
     span: Float[Tensor, "B S"]
-    """The spans as attention sees them, which random shortening clamps."""
-    predicted: Float[Tensor, "B S"]
-    """The spans as they were predicted."""
+    """As they were predicted."""
+    birth: Int[Tensor, "B S"]
     written: Int[Tensor, "B S"]
-    """When the memories were written, in times since the segment began: those of the steps are 0, 1, ..."""
+    """When they were written, in times since the segment began: those of the steps are 0, 1, ..."""
     live: Bool[Tensor, "B S"]
     since: Int[Tensor, "B T"]
     """The earliest time since the segment began of which a step may see memories."""
     gone: Bool[Tensor, "B boundaries S"] | None
-    """Which memories the capacity had pushed out before the segment and after each step; None where it can't have."""
+    """Which ones the capacity had pushed out before the segment and after each step; None where it can't have."""
+    longest: float | None
+    """To which random shortening clamps the spans that attention sees."""
 
 
 class Reading(NamedTuple):
@@ -84,31 +93,39 @@ def attend(
 
 
 def attend_segment(
-    segment: Segment, heads: int, ramp: float, position: Float[Tensor, "H K M"] | None
+    rows: Float[Tensor, "B T three_D"],
+    stored: Float[Tensor, "B stored two_D"],
+    span: Float[Tensor, "B S"],
+    around: Surroundings,
+    heads: int,
+    ramp: float,
+    position: Float[Tensor, "H K M"] | None,
 ) -> tuple[Float[Tensor, "B T D"], Reading]:
-    """What each step of a segment reads from the memories that it sees, and which these are."""
-    rows, span, written = segment.rows, segment.span, segment.written
-    width = rows.shape[2] // 3
+    """What each step of a segment reads from the memories that it sees, and which these are.
+
+    `rows` are query, key and value of each step, `stored` key and value of each stored memory; `span` has the gradient.
+    """
+    width, written = rows.shape[2] // 3, around.written
     query, key, value = (split_heads(part, heads) for part in rows.split(width, 2))
     key, value = (
         torch.cat([split_heads(old, heads), new], 2)
-        for old, new in zip(segment.stored.split(width, 2), (key, value), strict=True)
+        for old, new in zip(stored.split(width, 2), (key, value), strict=True)
     )
     steps = torch.arange(rows.shape[1], device=rows.device).expand(rows.shape[:2])
     age = steps.unsqueeze(2) - written.unsqueeze(1)
-    visible = segment.live.unsqueeze(1) & (age >= 0) & (written.unsqueeze(1) >= segment.since.unsqueeze(2))
-    if segment.gone is not None:
-        visible = visible & ~segment.gone[:, :-1]
+    visible = around.live.unsqueeze(1) & (age >= 0) & (written.unsqueeze(1) >= around.since.unsqueeze(2))
+    if around.gone is not None:
+        visible = visible & ~around.gone[:, :-1]
     bias, mask = expiry_bias(fading(span, written, steps, ramp), visible.to(span.dtype))
     bias = bias.unsqueeze(1)
     if position is not None:
         bias = bias + position_scores(query, position, age)
     read, weights = attend(query, key, value, bias)
-    used, late = used_memories(weights, written, steps, segment.predicted, ramp)
+    used, late = used_memories(weights, written, steps, around.span, ramp)
     pushed_out = torch.full_like(steps, NEVER)
-    if segment.gone is not None:
-        outlasts = fading(segment.predicted, written, steps, ramp) > 1 / ramp
-        leaving = (mask > 0) & segment.gone[:, 1:] & outlasts
+    if around.gone is not None:
+        outlasts = fading(around.span, written, steps, ramp) > 1 / ramp
+        leaving = (mask > 0) & around.gone[:, 1:] & outlasts
         pushed_out = torch.where(leaving, written.unsqueeze(1), NEVER).amax(2)
     seen = mask.sign()
     return read, Reading(

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .attention import NEVER, Reading
+from .attention import NEVER, Projected, Reading, Surroundings
 from .state import LayerMemory
 
 TYPES = {torch.float32: "float", torch.float64: "double"}
@@ -52,7 +52,7 @@ def library() -> ctypes.CDLL | None:
     return next((load(path) for path in builds()), None)
 
 
-FUNCTIONS = {"project": (1, 4), "attend": (0, 11), "attend_backward": (0, 11), "act": (3, 13)}
+FUNCTIONS = {"project": (1, 4), "attend": (0, 12), "attend_backward": (0, 12), "act": (3, 13)}
 """How many numbers and how many addresses each function takes after the address of a layer."""
 
 
@@ -84,24 +84,30 @@ class Shape(NamedTuple):
 WEIGHTS = 15
 
 
-class _Layer(ctypes.Structure):
-    """`Layer` of kernels.c."""
-
-    _fields_: Sequence[Any] = (
-        *((name, ctypes.c_int64) for name in Shape._fields[:7]),
-        *((name, ctypes.c_double) for name in Shape._fields[7:]),
-        *((f"weight_{number}", ctypes.c_void_p) for number in range(WEIGHTS)),
-    )
-
-
-class _Segment(ctypes.Structure):
-    """`Segment` of kernels.c."""
-
-    _fields_: Sequence[Any] = (
-        *((name, ctypes.c_int64) for name in ("B", "T", "S0")),
-        ("longest", ctypes.c_double),
-        *((name, ctypes.c_void_p) for name in ("x", "rows", "stored", "span", "written", "live", "since", "gone")),
-    )
+_Layer = type(
+    "Layer",
+    (ctypes.Structure,),
+    {
+        "_fields_": [
+            *((name, ctypes.c_int64) for name in Shape._fields[:7]),
+            *((name, ctypes.c_double) for name in Shape._fields[7:]),
+            *((f"weight_{number}", ctypes.c_void_p) for number in range(WEIGHTS)),
+        ]
+    },
+)
+"""`Layer` of kernels.c."""
+_Segment = type(
+    "Segment",
+    (ctypes.Structure,),
+    {
+        "_fields_": [
+            *((name, ctypes.c_int64) for name in ("B", "T", "S0")),
+            ("longest", ctypes.c_double),
+            *((name, ctypes.c_void_p) for name in ("x", "rows", "stored", "span", "written", "live", "since", "gone")),
+        ]
+    },
+)
+"""`Segment` of kernels.c."""
 
 
 def _layer(shape: Shape, weights: Sequence[Tensor | None]) -> Any:
@@ -120,15 +126,6 @@ def _address(tensor: Tensor) -> int:
     return tensor.data_ptr()
 
 
-class Projected(NamedTuple):
-    """What a layer makes of its input before attention, without gradient."""
-
-    hidden: Float[Tensor, "B T D"]
-    rows: Float[Tensor, "B T three_D"]
-    """Query, key and value of each step."""
-    span: Float[Tensor, "B T"]
-
-
 def project(shape: Shape, weights: Sequence[Tensor | None], x: Float[Tensor, "B T D"]) -> Projected:
     """Query, key, value and span of every step."""
     x = x.detach().contiguous()
@@ -136,19 +133,6 @@ def project(shape: Shape, weights: Sequence[Tensor | None], x: Float[Tensor, "B 
     made = Projected(x.new_empty(x.shape), x.new_empty(batch, steps, 3 * width), x.new_empty(batch, steps))
     _call("project", x.dtype, _layer(shape, weights), batch * steps, x, *made)
     return made
-
-
-class Surroundings(NamedTuple):
-    """What the steps of a segment may see, without gradient."""
-
-    span: Float[Tensor, "B S"]
-    """As predicted, of the memories stored and of those of the steps."""
-    written: Int[Tensor, "B S"]
-    live: Bool[Tensor, "B S"]
-    since: Int[Tensor, "B T"]
-    gone: Bool[Tensor, "B boundaries S"] | None
-    longest: float | None
-    """To which random shortening clamps the spans."""
 
 
 def attend_segment(
@@ -184,13 +168,15 @@ class _Attend(torch.autograd.Function):
         batch, steps, _ = x.shape
         y, read = x.new_empty(2, *x.shape).unbind()
         peak, inverse_sum = x.new_empty(2, batch, shape.heads, steps).unbind()
+        # The gradient takes its parts as they come: blocks of at most 16 steps, of which the last may not be full.
+        saved = x.new_empty(batch, steps + 15, 2 * shape.width + shape.ff_width)
         seen, on_ramp = x.new_zeros(2, *around.span.shape).unbind()
         used, late = torch.zeros_like(around.live), torch.zeros_like(around.written)
         live, pushed_out = torch.zeros_like(around.since), torch.full_like(around.since, NEVER)
         counts = (seen, on_ramp, used, late, live, pushed_out)
         segment = _described(projected, around, x, stored)
-        _call("attend", x.dtype, _layer(shape, weights), segment, y, read, peak, inverse_sum, *counts)
-        ctx.save_for_backward(x, stored, read, peak, inverse_sum, *weights)
+        _call("attend", x.dtype, _layer(shape, weights), segment, y, read, saved, peak, inverse_sum, *counts)
+        ctx.save_for_backward(x, stored, read, saved, peak, inverse_sum, *weights)
         ctx.given = shape, projected, around
         ctx.mark_non_differentiable(*counts)
         ctx.set_materialize_grads(False)
@@ -201,14 +187,14 @@ class _Attend(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # torch's takes any number of gradients
         ctx: Any, grad_y: Tensor | None, grad_span: Tensor | None, *_: None
     ) -> tuple[Tensor | None, ...]:
-        x, stored, read, peak, inverse_sum, *weights = ctx.saved_tensors
+        x, stored, read, saved, peak, inverse_sum, *weights = ctx.saved_tensors
         shape, projected, around = ctx.given
         grad_x, grad_stored = torch.empty_like(x), torch.zeros_like(stored)
         grad_stored_span = x.new_zeros(stored.shape[:2])
         into = [None if weight is None else torch.zeros_like(weight) for weight in weights]
         segment = _described(projected, around, x, stored)
         grads = (None if grad is None else grad.contiguous() for grad in (grad_y, grad_span))
-        made = (projected.hidden, read, peak, inverse_sum)
+        made = (projected.hidden, read, saved, peak, inverse_sum)
         back = (grad_x, grad_stored, grad_stored_span, _layer(shape, into))
         _call("attend_backward", x.dtype, _layer(shape, weights), segment, *made, *grads, *back)
         return None, None, None, grad_x, grad_stored, grad_stored_span, *into

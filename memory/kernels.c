@@ -82,16 +82,18 @@ INLINE REAL NAME(total)(vec x)
     return x[0];
 }
 
-/* e^x up to x = 87; 0 below x = -80, where products with it would be denormal numbers, which take a CPU very long */
+/* e^x up to x = 87; 0 below LEAST, which is nothing beside 1: products with it could be denormal numbers, and these take a
+   CPU very long */
+#define LEAST (sizeof(REAL) == 4 ? -40 : -80)
 INLINE vec NAME(exponential)(vec x)
 {
     vec y;
     if (sizeof(REAL) == 8) {
         for (int i = 0; i < LANES; i++) y[i] = exp(x[i]);
-        return NAME(only)(x >= NAME(all)(-80), y);
+        return NAME(only)(x >= NAME(all)(LEAST), y);
     }
     /* 2^n e^r with |r| <= ln 2 / 2, e^r by its series */
-    const flags counts = x >= NAME(all)(-80);
+    const flags counts = x >= NAME(all)(LEAST);
     x = NAME(pick)(x > NAME(all)(87), NAME(all)(87), x);
     vec scaled = x * (REAL)1.44269504 + (REAL)12582912, n = scaled - (REAL)12582912; /* rounds to a whole number */
     vec r = (x - n * (REAL)0.693359375) - n * (REAL)-2.12194440e-4;
@@ -436,6 +438,9 @@ INLINE void NAME(score)(const Layer *w, const Segment *g, int64_t b, int64_t h, 
     }
 }
 
+/* By block: its input before the norm, what stands before the ReLU, and its output before the norm. */
+#define SAVED (2 * w->D + w->F)
+
 /* The feed-forward half, with what its gradient needs: `given` is its input, `raised` what stands before the ReLU. */
 INLINE void NAME(feed_forward)(const Layer *w, const vec *attended, const REAL **rows, vec *given, vec *raised, vec *risen, vec *y)
 {
@@ -478,6 +483,7 @@ int NAME(attend)(
     const Segment *g,
     REAL *y,             /* [B][T][D] */
     REAL *read,          /* [B][T][H][K] */
+    vec *saved,          /* [B][blocks of T][SAVED]: what the gradient needs of the feed-forward half */
     REAL *peak,          /* [B][H][T]: largest score, and 1 over the sum of the weights before they are shares */
     REAL *inverse_sum,
     REAL *seen,          /* [B][S]: at how many steps each memory was live, and on its ramp; zeros at first */
@@ -490,11 +496,10 @@ int NAME(attend)(
     const int64_t S = g->S0 + g->T, D = w->D, H = w->H, K = D / H, most = w->F > D ? w->F : D;
     const vec lane = __builtin_convertvector(NAME(lanes)(), vec);
     Block block;
-    vec *vectors = NAME(vectors)(6 * D + 2 * w->F);
+    vec *vectors = NAME(vectors)(4 * D + w->F);
     const REAL **rows = malloc(most * sizeof(REAL *));
     const int fine = NAME(make_block)(&block, S) & (vectors && rows);
-    vec *query = vectors, *mixed = query + D, *in = mixed + D, *attended = in + D, *given = attended + D, *ended = given + D;
-    vec *raised = ended + D, *risen = raised + w->F;
+    vec *query = vectors, *mixed = query + D, *in = mixed + D, *given = in + D, *risen = given + D;
     for (int64_t b = 0; fine && b < g->B; b++) {
         for (int64_t first = 0; first < g->T; first += LANES) {
             const int64_t steps = first + LANES < g->T ? LANES : g->T - first, at = b * g->T + first;
@@ -526,11 +531,13 @@ int NAME(attend)(
             }
             NAME(turn_back)(mixed, steps, D, read + at * D, D);
             NAME(turn)(g->x + at * D, D, steps, D, in);
+            vec *attended = saved, *raised = attended + D, *ended = raised + w->F;
+            saved += SAVED;
             NAME(linear)(w->out, w->out_bias, D, D, mixed, rows, attended);
             for (int64_t k = 0; k < D; k++) attended[k] += in[k];
             NAME(feed_forward)(w, attended, rows, given, raised, risen, ended);
-            if (!w->pre_norm) NAME(normalise)(w->norm2, w->norm2_bias, w->epsilon, D, ended, ended);
-            NAME(turn_back)(ended, steps, D, y + at * D, D);
+            if (!w->pre_norm) NAME(normalise)(w->norm2, w->norm2_bias, w->epsilon, D, ended, in);
+            NAME(turn_back)(w->pre_norm ? ended : in, steps, D, y + at * D, D);
             flags live = {0};
             for (int64_t j = 0; j < block.count; j++) {
                 const int64_t s = b * S + block.slot[j], written = g->written[s];
@@ -626,6 +633,7 @@ int NAME(attend_backward)(
     const Segment *g,
     const REAL *hidden,       /* [B][T][D] */
     const REAL *read,
+    const vec *saved,
     const REAL *peak,
     const REAL *inverse_sum,
     const REAL *grad_y,       /* [B][T][D], or none */
@@ -638,16 +646,15 @@ int NAME(attend_backward)(
     const int64_t S = g->S0 + g->T, T = g->T, D = w->D, K = D / w->H, F = w->F, most = F > 3 * D ? F : 3 * D;
     Block block;
     const int64_t sums = 10 * D + F + 1, wide = LANES * WIDE(D);
-    vec *vectors = NAME(vectors)(sums + 14 * D + 3 * F + 3 * wide + LANES * (WIDE(F) + 2 * WIDE(K))), *free_vector = vectors;
+    vec *vectors = NAME(vectors)(sums + 11 * D + 2 * F + 3 * wide + LANES * (WIDE(F) + 2 * WIDE(K))), *free_vector = vectors;
     REAL *grad_rows = malloc(T * 3 * D * sizeof(REAL)), *grad_span = malloc(S * sizeof(REAL));
     const REAL **rows = malloc(most * sizeof(REAL *));
     REAL **to = malloc((most > S ? most : S) * sizeof(REAL *));
     const int fine = NAME(make_block)(&block, S) & (vectors && grad_rows && grad_span && rows && to);
 #define TAKE(name, count) vec *name = free_vector; free_vector += (count)
     TAKE(totals, sums); /* norm (2 D), norm2 (2 D), rows (3 D), out (D), down (D), span (D), up (F), span_bias */
-    TAKE(in, D); TAKE(inner, D); TAKE(inner_by_t, wide); TAKE(reads, D); TAKE(reads_by_t, wide);
-    TAKE(attended, D); TAKE(given, D); TAKE(given_by_t, wide);
-    TAKE(raised, F); TAKE(risen, F); TAKE(risen_by_t, LANES * WIDE(F)); TAKE(ended, D);
+    TAKE(in, D); TAKE(inner, D); TAKE(inner_by_t, wide); TAKE(reads_by_t, wide);
+    TAKE(given, D); TAKE(given_by_t, wide); TAKE(risen, F); TAKE(risen_by_t, LANES * WIDE(F));
     TAKE(grad, D); TAKE(grad_raised, F); TAKE(grad_given, D); TAKE(grad_read, D); TAKE(all_rows, 3 * D);
     TAKE(grad_hidden, D); TAKE(query, D); TAKE(query_by_t, LANES * WIDE(K)); TAKE(grad_by_t, LANES * WIDE(K));
 #undef TAKE
@@ -664,11 +671,12 @@ int NAME(attend_backward)(
             NAME(copy_steps)(hidden + at * D, D, steps, D, inner_by_t);
             if (grad_y) {
                 NAME(turn)(grad_y + at * D, D, steps, D, grad);
-                NAME(turn)(read + at * D, D, steps, D, reads);
                 NAME(copy_steps)(read + at * D, D, steps, D, reads_by_t);
-                NAME(linear)(w->out, w->out_bias, D, D, reads, rows, attended);
-                for (int64_t k = 0; k < D; k++) attended[k] += in[k];
-                NAME(feed_forward)(w, attended, rows, given, raised, risen, ended);
+                const vec *attended = saved + (b * ((T + LANES - 1) / LANES) + first / LANES) * SAVED;
+                const vec *raised = attended + D, *ended = raised + F;
+                if (w->pre_norm) NAME(normalise)(w->norm2, w->norm2_bias, w->epsilon, D, attended, given);
+                else NAME(normalise)(w->norm, w->norm_bias, w->epsilon, D, attended, given);
+                for (int64_t k = 0; k < F; k++) risen[k] = NAME(only)(raised[k] > 0, raised[k]);
                 if (!w->pre_norm) NAME(normalise_back)(w->norm2, w->epsilon, D, ended, grad, t_norm2);
                 NAME(by_step)(risen, F, risen_by_t);
                 NAME(linear_back)(w->down, into->down, D, F, risen_by_t, grad, rows, to, t_down, grad_raised);
@@ -870,6 +878,8 @@ int NAME(act)(
 #undef Segment
 #undef Block
 #undef WIDE
+#undef SAVED
+#undef LEAST
 #undef EACH_HALF
 #undef ADD_HALF
 #undef SWAP_HALVES

@@ -9,7 +9,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from . import compiled
-from .attention import NEVER, Reading, Segment, attend, attend_segment, position_scores, split_heads
+from .attention import (
+    NEVER,
+    Projected,
+    Reading,
+    Surroundings,
+    attend,
+    attend_segment,
+    position_scores,
+    split_heads,
+)
 from .checks import check_choice, check_fraction, check_not_negative, check_positive, check_whole
 from .core import AttentionTrace, LayerTrace, segment_starts
 from .span import SpanPredictor, fading, log_mask
@@ -161,33 +170,36 @@ class ExpireSpanLayer(nn.Module):
         `longest` clamps the spans that attention sees (random shortening).  With `whole`, the weights of attention are
         told, for which all pairs are computed.
         """
-        width, fast = self.config.width, self._is_compiled(x, whole)
-        if fast:
-            shape, weights = self._shape(), self._weights()
-            hidden, rows, new_span = projected = compiled.project(shape, weights, x)
-        else:
-            hidden = self.attention_norm(x) if self.config.pre_norm else x
-            rows, new_span = self.query_key_value(hidden), self.span(hidden)
-        made = LayerMemory(
-            hidden=hidden, key_value=rows[..., width:], span=new_span, birth=clock.time, live=clock.lives
-        )
-        new = made.map(torch.Tensor.detach)
+        fast, width = self._is_compiled(x, whole), self.config.width
+        projected = compiled.project(self._shape(), self._weights(), x) if fast else self._project(x)
+        hidden, rows, new_span = (part.detach() for part in projected)
+        new = LayerMemory(hidden=hidden, key_value=rows[..., width:], span=new_span, birth=clock.time, live=clock.lives)
+        span = torch.cat([memory.span.detach(), new.span], 1)
         birth, live = torch.cat([memory.birth, new.birth], 1), torch.cat([memory.live, new.live], 1)
-        predicted = torch.cat([memory.span.detach(), new.span], 1)
         written = torch.cat([memory.birth - clock.time0.unsqueeze(1), clock.steps], 1)
-        gone = self._evicted(predicted, birth, live, written, clock)
+        gone = self._evicted(span, birth, live, written, clock)
+        around = Surroundings(span, birth, written, live, clock.since, gone, longest)
         if fast:
-            around = compiled.Surroundings(predicted, written, live, clock.since, gone, longest)
+            stored = memory.key_value, memory.span
             y, new_span, reading = compiled.attend_segment(
-                shape, weights, x, memory.key_value, memory.span, projected, around
+                self._shape(), self._weights(), x, *stored, projected, around
             )
-        span = torch.cat([memory.span, new_span], 1)
-        span = span if longest is None else span.clamp(max=longest)
-        if not fast:
-            segment = Segment(rows, memory.key_value, span, predicted, written, live, clock.since, gone)
-            read, reading = attend_segment(segment, self.config.heads, self.config.ramp, self.position)
+            span = self._clamped(memory, new_span, longest)
+        else:
+            span = self._clamped(memory, projected.span, longest)
+            ramp, heads = self.config.ramp, self.config.heads
+            read, reading = attend_segment(projected.rows, memory.key_value, span, around, heads, ramp, self.position)
             y = self._transform(x, read)
-        return y, new, Kept(span, predicted, birth, live, written, gone, reading)
+        return y, new, Kept(span, around, reading)
+
+    def _project(self, x: Float[Tensor, "B T D"]) -> Projected:
+        hidden = self.attention_norm(x) if self.config.pre_norm else x
+        return Projected(hidden, self.query_key_value(hidden), self.span(hidden))
+
+    @staticmethod
+    def _clamped(memory: LayerMemory, new_span: Tensor, longest: float | None) -> Float[Tensor, "B S"]:
+        span = torch.cat([memory.span, new_span], 1)
+        return span if longest is None else span.clamp(max=longest)
 
     def step(
         self,
@@ -218,7 +230,9 @@ class ExpireSpanLayer(nn.Module):
             made = self._step(x, memory, time, goes_on)
         shown = None
         if trace:
-            shares = AttentionTrace(weight=made.shares, birth=made.memory.birth.clone()) if attention else None
+            shares = None
+            if made.shares is not None:
+                shares = AttentionTrace(weight=made.shares, birth=made.memory.birth.clone())
             shown = LayerTrace(
                 span=made.span.unsqueeze(1),
                 lifetime=(made.span + config.ramp).ceil().long().unsqueeze(1),
@@ -268,11 +282,9 @@ class ExpireSpanLayer(nn.Module):
 
     def _weights(self) -> list[Tensor | None]:
         """In the order of kernels.c.  Taken from where torch keeps them: acting is bound by such small things."""
-        parts, feed_forward = self._modules, self.feed_forward
+        norm, norm2, up, down = self.attention_norm, self.feed_forward_norm, self.feed_forward[0], self.feed_forward[2]
         found: list[Tensor | None] = []
-        for part in ("attention_norm", "query_key_value", "span", "output", "feed_forward_norm"):
-            found.extend(parts[part]._parameters.values())
-        for part in (feed_forward[0], feed_forward[2]):
+        for part in (norm, self.query_key_value, self.span, self.output, norm2, up, down):
             found.extend(part._parameters.values())
         return [*found, self.position]
 
@@ -317,14 +329,7 @@ class Kept(NamedTuple):
 
     span: Float[Tensor, "B S"]
     """The spans that attention saw, which random shortening clamps, of the memories stored and then of the new ones."""
-    predicted: Float[Tensor, "B S"]
-    """The same as they were predicted, without gradient."""
-    birth: Int[Tensor, "B S"]
-    live: Bool[Tensor, "B S"]
-    written: Int[Tensor, "B S"]
-    """When the memories were written, in times since the segment began."""
-    evicted: Bool[Tensor, "B boundaries S"] | None
-    """Which ones the capacity had pushed out before the segment and after each step; None where it can't have."""
+    around: Surroundings
     reading: Reading
 
 
@@ -332,11 +337,12 @@ def survivors(
     stored: LayerMemory, new: LayerMemory, kept: Kept, clock: Clock, ramp: float, keep_expired: bool
 ) -> LayerMemory:
     """The memories that a step after the segment could still see (all of the episode if `keep_expired`)."""
-    live = kept.live & (kept.written >= clock.since[:, -1:])
+    around = kept.around
+    live = around.live & (around.written >= clock.since[:, -1:])
     if not keep_expired:
-        live = live & (fading(kept.predicted, kept.written, clock.steps[:, -1:], ramp).squeeze(1) > 1 / ramp)
-        if kept.evicted is not None:
-            live = live & ~kept.evicted[:, -1]
+        live = live & (fading(around.span, around.written, clock.steps[:, -1:], ramp).squeeze(1) > 1 / ramp)
+        if around.gone is not None:
+            live = live & ~around.gone[:, -1]
     return replace(stored.map(torch.Tensor.detach).joined(new), live=live)
 
 
@@ -347,6 +353,6 @@ def trace_layer(new: LayerMemory, kept: Kept, clock: Clock, ramp: float, attenti
     evicted = torch.where(written == NEVER, -1, written + (clock.time - clock.steps))
     if attention:
         assert reading.weights is not None
-        shares = AttentionTrace(weight=reading.weights.mean(1), birth=kept.birth)
+        shares = AttentionTrace(weight=reading.weights.mean(1), birth=kept.around.birth)
     lifetime = (new.span + ramp).ceil().long()
     return LayerTrace(span=new.span, lifetime=lifetime, live=reading.live, evicted=evicted, attention=shares)
