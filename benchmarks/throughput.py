@@ -9,10 +9,10 @@ What RecurrentPPO costs depends on the episodes: it loops over time in Python as
 an untrained policy that never leaves the corridor avoids that.  So Corridor is timed twice: with the agents' own
 actions, and led to a door by a script, so that all have the short episodes of an agent that has learned the task.
 
-    python benchmarks/throughput.py [RUN_DIR]
+    python benchmarks/throughput.py [RUN_DIR] [--device cuda]
 """
 
-import sys
+import argparse
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -34,7 +34,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 ENVS, STEPS, ROUNDS, ROLLOUTS = 32, 128, 3, 3
-SIZES = {"n_steps": STEPS, "batch_size": 1024, "n_epochs": 4, "device": "cpu", "seed": 0}
+SIZES: dict[str, Any] = {"n_steps": STEPS, "batch_size": 1024, "n_epochs": 4, "seed": 0}
 
 
 def timed(owner: Any, name: str, spent: dict[str, float], part: str) -> None:
@@ -80,14 +80,15 @@ class Quiet(BaseCallback):
         return True
 
 
-def ours(env: VecEnv) -> MemoryPPO:
+def ours(env: VecEnv, device: str) -> MemoryPPO:
     """MemoryPPO as it comes, but for the early stop, so that every epoch is computed."""
-    return MemoryPPO("MemoryPolicy", env, target_kl=None, **SIZES)
+    return MemoryPPO("MemoryPolicy", env, target_kl=None, device=device, **SIZES)
 
 
-def theirs(env: VecEnv) -> RecurrentPPO:
+def theirs(env: VecEnv, device: str) -> RecurrentPPO:
     """RecurrentPPO with an LSTM of the same width."""
-    return RecurrentPPO("MlpLstmPolicy", env, policy_kwargs={"lstm_hidden_size": 64, "net_arch": [64]}, **SIZES)
+    lstm = {"lstm_hidden_size": 64, "net_arch": [64]}
+    return RecurrentPPO("MlpLstmPolicy", env, policy_kwargs=lstm, device=device, **SIZES)
 
 
 def stepping_rate(env_id: str) -> float:
@@ -102,17 +103,17 @@ def stepping_rate(env_id: str) -> float:
     return actions.size / (time.perf_counter() - begun)
 
 
-def compare(env_id: str, run: Path | None, led: bool = False) -> None:
+def compare(env_id: str, run: Path | None, device: str, led: bool = False) -> None:
     """Print the table for one environment."""
 
     def make() -> VecEnv:
         env = as_vec_env(make_batched(env_id, ENVS))
         return Led(env) if led else env
 
-    models: dict[str, OnPolicyAlgorithm] = {"MemoryPPO": ours(make()), "RecurrentPPO": theirs(make())}
+    models: dict[str, OnPolicyAlgorithm] = {"MemoryPPO": ours(make(), device), "RecurrentPPO": theirs(make(), device)}
     if run is not None:
         still: dict[str, Any] = {"target_kl": None, "learning_rate": 1e-12}  # all the work, and it stays what it is
-        models["  trained"] = MemoryPPO.load(run / CHECKPOINT, env=make(), device="cpu", **still)
+        models["  trained"] = MemoryPPO.load(run / CHECKPOINT, env=make(), device=device, **still)
     rates: dict[str, list[float]] = defaultdict(list)
     spent: dict[str, dict[str, float]] = {}
     alone = []
@@ -147,7 +148,11 @@ def compare(env_id: str, run: Path | None, led: bool = False) -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Training throughput beside sb3-contrib's RecurrentPPO.")
+    parser.add_argument("run", nargs="?", type=Path, help="a run folder of Corridor")
+    parser.add_argument("--device", default="cpu")
+    given = parser.parse_args()
     torch.set_num_threads(1)
     for led in (False, True):
-        compare("expirespan/Corridor-v0", Path(sys.argv[1]) if len(sys.argv) > 1 else None, led)
-    compare("MiniGrid-MemoryS13-v0", None)
+        compare("expirespan/Corridor-v0", given.run, given.device, led)
+    compare("MiniGrid-MemoryS13-v0", None, given.device)
