@@ -110,18 +110,22 @@ _Segment = type(
 """`Segment` of kernels.c."""
 
 
-def _layer(shape: Shape, weights: Sequence[Tensor | None]) -> Any:
-    return ctypes.byref(_Layer(*shape, *[None if weight is None else weight.data_ptr() for weight in weights]))
+def _layer(shape: Shape, weights: Sequence[Tensor | None], dtype: torch.dtype) -> Any:
+    return ctypes.byref(_Layer(*shape, *[None if weight is None else _address(weight, dtype) for weight in weights]))
 
 
 def _call(name: str, dtype: torch.dtype, *arguments: Any) -> None:
-    """Call a function of the library; tensors are handed over by their address and must be contiguous."""
+    """Call a function of the library; tensors are handed over by their address."""
     function = getattr(library(), f"{name}_{TYPES[dtype]}")
-    if not function(*[_address(x) if isinstance(x, Tensor) else x for x in arguments]):
+    if not function(*[_address(x, dtype) if isinstance(x, Tensor) else x for x in arguments]):
         raise MemoryError(f"{name}: no memory left")
 
 
-def _address(tensor: Tensor) -> int:
+def _address(tensor: Tensor, dtype: torch.dtype) -> int:
+    """Where the numbers of a tensor stand.  Raises TypeError where they are not what the library takes them for."""
+    found = tensor.dtype
+    if (found is not dtype and found.is_floating_point) or not tensor.is_cpu:
+        raise TypeError(f"Expect tensors of type {dtype} on the CPU, actual: {found} on {tensor.device}")
     assert tensor.is_contiguous()
     return tensor.data_ptr()
 
@@ -131,7 +135,7 @@ def project(shape: Shape, weights: Sequence[Tensor | None], x: Float[Tensor, "B 
     x = x.detach().contiguous()
     batch, steps, width = x.shape
     made = Projected(x.new_empty(x.shape), x.new_empty(batch, steps, 3 * width), x.new_empty(batch, steps))
-    _call("project", x.dtype, _layer(shape, weights), batch * steps, x, *made)
+    _call("project", x.dtype, _layer(shape, weights, x.dtype), batch * steps, x, *made)
     return made
 
 
@@ -175,7 +179,7 @@ class _Attend(torch.autograd.Function):
         live, pushed_out = torch.zeros_like(around.since), torch.full_like(around.since, NEVER)
         counts = (seen, on_ramp, used, late, live, pushed_out)
         segment = _described(projected, around, x, stored)
-        _call("attend", x.dtype, _layer(shape, weights), segment, y, read, saved, peak, inverse_sum, *counts)
+        _call("attend", x.dtype, _layer(shape, weights, x.dtype), segment, y, read, saved, peak, inverse_sum, *counts)
         ctx.save_for_backward(x, stored, read, saved, peak, inverse_sum, *weights)
         ctx.given = shape, projected, around
         ctx.mark_non_differentiable(*counts)
@@ -195,16 +199,15 @@ class _Attend(torch.autograd.Function):
         segment = _described(projected, around, x, stored)
         grads = (None if grad is None else grad.contiguous() for grad in (grad_y, grad_span))
         made = (projected.hidden, read, saved, peak, inverse_sum)
-        back = (grad_x, grad_stored, grad_stored_span, _layer(shape, into))
-        _call("attend_backward", x.dtype, _layer(shape, weights), segment, *made, *grads, *back)
+        back = (grad_x, grad_stored, grad_stored_span, _layer(shape, into, x.dtype))
+        _call("attend_backward", x.dtype, _layer(shape, weights, x.dtype), segment, *made, *grads, *back)
         return None, None, None, grad_x, grad_stored, grad_stored_span, *into
 
 
 def _described(projected: Projected, around: Surroundings, x: Tensor, stored: Tensor) -> Any:
     longest = float("inf") if around.longest is None else around.longest
     parts = (x, projected.rows, stored, around.span, around.written, around.live, around.since, around.gone)
-    assert all(part is None or part.is_contiguous() for part in parts)
-    addresses = (None if part is None else part.data_ptr() for part in parts)
+    addresses = (None if part is None else _address(part, x.dtype) for part in parts)
     return ctypes.byref(_Segment(*x.shape[:2], stored.shape[1], longest, *addresses))
 
 
@@ -242,5 +245,5 @@ def step(
     sizes = (batch, slots, room.taken)
     given = (part.contiguous() for part in (x, time, goes_on, memory.live))
     stored = (memory.hidden, memory.key_value, memory.span, memory.birth)
-    _call("act", x.dtype, _layer(shape, weights), *sizes, *given, *stored, y, stays, span, live, evicted)
+    _call("act", x.dtype, _layer(shape, weights, x.dtype), *sizes, *given, *stored, y, stays, span, live, evicted)
     return Step(y, replace(memory, live=stays, taken=room.taken), span, live, evicted, None)

@@ -109,7 +109,16 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
         keep: bool = True,
         keep_expired: bool = False,
     ) -> CoreOutput[ExpireSpanState]:
-        """Read T steps; `keep_expired` stores expired memories too, which changes no result (law 2)."""
+        """Read T steps; `keep_expired` stores expired memories too, which changes no result (law 2).
+
+        Raises ValueError where the shapes of `x`, `state` and `resets` do not belong together.
+        """
+        rows, steps, width = x.shape
+        if width != self.width or resets.shape != (rows, steps) or len(state.time) != rows:
+            raise ValueError(
+                f"Expect `x` of shape [B, T, {self.width}], `resets` of shape [B, T] and `state` of B rows, "
+                f"actual: {list(x.shape)}, {list(resets.shape)} and {len(state.time)}"
+            )
         shortens = self.config.shorten_spans and self.training
         if x.shape[1] == 1 and not (torch.is_grad_enabled() or charge or keep_expired or shortens):
             return self._step(x, state, resets, trace or attention, attention)

@@ -101,3 +101,16 @@ def test_the_gradient_of_a_cut_core_stops_at_the_cut(monkeypatch: pytest.MonkeyP
     assert_close(results[1][0].y, results[0][0].y)
     for ours, theirs in zip(results[1][1], results[0][1], strict=True):
         assert_close(ours, theirs)
+
+
+def test_tensors_of_another_type_are_refused() -> None:
+    if compiled.library() is None:
+        pytest.skip("no library")
+    core = ExpireSpan(BASE)
+    x, resets = torch.randn(ROWS, 2, BASE.width), torch.zeros(ROWS, 2, dtype=torch.bool)
+    state = core(x, core.initial_state(ROWS), resets).state
+    core.double()
+    with pytest.raises(
+        TypeError, match=r"Expect tensors of type torch.float32 on the CPU, actual: torch.float64 on cpu"
+    ):
+        core(x, state, resets)

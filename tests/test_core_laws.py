@@ -263,6 +263,17 @@ def test_reference_agrees_under_random_shortening(monkeypatch: pytest.MonkeyPatc
     assert not torch.allclose(core(x, core.initial_state(ROWS), resets).y, y)
 
 
+@pytest.mark.parametrize("steps", [1, 4])
+def test_shapes_that_do_not_belong_together_are_refused(steps: int) -> None:
+    core = ExpireSpan(BASE).double()
+    x, resets = episode_data(steps=steps)
+    empty = core.initial_state(ROWS)
+    with torch.no_grad():
+        for given in ((x[..., :-1], empty, resets), (x, core.initial_state(ROWS + 1), resets)):
+            with pytest.raises(ValueError, match=r"Expect `x` of shape \[B, T, 10\], `resets` of shape"):
+                core(*given, charge=False)
+
+
 def test_state_survives_storage(core: ExpireSpan) -> None:
     x, resets = episode_data()
     state = core(x, core.initial_state(ROWS), resets).state
