@@ -1,9 +1,12 @@
-/* Attention of the Expire-Span core on a CPU, one function over a segment and one over a step; compiled.py calls them.
+/* A layer of the Expire-Span core on a CPU: over a segment, with its gradient, and at a step.  compiled.py calls it.
 
    What attention.py does with operations on all pairs of a step and a memory, this does for the pairs that can see each
    other, with the rest of the layer around it.  A vector holds LANES steps of a segment, or environments, or numbers of
-   one head; their block goes through the whole layer at once, so that nothing is far away when it is needed.  The file includes itself once for each type of number.  Conventions: arrays are contiguous, the last
-   index runs fastest; B rows, T steps, S = S0 + T memories (those stored, then the new ones), H heads of K numbers. */
+   one head; such a block goes through the whole layer at once, so that nothing is far away when it is needed.
+
+   The file includes itself once for each type of number.  Arrays are contiguous, the last index runs fastest.  B rows, T
+   steps, S = S0 + T memories (those stored, then the new ones), H heads of K numbers, D = H K, F the hidden width of the
+   feed-forward half. */
 
 #ifndef REAL
 
