@@ -76,7 +76,7 @@ class CoreOutput(Generic[S]):
     """Unweighted memory penalty of the paper, summed over rows, steps and layers; 0 where a core has none."""
     rent: Float[Tensor, ""]
     """The same for a charge on every live memory, which a memory budget is kept by.  On request it spares, and even
-    credits, the memories in use."""
+    credits, the memories in use.  Its gradient is that of what predicts spans alone: it stops at each layer's input."""
     spared: Spared | None
     """The memories in use; only where `rent` spares them."""
     trace: tuple[LayerTrace, ...] | None

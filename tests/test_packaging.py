@@ -1,5 +1,6 @@
 """The wheel installs beside a project that has folders of the same names."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -35,3 +36,5 @@ def test_wheel_works_beside_a_project_with_its_own_agents_folder(tmp_path: Path)
     assert (site / "expirespan" / "py.typed").is_file()
     assert (site / "expirespan" / "memory" / "tab" / "static" / "index.js").is_file()
     assert not (site / "agents").exists()
+    if sys.platform == "linux" and shutil.which("cc"):
+        assert list((site / "expirespan" / "memory").glob("_kernels*"))
