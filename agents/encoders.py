@@ -16,7 +16,7 @@ BACKGROUND = ("unseen", "empty", "wall", "floor")
 LARGEST_VIEW = 31
 MOST_TOKENS = 100_000
 SPREAD = 0x9E3779B97F4A7C15 - 2**64
-"""An odd number whose multiples lie far apart in 64 bits."""
+"""An odd number whose powers look random in 64 bits."""
 
 
 def is_token_line(space: spaces.Space) -> TypeGuard[spaces.Box]:
@@ -99,7 +99,7 @@ def distinct_rows(rows: Int[Tensor, "N C"]) -> tuple[Int[Tensor, " distinct"], I
 
     The same views are seen again and again, and each kind needs to be embedded only once.
     """
-    factors = torch.arange(1, rows.shape[1] + 1, device=rows.device) * SPREAD
+    factors = torch.full((rows.shape[1],), SPREAD, device=rows.device).cumprod(0)
     kinds, number = ((rows + 1) * factors).sum(1).unique(return_inverse=True)
     everywhere = torch.arange(len(rows), device=rows.device)
     first = everywhere.new_zeros(len(kinds)).scatter_(0, number, everywhere)

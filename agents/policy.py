@@ -76,9 +76,10 @@ class LeanCategorical(CategoricalDistribution):
     """Of all actions, [B, A]."""
 
     def proba_distribution(self, action_logits: Tensor) -> "LeanCategorical":
-        """Set the logits [B, A]."""
-        self.log_probs = action_logits.log_softmax(-1)
-        return self
+        """The distribution with these logits [B, A]."""
+        made = LeanCategorical(self.action_dim)
+        made.log_probs = action_logits.log_softmax(-1)
+        return made
 
     def log_prob(self, actions: Tensor) -> Tensor:
         """Log-probabilities [B] of actions [B]."""
@@ -86,7 +87,10 @@ class LeanCategorical(CategoricalDistribution):
 
     def entropy(self) -> Tensor:
         """In nats, [B]."""
-        return -(self.log_probs.exp() * self.log_probs).sum(-1)
+        finite = self.log_probs.clamp_min(
+            torch.finfo(self.log_probs.dtype).min
+        )  # actions that are ruled out add nothing
+        return -(finite.exp() * finite).sum(-1)
 
     def sample(self) -> Tensor:
         """Actions [B]: the first to arrive of exponential waits at the rates of the probabilities."""

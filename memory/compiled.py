@@ -2,8 +2,8 @@
 
 A trained agent sees some twenty of the hundreds of memories that a segment holds, and networks of this size spend most
 of their time between operations, not in them.  So one call looks at the pairs that can see each other, and counts on
-the way what the charges for memory need.  Where the library was not built, on other devices, for other types of numbers
-and with dropout, layer.py computes the same from torch's operations.
+the way what the charges for memory need.  layer.py computes the same from torch's operations: where the library was not
+built, on other devices, for other types of numbers, with dropout, and where attention weights are asked for.
 """
 
 import ctypes
@@ -22,6 +22,8 @@ from torch.autograd.function import once_differentiable
 from .attention import NEVER, Projected, Reading, Surroundings
 from .state import LayerMemory
 
+VERSION = 1
+"""Of kernels.c."""
 TYPES = {torch.float32: "float", torch.float64: "double"}
 BUILDS = {"AVX512": ("_kernels_avx512", "_kernels_avx2", "_kernels"), "AVX2": ("_kernels_avx2", "_kernels")}
 """The libraries that a CPU can run, best first, by what torch calls its instructions."""
@@ -36,9 +38,14 @@ def builds() -> list[Path]:
 
 
 @cache
-def load(path: Path) -> ctypes.CDLL:
-    """A library whose functions know their arguments."""
-    library = ctypes.CDLL(str(path))
+def load(path: Path) -> ctypes.CDLL | None:
+    """A library whose functions know their arguments; None if it can't be loaded or comes from another kernels.c."""
+    try:
+        library = ctypes.CDLL(str(path))
+        if library.kernels_version() != VERSION:
+            return None
+    except (OSError, AttributeError):
+        return None
     for name, (numbers, addresses) in FUNCTIONS.items():
         for kind in TYPES.values():
             arguments = [ctypes.c_void_p, *[ctypes.c_int64] * numbers, *[ctypes.c_void_p] * addresses]
@@ -49,16 +56,27 @@ def load(path: Path) -> ctypes.CDLL:
 @cache
 def library() -> ctypes.CDLL | None:
     """The best library; None where there is none."""
-    return next((load(path) for path in builds()), None)
+    return next((found for found in map(load, builds()) if found is not None), None)
 
 
 FUNCTIONS = {"project": (1, 4), "attend": (0, 12), "attend_backward": (0, 12), "act": (3, 13)}
 """How many numbers and how many addresses each function takes after the address of a layer."""
 
 
-def serves(x: Tensor) -> bool:
-    """Whether what is made from `x` can be computed here."""
-    return x.device.type == "cpu" and x.dtype in TYPES and library() is not None
+WIDEST = 128
+"""Width up to which a segment is computed here: PyTorch multiplies large matrices faster."""
+
+
+def serves(x: Tensor, stored: Tensor) -> bool:
+    """Whether what is made from `x` [B, T, D] or [B, D] and from what is stored can be computed here, and should be."""
+    return (
+        x.is_cpu
+        and x.dtype in TYPES
+        and stored.dtype is x.dtype
+        and (x.dim() == 2 or x.shape[2] <= WIDEST)
+        and library() is not None
+        and not torch.is_autocast_enabled("cpu")
+    )
 
 
 class Shape(NamedTuple):
@@ -124,9 +142,10 @@ def _call(name: str, dtype: torch.dtype, *arguments: Any) -> None:
 def _address(tensor: Tensor, dtype: torch.dtype) -> int:
     """Where the numbers of a tensor stand.  Raises TypeError where they are not what the library takes them for."""
     found = tensor.dtype
-    if (found is not dtype and found.is_floating_point) or not tensor.is_cpu:
+    if (found is not dtype and found not in (torch.int64, torch.bool)) or not tensor.is_cpu:
         raise TypeError(f"Expect tensors of type {dtype} on the CPU, actual: {found} on {tensor.device}")
-    assert tensor.is_contiguous()
+    if not tensor.is_contiguous():
+        raise ValueError(f"Expect contiguous tensors, actual: strides {tensor.stride()} of shape {list(tensor.shape)}")
     return tensor.data_ptr()
 
 
@@ -170,7 +189,7 @@ class _Attend(torch.autograd.Function):
         *weights: Tensor | None,
     ) -> tuple[Tensor, ...]:
         batch, steps, _ = x.shape
-        y, read = x.new_empty(2, *x.shape).unbind()
+        y, read = x.new_empty(x.shape), x.new_empty(x.shape)
         peak, inverse_sum = x.new_empty(2, batch, shape.heads, steps).unbind()
         # The gradient takes its parts as they come: blocks of at most 16 steps, of which the last may not be full.
         saved = x.new_empty(batch, steps + 15, 2 * shape.width + shape.ff_width)
@@ -193,6 +212,8 @@ class _Attend(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         x, stored, read, saved, peak, inverse_sum, *weights = ctx.saved_tensors
         shape, projected, around = ctx.given
+        if saved.data_ptr() % 64:  # whole vectors are read from it, and hooks may have moved it
+            saved = saved.clone()
         grad_x, grad_stored = torch.empty_like(x), torch.zeros_like(stored)
         grad_stored_span = x.new_zeros(stored.shape[:2])
         into = [None if weight is None else torch.zeros_like(weight) for weight in weights]

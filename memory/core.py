@@ -125,8 +125,8 @@ class MemoryCore(nn.Module, ABC, Generic[S]):
 
         Without `charge`, penalty and rent are left at 0: acting has no use for them.  With `spare_used`, the rent
         looks at what the whole segment attends to, so it is not the same for every split.  With `attention`, the trace
-        also tells what each step attended to.  Without `keep`, the state that returns is the one given: training has no
-        use for the one after the segment.
+        also tells what each step attended to.  Without `keep`, what returns as the state is of no use: training needs
+        none after the segment.
         """
 
 

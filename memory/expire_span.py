@@ -114,9 +114,9 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
         Raises ValueError where the shapes of `x`, `state` and `resets` do not belong together.
         """
         rows, steps, width = x.shape
-        if width != self.width or resets.shape != (rows, steps) or len(state.time) != rows:
+        if not steps or width != self.width or resets.shape != (rows, steps) or len(state.time) != rows:
             raise ValueError(
-                f"Expect `x` of shape [B, T, {self.width}], `resets` of shape [B, T] and `state` of B rows, "
+                f"Expect `x` of shape [B, T, {self.width}] with T > 0, `resets` of shape [B, T] and `state` of B rows, "
                 f"actual: {list(x.shape)}, {list(resets.shape)} and {len(state.time)}"
             )
         shortens = self.config.shorten_spans and self.training

@@ -26,6 +26,9 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+/* compiled.py takes no library of another number than its own: raise both with every change of what is called. */
+int kernels_version(void) { return 1; }
+
 #define REAL float
 #define WHOLE int32_t
 #define NAME(name) name##_float
@@ -85,7 +88,7 @@ INLINE REAL NAME(total)(vec x)
     return x[0];
 }
 
-/* e^x up to x = 87; 0 below LEAST, which is nothing beside 1: products with it could be denormal numbers, and these take a
+/* e^x, in floats up to x = 87; 0 below LEAST, which is nothing beside 1: products with it could be denormal numbers, and these take a
    CPU very long */
 #define LEAST (sizeof(REAL) == 4 ? -40 : -80)
 INLINE vec NAME(exponential)(vec x)
@@ -93,10 +96,10 @@ INLINE vec NAME(exponential)(vec x)
     vec y;
     if (sizeof(REAL) == 8) {
         for (int i = 0; i < LANES; i++) y[i] = exp(x[i]);
-        return NAME(only)(x >= NAME(all)(LEAST), y);
+        return NAME(only)(~(x < NAME(all)(LEAST)), y);
     }
     /* 2^n e^r with |r| <= ln 2 / 2, e^r by its series */
-    const flags counts = x >= NAME(all)(LEAST);
+    const flags counts = ~(x < NAME(all)(LEAST)); /* what is no number stays so */
     x = NAME(pick)(x > NAME(all)(87), NAME(all)(87), x);
     vec scaled = x * (REAL)1.44269504 + (REAL)12582912, n = scaled - (REAL)12582912; /* rounds to a whole number */
     vec r = (x - n * (REAL)0.693359375) - n * (REAL)-2.12194440e-4;
@@ -441,7 +444,7 @@ INLINE void NAME(score)(const Layer *w, const Segment *g, int64_t b, int64_t h, 
     }
 }
 
-/* By block: its input before the norm, what stands before the ReLU, and its output before the norm. */
+/* By block: the half's input before the norm, what stands before the ReLU, and its output before the norm. */
 #define SAVED (2 * w->D + w->F)
 
 /* The feed-forward half, with what its gradient needs: `given` is its input, `raised` what stands before the ReLU. */
@@ -718,7 +721,7 @@ int NAME(attend_backward)(
             for (int64_t k = 0; k < D; k++) grad[k] += grad_hidden[k];
             NAME(turn_back)(grad, steps, D, grad_x + at * D, D);
         }
-        memcpy(grad_stored_span + b * g->S0, grad_span, g->S0 * sizeof(REAL));
+        if (g->S0) memcpy(grad_stored_span + b * g->S0, grad_span, g->S0 * sizeof(REAL));
     }
     if (fine) {
         NAME(add_lanes)(t_norm, D, into->norm);
@@ -770,7 +773,7 @@ INLINE void NAME(read_row)(
         }
         for (int64_t j = 0; j < count; j += LANES) {
             const size_t bytes = (count - j < LANES ? count - j : LANES) * sizeof(REAL);
-            vec x = {0}, m = {0};
+            vec x = NAME(all)(highest), m = {0};
             memcpy(&x, weight + j, bytes);
             memcpy(&m, mask + j, bytes);
             x = m * NAME(exponential)(x - highest);

@@ -170,7 +170,7 @@ class ExpireSpanLayer(nn.Module):
         `longest` clamps the spans that attention sees (random shortening).  With `whole`, the weights of attention are
         told, for which all pairs are computed.
         """
-        fast, width = self._is_compiled(x, whole), self.config.width
+        fast, width = self._is_compiled(x, memory, whole), self.config.width
         projected = compiled.project(self._shape(), self._weights(), x) if fast else self._project(x)
         hidden, rows, new_span = (part.detach() for part in projected)
         new = LayerMemory(hidden=hidden, key_value=rows[..., width:], span=new_span, birth=clock.time, live=clock.lives)
@@ -224,7 +224,7 @@ class ExpireSpanLayer(nn.Module):
             pushed_out = old & (outlived(memory.span, memory.birth, old).sum(2) >= places)
             memory = replace(memory, live=stored & ~pushed_out)
         memory = memory.with_space(limits)
-        if self._is_compiled(x, attention):
+        if self._is_compiled(x, memory, attention):
             made = compiled.step(self._shape(), self._weights(), x, memory, time, goes_on)
         else:
             made = self._step(x, memory, time, goes_on)
@@ -274,19 +274,38 @@ class ExpireSpanLayer(nn.Module):
         live = mask.sign().sum(1, keepdim=True).long()
         return compiled.Step(y, replace(known, live=stays), span, live, evicted, weights.mean(1))
 
-    def _is_compiled(self, x: Tensor, shows_attention: bool) -> bool:
-        return not (shows_attention or (self.training and self.config.dropout)) and compiled.serves(x)
+    def _is_compiled(self, x: Tensor, memory: LayerMemory, shows_attention: bool) -> bool:
+        """Whether C can compute it: nothing but what kernels.c knows, and as it came."""
+        if shows_attention or (self.training and self.config.dropout) or not compiled.serves(x, memory.key_value):
+            return False
+        # Hooks and parametrizations of the parts would be passed over.
+        return all(
+            type(part) is kind and not part._forward_hooks and not part._forward_pre_hooks
+            for part, kind in self._parts()
+        )
 
     def _shape(self) -> compiled.Shape:
         return self.shape._replace(longest=self.span.longest)
 
     def _weights(self) -> list[Tensor | None]:
         """In the order of kernels.c.  Taken from where torch keeps them: acting is bound by such small things."""
-        norm, norm2, up, down = self.attention_norm, self.feed_forward_norm, self.feed_forward[0], self.feed_forward[2]
         found: list[Tensor | None] = []
-        for part in (norm, self.query_key_value, self.span, self.output, norm2, up, down):
-            found.extend(part._parameters.values())
+        for part, _ in self._parts():
+            found += (part._parameters["weight"], part._parameters["bias"])
         return [*found, self.position]
+
+    def _parts(self) -> tuple[tuple[nn.Module, type[nn.Module]], ...]:
+        """What has weights, in the order of kernels.c, and as what."""
+        up, _, down = self.feed_forward
+        return (
+            (self.attention_norm, nn.LayerNorm),
+            (self.query_key_value, nn.Linear),
+            (self.span, SpanPredictor),
+            (self.output, nn.Linear),
+            (self.feed_forward_norm, nn.LayerNorm),
+            (up, nn.Linear),
+            (down, nn.Linear),
+        )
 
     def _transform(self, x: Tensor, read: Tensor) -> Tensor:
         """The residual stream after what attention read and after the feed-forward half."""

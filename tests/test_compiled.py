@@ -12,6 +12,7 @@ from expirespan.memory import CoreOutput, ExpireSpan, ExpireSpanState, compiled
 from reference import randomize
 from test_core_laws import BASE, CORES, assert_same_memories
 from torch import Tensor
+from torch.nn.utils import parametrizations, prune
 from torch.testing import assert_close
 
 ROWS, STEPS = 3, 53
@@ -101,6 +102,59 @@ def test_the_gradient_of_a_cut_core_stops_at_the_cut(monkeypatch: pytest.MonkeyP
     assert_close(results[1][0].y, results[0][0].y)
     for ours, theirs in zip(results[1][1], results[0][1], strict=True):
         assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("change", ["weight_norm", "prune", "hook"])
+def test_layers_that_are_not_as_they_came_are_left_to_torch(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    core = ExpireSpan(BASE)
+    layer = next(core.stack())
+    if change == "weight_norm":
+        parametrizations.weight_norm(layer.output)
+    elif change == "prune":
+        prune.l1_unstructured(layer.output, "weight", amount=0.5)
+    else:
+        layer.output.register_forward_hook(lambda *given: given[-1] + 1)
+    x, resets = torch.randn(ROWS, 2, BASE.width), torch.zeros(ROWS, 2, dtype=torch.bool)
+    y = core(x, core.initial_state(ROWS), resets).y
+    monkeypatch.setattr(compiled, "library", lambda: None)
+    assert_close(core(x, core.initial_state(ROWS), resets).y, y)
+
+
+@pytest.mark.parametrize("path", compiled.builds(), ids=lambda path: path.name.split(".")[0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("bias", [-900.0, float("nan")])
+def test_extreme_scores_are_those_of_torch(
+    path: Any, dtype: torch.dtype, bias: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled, "library", lambda: compiled.load(path))
+    core = ExpireSpan(BASE).to(dtype)
+    for layer in core.stack():
+        layer.query_key_value.bias.data[: BASE.width] = 100.0
+        layer.query_key_value.bias.data[BASE.width : 2 * BASE.width] = bias / 100
+    x, resets = torch.randn(ROWS, 7, BASE.width, dtype=dtype), torch.zeros(ROWS, 7, dtype=torch.bool)
+    with torch.no_grad():
+        whole, state = core(x, core.initial_state(ROWS), resets).y, core.initial_state(ROWS)
+        for step in range(7):
+            output = core(x[:, step : step + 1], state, resets[:, :1], charge=False)
+            state = output.state
+            assert_close(output.y, whole[:, step : step + 1], equal_nan=True, rtol=1e-4, atol=1e-4)
+    assert bool(whole.isnan().all()) == (bias != bias)
+    assert bool(whole.isfinite().all()) == (bias == bias)
+
+
+def test_autocast_is_left_to_torch() -> None:
+    core = ExpireSpan(BASE)
+    x, resets = torch.randn(ROWS, 7, BASE.width), torch.zeros(ROWS, 7, dtype=torch.bool)
+    state = core(x, core.initial_state(ROWS), resets).state
+    with torch.autocast("cpu"):
+        assert core(x, core.refresh(state), resets).y.isfinite().all()
+
+
+def test_a_library_of_another_version_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "VERSION", compiled.VERSION + 1)
+    compiled.load.cache_clear()
+    assert [compiled.load(path) for path in compiled.builds()] == [None] * len(compiled.builds())
+    compiled.load.cache_clear()
 
 
 def test_tensors_of_another_type_are_refused() -> None:
