@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/installed
 demo: $(INSTALLED)
 	rm -rf runs/demo
 	$(BIN)/expirespan-train --env expirespan/CorridorShort-v0 $(DEMO) --out runs/demo
-	$(BIN)/expirespan-evaluate runs/demo --episodes 500 --timeline
+	$(BIN)/expirespan-evaluate runs/demo --sample --episodes 500 --timeline
 
 # A short ramp and a small budget, since corridors of 3 to 20 steps would fit into the default ones.
 DEMO := --total-steps 300000 --ramp 2 --memory-budget 4

