@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from .span import expiry_bias, fading
+from .span import expiry_bias, fading, steps_on_ramp
 
 
 class Projected(NamedTuple):
@@ -130,7 +130,7 @@ def attend_segment(
     seen = mask.sign()
     return read, Reading(
         seen=seen.sum(1),
-        on_ramp=(seen - mask.floor()).sum(1),  # of what is live, all but the wholly visible
+        on_ramp=steps_on_ramp(mask).sum(1),
         used=used,
         late=late,
         live=seen.sum(2).long(),

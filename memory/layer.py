@@ -170,8 +170,8 @@ class ExpireSpanLayer(nn.Module):
         `longest` clamps the spans that attention sees (random shortening).  With `whole`, the weights of attention are
         told, for which all pairs are computed.
         """
-        fast, width = self._is_compiled(x, memory, whole), self.config.width
-        projected = compiled.project(self._shape(), self._weights(), x) if fast else self._project(x)
+        in_c, width = self._for_c(x, memory, whole), self.config.width
+        projected = compiled.project(*in_c, x) if in_c else self._project(x)
         hidden, rows, new_span = (part.detach() for part in projected)
         new = LayerMemory(hidden=hidden, key_value=rows[..., width:], span=new_span, birth=clock.time, live=clock.lives)
         span = torch.cat([memory.span.detach(), new.span], 1)
@@ -179,11 +179,9 @@ class ExpireSpanLayer(nn.Module):
         written = torch.cat([memory.birth - clock.time0.unsqueeze(1), clock.steps], 1)
         gone = self._evicted(span, birth, live, written, clock)
         around = Surroundings(span, birth, written, live, clock.since, gone, longest)
-        if fast:
+        if in_c:
             stored = memory.key_value, memory.span
-            y, new_span, reading = compiled.attend_segment(
-                self._shape(), self._weights(), x, *stored, projected, around
-            )
+            y, new_span, reading = compiled.attend_segment(*in_c, x, *stored, projected, around)
             span = self._clamped(memory, new_span, longest)
         else:
             span = self._clamped(memory, projected.span, longest)
@@ -224,10 +222,8 @@ class ExpireSpanLayer(nn.Module):
             pushed_out = old & (outlived(memory.span, memory.birth, old).sum(2) >= places)
             memory = replace(memory, live=stored & ~pushed_out)
         memory = memory.with_space(limits)
-        if self._is_compiled(x, memory, attention):
-            made = compiled.step(self._shape(), self._weights(), x, memory, time, goes_on)
-        else:
-            made = self._step(x, memory, time, goes_on)
+        in_c = self._for_c(x, memory, attention)
+        made = compiled.step(*in_c, x, memory, time, goes_on) if in_c else self._step(x, memory, time, goes_on)
         shown = None
         if trace:
             shares = None
@@ -274,30 +270,14 @@ class ExpireSpanLayer(nn.Module):
         live = mask.sign().sum(1, keepdim=True).long()
         return compiled.Step(y, replace(known, live=stays), span, live, evicted, weights.mean(1))
 
-    def _is_compiled(self, x: Tensor, memory: LayerMemory, shows_attention: bool) -> bool:
-        """Whether C can compute it: nothing but what kernels.c knows, and as it came."""
+    def _for_c(
+        self, x: Tensor, memory: LayerMemory, shows_attention: bool
+    ) -> tuple[compiled.Shape, list[Tensor | None]] | None:
+        """The layer as compiled.py takes it; None where C can't compute it, or not as well."""
         if shows_attention or (self.training and self.config.dropout) or not compiled.serves(x, memory.key_value):
-            return False
-        # Hooks and parametrizations of the parts would be passed over.
-        return all(
-            type(part) is kind and not part._forward_hooks and not part._forward_pre_hooks
-            for part, kind in self._parts()
-        )
-
-    def _shape(self) -> compiled.Shape:
-        return self.shape._replace(longest=self.span.longest)
-
-    def _weights(self) -> list[Tensor | None]:
-        """In the order of kernels.c.  Taken from where torch keeps them: acting is bound by such small things."""
-        found: list[Tensor | None] = []
-        for part, _ in self._parts():
-            found += (part._parameters["weight"], part._parameters["bias"])
-        return [*found, self.position]
-
-    def _parts(self) -> tuple[tuple[nn.Module, type[nn.Module]], ...]:
-        """What has weights, in the order of kernels.c, and as what."""
+            return None
         up, _, down = self.feed_forward
-        return (
+        parts = (
             (self.attention_norm, nn.LayerNorm),
             (self.query_key_value, nn.Linear),
             (self.span, SpanPredictor),
@@ -306,6 +286,12 @@ class ExpireSpanLayer(nn.Module):
             (up, nn.Linear),
             (down, nn.Linear),
         )
+        weights: list[Tensor | None] = []
+        for part, kind in parts:
+            if type(part) is not kind or part._forward_hooks or part._forward_pre_hooks:
+                return None  # hooks and parametrizations would be passed over
+            weights += (part._parameters["weight"], part._parameters["bias"])
+        return self.shape._replace(longest=self.span.longest), [*weights, self.position]
 
     def _transform(self, x: Tensor, read: Tensor) -> Tensor:
         """The residual stream after what attention read and after the feed-forward half."""

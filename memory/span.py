@@ -56,7 +56,7 @@ class _ExpiryBias(torch.autograd.Function):
         ctx: Any, grad_bias: Tensor, grad_mask: Tensor
     ) -> tuple[Tensor, None]:
         (mask,) = ctx.saved_tensors
-        return (grad_bias / mask.clamp_min(SMALLEST)).mul_(_on_ramp(mask)), None
+        return (grad_bias / mask.clamp_min(SMALLEST)).mul_(steps_on_ramp(mask)), None
 
 
 def fading(
@@ -76,7 +76,7 @@ def expiry_bias(
     return _ExpiryBias.apply(unclamped, visible)
 
 
-def _on_ramp(mask: Tensor) -> Tensor:
+def steps_on_ramp(mask: Tensor) -> Tensor:
     """1 where 0 < m < 1, else 0; in floating point, which is summed several times as fast as bools are."""
     return mask.sign() - mask.floor()
 
