@@ -115,7 +115,7 @@ def portal(agent: str, arguments: str, lessons: tuple[str, str, str], last: str,
 
 
 MINIGRID = (
-    "--view-size 3 --total-steps 800000 --memory-budget None --ent-coef 0.02 --gamma 0.99 --gae-lambda 0.95 "
+    "--view-size 3 --total-steps 800000 --memory-budget None --ent-coef 0.02 --gamma 0.997 --gae-lambda 0.95 "
     "--n-epochs 8 --batch-size 256"
 )
 TABLES: dict[str, tuple[Row, ...]] = {
