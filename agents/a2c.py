@@ -19,9 +19,6 @@ class A2CConfig(OnPolicyConfig):
     ent_coef: float = 0.01
     """Weight of the entropy bonus.  Nothing holds A2C's steps back as PPO's clipping does: with PPO's 0.005 a run was
     sure of itself too early, and lost at 70 % what it had learned to 90 %."""
-    anneal: bool = True
-    """Let the step size and the entropy bonus fall linearly to 0 over training.  On a task that is solved a constant
-    bonus is all that is left to follow: a run that had solved Corridor began to wander about, and stayed at 90 %."""
 
 
 class MemoryA2C(MemoryOnPolicyAlgorithm):
@@ -87,8 +84,7 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
         policy_loss = policy_gradient(now.log_prob, batch.advantages)
         values_loss = value_loss(now.values, batch.old_values, batch.returns, clip_range=None)
         entropy, penalty = now.entropy.mean(), now.penalty / now.values.numel()
-        bonus = entropy * self._current_progress_remaining if self.config.anneal else entropy
-        loss = self._loss(policy_loss, values_loss, bonus, penalty)
+        loss = self._loss(policy_loss, values_loss, entropy, penalty)
         self._step(loss, now, batch.old_values.numel() / (self.n_steps * self.n_envs))
         log.add_memory(now)
         log.add_losses(policy_loss, values_loss, entropy, loss)

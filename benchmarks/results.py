@@ -121,7 +121,7 @@ MINIGRID = (
 TABLES: dict[str, tuple[Row, ...]] = {
     "corridor": (
         DEFAULTS,
-        row("A2C", "Corridor", "--total-steps 2000000", algo="a2c", evaluations=CORRIDORS),
+        row("A2C", "Corridor", algo="a2c", evaluations=CORRIDORS),
         row("PPO, no memory", "Corridor", "--capacity 0 --total-steps 500000"),
     ),
     "portal": (

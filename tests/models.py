@@ -6,7 +6,6 @@ import gymnasium as gym
 import numpy as np
 import torch
 from expirespan.agents import MemoryPPO
-from expirespan.agents.on_policy import MemoryOnPolicyAlgorithm
 from expirespan.envs import CorridorVectorEnv
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
@@ -23,7 +22,7 @@ def small(env: Any = None, **arguments: Any) -> MemoryPPO:
     return MemoryPPO("MemoryPolicy", env if env is not None else corridor(), **(settings | arguments))
 
 
-def rows_of(model: MemoryOnPolicyAlgorithm) -> VecEnv:
+def rows_of(model: MemoryPPO) -> VecEnv:
     assert model.env is not None
     return model.env
 
