@@ -15,7 +15,7 @@ from expirespan.agents.vec_env import as_vec_env
 from expirespan.envs import CorridorVectorEnv
 from expirespan.train_agent import load_model
 
-MARKS, WINDOW, ROUNDS = (100, 1_000, 10_000), 20, 60
+MARKS, WINDOW, ROUNDS = (100, 1_000, 4_000, 10_000), 20, 60
 
 
 def main(run: Path) -> None:
