@@ -122,7 +122,7 @@ TABLES: dict[str, tuple[Row, ...]] = {
     "corridor": (
         DEFAULTS,
         row("A2C", "Corridor", algo="a2c", evaluations=CORRIDORS),
-        row("PPO, no memory", "Corridor", "--capacity 0 --total-steps 500000"),
+        row("PPO, no memory", "Corridor", "--capacity 0"),
     ),
     "portal": (
         portal(
