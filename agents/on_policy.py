@@ -278,7 +278,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
 
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride]  # the state is a memory, not a tuple of arrays
         self,
-        observation: np.ndarray | dict[str, np.ndarray],
+        observation: Any,
         state: ExpireSpanState | None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
