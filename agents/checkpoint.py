@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from shutil import copyfile
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ FORMAT, FIRST_FORMAT = "expirespan-checkpoint-2", "expirespan-checkpoint-1"
 ENTRY = "checkpoint.safetensors"
 """The checkpoint in a ZIP archive, and in a run folder."""
 
-Target = str | os.PathLike[str] | BinaryIO
+Target = str | os.PathLike[str] | io.BufferedIOBase
 
 
 def write_checkpoint(target: Target, tensors: dict[str, Tensor], document: dict[str, Any]) -> None:

@@ -25,11 +25,12 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch import Tensor
 
 from ..memory import ExpireSpanState
+from ..memory.checks import check_not_negative
 from .actions import check_action_space, environment_actions, read_masks
 from .checkpoint import Target, read_checkpoint, under, write_checkpoint
 from .config import OnPolicyConfig, pick
 from .losses import normalized_advantages
-from .observations import check_finite
+from .observations import check_finite, kinds_of
 from .policy import MemoryActorCriticPolicy, SequenceEvaluation
 from .pressure import PressureConfig, SpanPressure
 from .reward_scale import RewardScale
@@ -90,15 +91,14 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         check_arguments(type(self).__name__, kwargs)
         if isinstance(policy, str):
             check_policy_name(policy, list(self.policy_aliases))
-        numbers = {
-            name: value(1.0) if name in self.SCHEDULED and callable(value) else value for name, value in given.items()
-        }
-        config = pick(self.config_class, numbers)
+        config = pick(self.config_class, self._numbers(given))
         self._policy_kwargs = dict(policy_kwargs or {})
         asked = self._policy_kwargs.get("observations")
-        env, kinds = (None, asked) if env is None else as_vec_env(env, asked)
-        if env is not None:
+        kinds = asked
+        if env is not None:  # as it may be for a loaded model
+            env = as_vec_env(env, asked)
             check_action_space(env.action_space)
+            kinds = asked or kinds_of(env)
         self.pressure = SpanPressure(pressure)
         self.use_masking = True
         self._memory: ExpireSpanState | None = None
@@ -106,7 +106,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         self.batch_size = 0
         super().__init__(
             policy,
-            env,  # pyright: ignore[reportArgumentType]  # a VecEnv, or None for a loaded model
+            env,
             **{name: given[name] for name in ("learning_rate", "n_steps", "gamma", "gae_lambda")},
             **{name: given[name] for name in ("ent_coef", "vf_coef", "max_grad_norm")},
             use_sde=False,
@@ -120,6 +120,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             if field.name != "batch_size" and field.name in given:
                 setattr(self, field.name, given[field.name])
         if _init_setup_model:
+            self._check_batch_size()
             self._setup_model()
 
     def _setup_model(self) -> None:
@@ -129,8 +130,15 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
 
     @property
     def config(self) -> Any:
-        """The settings in force (`config_class`); of those that follow a schedule, their first value."""
-        return pick(self.config_class, {name: _first(value) for name, value in self._settings().items()})
+        """The settings in force (`config_class`); those that follow a schedule have their default there."""
+        return pick(self.config_class, self._numbers(self._settings()))
+
+    def _numbers(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings without schedules, which are checked here: their first value must be at least 0."""
+        scheduled = {name: value for name, value in settings.items() if name in self.SCHEDULED and callable(value)}
+        for name, value in scheduled.items():
+            check_not_negative(name, value(1.0))
+        return {name: value for name, value in settings.items() if name not in scheduled}
 
     def _settings(self) -> dict[str, Any]:
         """The settings as the constructor takes them."""
@@ -238,7 +246,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
 
         It may have another number of rows; then, or with `force_reset`, new episodes begin.
         """
-        made, _ = as_vec_env(env, uncompiled(self.policy).observations)
+        made = as_vec_env(env, uncompiled(self.policy).observations)
         check_for_correct_spaces(made, self.observation_space, self.action_space)
         self._vec_normalize_env = unwrap_vec_normalize(made)
         other = made.num_envs != self.n_envs
@@ -293,12 +301,15 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         if size is None:
             batches = min(self.n_envs, max(FEWEST_BATCHES, math.ceil(steps * self.n_envs / LARGEST_BATCH)))
             return math.ceil(self.n_envs / batches) * steps
-        if size % steps or size > steps * self.n_envs:
+        return min(size, steps * self.n_envs)  # there may be fewer environments than at first
+
+    def _check_batch_size(self) -> None:
+        steps, size = self.n_steps, self._asked_batch_size
+        if size is not None and (size % steps or size > steps * self.n_envs):
             raise ValueError(
                 f"Expect `batch_size` to be a multiple of `n_steps` ({steps}), since a minibatch is whole environment "
                 f"columns, of at most {steps * self.n_envs}, actual: {size}"
             )
-        return size
 
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
         # What remained as the rollout began: its end may lie past the total, or it may be all that is asked for.
@@ -495,7 +506,3 @@ def _plain_schedule(value: Any) -> Any:
     if isinstance(value, FloatSchedule):
         value = value.value_schedule
     return value.val if isinstance(value, ConstantSchedule) else value
-
-
-def _first(value: Any) -> Any:
-    return value(1.0) if callable(value) else value

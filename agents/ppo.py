@@ -58,12 +58,13 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
             environment columns; the message says which sizes do.
     """
 
-    config_class: ClassVar[type[PPOConfig]] = PPOConfig
+    config_class: ClassVar[type[OnPolicyConfig]] = PPOConfig
     SCHEDULED: ClassVar[tuple[str, ...]] = ("learning_rate", "clip_range", "clip_range_vf")
 
     n_epochs: int
-    clip_range: Scheduled
-    clip_range_vf: Scheduled | None
+    clip_range: Any
+    """A number or a function, which SB3 keeps as a function."""
+    clip_range_vf: Any
     target_kl: float | None
 
     def __init__(

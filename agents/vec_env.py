@@ -211,8 +211,8 @@ def _copied(observations: Any, rows: int | slice = slice(None)) -> Any:
     return observations[rows].copy()
 
 
-def as_vec_env(env: Any, kinds: Any = None) -> tuple[VecEnv, Any]:
-    """An environment of any kind as a VecEnv that reports its episodes, and what its observations are.
+def as_vec_env(env: Any, kinds: Any = None) -> VecEnv:
+    """An environment of any kind as a VecEnv that reports its episodes.
 
     Args:
         env: A Gymnasium environment or its id, a VecEnv, or a Gymnasium VectorEnv.
@@ -235,8 +235,7 @@ def as_vec_env(env: Any, kinds: Any = None) -> tuple[VecEnv, Any]:
             f"Expect `env` to be a Gymnasium environment or its id, a VecEnv of SB3, or a VectorEnv, actual: {env!r}"
         )
     check_observation_space(env.observation_space)
-    kinds = kinds_of(env) if kinds is None else kinds
-    return transposed(env, kinds), kinds
+    return transposed(env, kinds_of(env) if kinds is None else kinds)
 
 
 def _by_id(env_id: str) -> VecEnv:

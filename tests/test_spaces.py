@@ -118,7 +118,7 @@ def test_learning_finds_the_probabilities_of_the_actions_and_a_file_keeps_the_sp
     ("space", "message"),
     [
         (spaces.Tuple([spaces.Discrete(2), spaces.Discrete(2)]), r"observations of type Box, .* actual: Tuple\("),
-        (spaces.MultiDiscrete([[3, 4], [2, 5]]), "MultiDiscrete observation to have one dimension"),
+        (spaces.MultiDiscrete(np.array([[3, 4], [2, 5]])), "MultiDiscrete observation to have one dimension"),
         (spaces.Text(5), r"observations of type Box, .* actual: Text\("),
         (spaces.Graph(Box(-1, 1, (2,)), None), r"observations of type Box, .* actual: Graph\("),
         (spaces.Dict({"a": spaces.Dict({"b": spaces.Discrete(2)})}), r"a Dict of these, actual: Dict\(.* in 'a'"),
@@ -157,7 +157,7 @@ def test_an_environment_gets_the_values_of_its_space() -> None:
 def test_keys_keep_the_order_in_which_the_network_was_trained(tmp_path: Path) -> None:
     order = [("velocity", Box(-1, 1, (1,))), ("angle", Box(-1, 1, (1,)))]
     model = small(Any_(spaces.Dict(order), spaces.Discrete(2)), batch_size=None)
-    torch.nn.init.normal_(model.policy.action_net.weight)
+    torch.nn.init.normal_(next(model.policy.action_net.parameters()))
     model.save(tmp_path / "model")
     other = Any_(spaces.Dict(order[::-1]), spaces.Discrete(2))
     obs = {"velocity": np.full((1, 1), 0.9, np.float32), "angle": np.full((1, 1), -0.4, np.float32)}
@@ -165,7 +165,8 @@ def test_keys_keep_the_order_in_which_the_network_was_trained(tmp_path: Path) ->
     wanted = model.policy.action_logits(tensors, model.policy.initial_state(1), start)[0]
     for env in (None, other):
         loaded = MemoryPPO.load(tmp_path / "model", env=env, device="cpu")
-        assert list(loaded.observation_space) == ["velocity", "angle"]
+        assert isinstance(loaded.observation_space, spaces.Dict)
+        assert list(loaded.observation_space.spaces) == ["velocity", "angle"]
         found = loaded.policy.action_logits(tensors, loaded.policy.initial_state(1), start)[0]
         torch.testing.assert_close(found, wanted)
 
@@ -205,8 +206,8 @@ def tiny_pixels(env: gym.Env) -> gym.Env:
     ],
 )
 def test_the_environment_says_what_its_observations_are(env: Callable[[], Any], kinds: Any) -> None:
-    made, found = as_vec_env(env())
-    assert found == kinds == kinds_of(made) or found == kinds == "picture"
+    made = as_vec_env(env())
+    assert kinds_of(made) == kinds
     made.close()
 
 
@@ -214,8 +215,8 @@ def test_the_environment_says_what_its_observations_are(env: Callable[[], Any], 
     "many", [lambda f: SubprocVecEnv([f, f]), lambda f: AsyncVectorEnv([f, f], autoreset_mode="SameStep")]
 )
 def test_environments_in_other_processes_are_asked_too(many: Callable[[Any], Any]) -> None:
-    made, found = as_vec_env(many(lambda: grid(ImgObsWrapper)))
-    assert found == "minigrid" and made.observation_space.shape == (7, 7, 3)
+    made = as_vec_env(many(lambda: grid(ImgObsWrapper)))
+    assert kinds_of(made) == "minigrid" and made.observation_space.shape == (7, 7, 3)
     made.close()
 
 
@@ -227,7 +228,7 @@ def test_the_network_follows_from_what_the_observations_are() -> None:
     assert chosen(Any_(OBSERVATIONS["picture 36 x 36"], spaces.Discrete(2))) is NatureCNN
     assert chosen(Any_(OBSERVATIONS["whole numbers"], spaces.Discrete(2))) is FlattenExtractor
     assert chosen(InstructionVectorEnv(2)) is TokenLineExtractor
-    mixed = small(grid(DictObservationSpaceWrapper), batch_size=None).policy.features_extractor
+    mixed: Any = small(grid(DictObservationSpaceWrapper), batch_size=None).policy.features_extractor
     assert [type(part) for part in mixed.extractors.values()] == [FlattenExtractor, MiniGridExtractor, FlattenExtractor]
 
 
@@ -287,6 +288,10 @@ def test_observations_that_are_no_numbers_are_named(value: float) -> None:
 
 class Masked(Any_):
     """Allows one action alone, another one at each step."""
+
+    width: int
+    open: list[list[int]]
+    legal: list[list[int]]
 
     def action_masks(self) -> np.ndarray:
         allowed = np.zeros(self.width, dtype=bool)
