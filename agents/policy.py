@@ -134,6 +134,11 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
     def _build_mlp_extractor(self) -> None:
         self.mlp_extractor = MlpExtractor(self.core.width, self.net_arch, self.activation_fn, self.device)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the policy lives; SB3 goes through all modules to find out, which acting would do twice a step."""
+        return next(self.core.stack()).query_key_value.weight.device
+
     def initial_state(self, num_envs: int) -> ExpireSpanState:
         """The memory of environments that have seen nothing."""
         return self.core.initial_state(num_envs)
@@ -203,11 +208,18 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         self, obs: Any, state: ExpireSpanState, episode_starts: Tensor, action_masks: Tensor | None = None
     ) -> tuple[Tensor, ExpireSpanState]:
         """Log-probabilities [B, A] of all actions, and the state after the step; for discrete actions."""
+        distribution, after = self._next_actions(obs, state, episode_starts, action_masks)
+        assert isinstance(distribution, LeanCategorical)
+        return distribution.log_probs, after
+
+    def _next_actions(
+        self, obs: Any, state: ExpireSpanState, episode_starts: Tensor, action_masks: Tensor | None
+    ) -> tuple[Distribution, ExpireSpanState]:
+        """The distribution of B environments' actions, and the state after the step; without values."""
         features = self.features(obs).unsqueeze(1)
         output = self.core(features, state, episode_starts.unsqueeze(1), charge=False)
-        distribution = self._heads(output.y.squeeze(1), action_masks=action_masks)[0]
-        assert isinstance(distribution, LeanCategorical)
-        return distribution.log_probs, output.state
+        actor = self.mlp_extractor.forward_actor(output.y.squeeze(1))
+        return self._get_action_dist_from_latent(actor, action_masks), output.state
 
     def predict_values(  # pyright: ignore[reportIncompatibleMethodOverride]  # as above
         self, obs: Any, state: ExpireSpanState, episode_starts: Tensor
@@ -305,7 +317,8 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
                 "`obs, info`, SB3's VecEnv the observation alone"
             )
         check_finite(observation)
-        self.set_training_mode(False)
+        if self.training:  # walking through all modules at every step would take a fifth of the time
+            self.set_training_mode(False)
         tensor, vectorized = self.obs_to_tensor(observation)
         rows = len(next(iter(tensor.values())) if isinstance(tensor, dict) else tensor)
         if state is None:
@@ -320,8 +333,10 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         if action_masks is not None:
             masks = torch.as_tensor(read_masks(self.action_space, action_masks, rows), device=self.device)
         with torch.no_grad():
-            drawn, _, _, after = self(tensor, state, torch.as_tensor(starts, device=self.device), deterministic, masks)
-        actions = environment_actions(self, drawn)
+            begun = torch.as_tensor(starts, device=self.device)
+            distribution, after = self._next_actions(tensor, state, begun, masks)
+            drawn = distribution.get_actions(deterministic=deterministic)
+        actions = environment_actions(self, drawn.reshape(-1, *(self.action_space.shape or ())))
         return actions if vectorized else actions.squeeze(0), after
 
     def _as_drawn(self, actions: Tensor) -> Tensor:
