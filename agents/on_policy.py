@@ -68,7 +68,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     """SB3's names mean the same policy: its network follows from the observations."""
     policy: MemoryActorCriticPolicy  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower than the parent's
     rollout_buffer: SequenceRolloutBuffer  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower than the parent's
-    config_class: ClassVar[type[OnPolicyConfig]] = OnPolicyConfig
+    config_class: ClassVar[type[Any]] = OnPolicyConfig
+    """The dataclass of its settings, an `OnPolicyConfig`."""
     SCHEDULED: ClassVar[tuple[str, ...]] = ("learning_rate",)
     """Settings that may be functions of the share of the training that remains, from 1 to 0."""
 
@@ -106,7 +107,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         self.batch_size = 0
         super().__init__(
             policy,
-            env,
+            env,  # pyright: ignore[reportArgumentType]  # None for a loaded model
             **{name: given[name] for name in ("learning_rate", "n_steps", "gamma", "gae_lambda")},
             **{name: given[name] for name in ("ent_coef", "vf_coef", "max_grad_norm")},
             use_sde=False,
