@@ -39,6 +39,7 @@ def main(args: Sequence[str] | None = None) -> float:
     """Train, save, load, and evaluate what was loaded; its mean return."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--total-steps", type=int, default=150_000, help="environment steps over all environments")
+    parser.add_argument("--episodes", type=int, default=20, help="episodes of each evaluation")
     parser.add_argument("--out", type=Path, default=Path("runs/cartpole"), help="folder of the agents and the logs")
     options = parser.parse_args(args)
 
@@ -56,7 +57,7 @@ def main(args: Sequence[str] | None = None) -> float:
     )
     evaluation = EvalCallback(
         test_env,
-        n_eval_episodes=20,
+        n_eval_episodes=options.episodes,
         eval_freq=max(options.total_steps // (5 * NUM_ENVS), 1),  # in steps of one environment: five times in all
         best_model_save_path=str(options.out),
         log_path=str(options.out),
@@ -65,8 +66,8 @@ def main(args: Sequence[str] | None = None) -> float:
 
     model.save(options.out / "model")
     loaded = MemoryPPO.load(options.out / "model")
-    mean, std = evaluate_policy(loaded, test_env, n_eval_episodes=50)
-    print(f"return {mean:.1f} +/- {std:.1f} of 500 over 50 episodes, seeing positions alone")
+    mean, std = evaluate_policy(loaded, test_env, n_eval_episodes=options.episodes)
+    print(f"return {mean:.1f} +/- {std:.1f} of 500 over {options.episodes} episodes, seeing positions alone")
     return float(np.mean(mean))
 
 
