@@ -26,8 +26,13 @@ OURS = {f"docs/{name}.md" for name in ("budget", "environments", "memory", "resu
 """Pages that name options of this project's commands alone."""
 
 SHORTENED = {
-    "expirespan-train": """case " $* " in *" --resume "*) more= steps=8192 ;; *) more="--env-args max_steps=40" steps=4096 ;; esac
-exec {python} -m expirespan.train_agent "$@" --total-steps $steps $more""",
+    "expirespan-train": """
+case " $* " in
+*" --resume "*) set -- "$@" --total-steps 8192 ;;
+*) set -- "$@" --total-steps 4096 --env-args max_steps=40 ;;
+esac
+exec {python} -m expirespan.train_agent "$@"
+""",
     "expirespan-evaluate": 'exec {python} -m expirespan.evaluate "$@" --episodes 4',
     "tensorboard": '[ "$#" = 2 ] && [ "$1" = --logdir ] && find "$2" -name "events.out.tfevents.*" | grep -q .',
     "pip": 'exec {python} -m pip --disable-pip-version-check "$@" --dry-run --no-deps --no-index --no-build-isolation',
