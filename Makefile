@@ -36,15 +36,17 @@ define install
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(PIP) $$(grep '^torch==' constraints.txt)
 	$(PIP) --quiet --constraint constraints.txt 'setuptools>=77'
-	$(PIP) --constraint constraints.txt --no-build-isolation --config-settings editable_mode=strict --editable '$(1)'
+	$(PIP) --constraint constraints.txt --no-build-isolation --config-settings editable_mode=strict --editable '$(PROJECT)'
 endef
 
+$(RUN): PROJECT := .
 $(RUN): $(SOURCES)
-	$(call install,.)
+	$(install)
 	touch $@
 
+$(DEV): PROJECT := .[dev,browser]
 $(DEV): $(SOURCES)
-	$(call install,.[dev,browser])
+	$(install)
 	touch $(RUN) $@
 
 clean:
