@@ -50,8 +50,7 @@ def environment_actions(policy: ActorCriticPolicy, actions: Tensor) -> np.ndarra
         if np.issubdtype(space.dtype, np.integer):
             array = np.rint(array)
         return np.clip(array, space.low, space.high).astype(space.dtype, copy=False)
-    first = first_action(space)
-    return array + first if np.any(first) else array
+    return (array + first_action(space)).astype(space.dtype, copy=False)
 
 
 def drawn_actions(space: spaces.Space, actions: np.ndarray) -> np.ndarray:

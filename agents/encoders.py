@@ -162,17 +162,6 @@ class SmallPictureExtractor(BaseFeaturesExtractor):
         return self.network(observations)
 
 
-class NumbersExtractor(FlattenExtractor):
-    """SB3's `FlattenExtractor`, which takes a MultiDiscrete of any number of dimensions."""
-
-    def __init__(self, observation_space: spaces.Space) -> None:
-        if isinstance(observation_space, spaces.MultiDiscrete):
-            BaseFeaturesExtractor.__init__(self, observation_space, int(observation_space.nvec.sum()))
-            self.flatten = nn.Flatten()
-        else:
-            super().__init__(observation_space)
-
-
 class DictExtractor(BaseFeaturesExtractor):
     """A dictionary: each part through the extractor for its kind, side by side in the order of the space."""
 
@@ -206,4 +195,4 @@ def default_extractor(space: spaces.Space, kinds: "Kinds") -> tuple[type[BaseFea
         return (NatureCNN, {"normalized_image": True}) if large else (SmallPictureExtractor, {})
     if kinds == "minigrid":
         return MiniGridExtractor, {}
-    return (TokenLineExtractor, {}) if kinds == "tokens" else (NumbersExtractor, {})
+    return (TokenLineExtractor, {}) if kinds == "tokens" else (FlattenExtractor, {})

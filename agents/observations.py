@@ -12,7 +12,6 @@ import torch
 from gymnasium import spaces
 from minigrid.wrappers import RGBImgObsWrapper, RGBImgPartialObsWrapper
 from stable_baselines3.common.vec_env import VecEnv
-from torch import Tensor
 from torch.nn import functional as F
 
 from .encoders import is_minigrid_image, is_token_line
@@ -43,6 +42,8 @@ def check_observation_space(space: spaces.Space) -> None:
                 "Expect `env` to have observations of type Box, Discrete, MultiDiscrete or MultiBinary, or a Dict of "
                 f"these, actual: {where}"
             )
+        if isinstance(part, spaces.MultiDiscrete) and len(part.shape) != 1:
+            raise ValueError(f"Expect a MultiDiscrete observation to have one dimension, actual: {where}")
 
 
 def is_picture(space: spaces.Space) -> bool:
@@ -106,7 +107,7 @@ def _declared(env: VecEnv) -> str | None:
     return None if drawn else declared
 
 
-def check_kinds(kinds: Kinds, space: spaces.Space) -> Kinds:
+def check_kinds(kinds: Any, space: spaces.Space) -> Kinds:
     """The kinds as given, if they can be those of the space; raises ValueError where they can't."""
     parts = space.spaces if isinstance(space, spaces.Dict) else {"": space}
     named = kinds if isinstance(kinds, dict) else {"": kinds}
@@ -132,7 +133,8 @@ def prepare(observations: Any, space: spaces.Space, kinds: Kinds, normalize_imag
     if isinstance(space, spaces.Discrete):
         return F.one_hot(observations.long() - int(space.start), int(space.n)).float()
     if isinstance(space, spaces.MultiDiscrete):
-        return _one_hots(observations, space)
+        numbers = observations.long() - torch.as_tensor(space.start, device=observations.device)
+        return torch.cat([F.one_hot(numbers[:, i], int(classes)) for i, classes in enumerate(space.nvec)], 1).float()
     if kinds in ("minigrid", "tokens"):
         return observations
     if kinds == "picture" and normalize_images and observations.dtype == torch.uint8:
@@ -140,24 +142,16 @@ def prepare(observations: Any, space: spaces.Space, kinds: Kinds, normalize_imag
     return observations.float()
 
 
-def _one_hots(observations: Tensor, space: spaces.MultiDiscrete) -> Tensor:
-    """Class numbers [N, ...] as one-hot vectors side by side, [N, sum of classes]."""
-    start = torch.as_tensor(np.asarray(space.start).reshape(-1), device=observations.device)
-    numbers = observations.long().flatten(1) - start
-    parts = [F.one_hot(numbers[:, i], int(classes)) for i, classes in enumerate(space.nvec.reshape(-1))]
-    return torch.cat(parts, 1).float()
-
-
-def check_finite(observations: Any, name: str = "") -> None:
+def check_finite(observations: Any, name: str = "the observation") -> None:
     """Raise ValueError where observations [B, ...], or those of a dictionary, are NaN or infinite."""
     if isinstance(observations, dict):
         for key, part in observations.items():
-            check_finite(part, f" {key!r}")
+            check_finite(part, f"{key!r}")
         return
     array = np.asarray(observations)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         row = int(np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(1))[0]) if array.ndim else 0
         raise ValueError(
-            f"Expect finite observations, actual: NaN or infinity in{name} of row {row}; "
+            f"Expect finite observations, actual: NaN or infinity in {name} of row {row}; "
             "stable_baselines3's VecCheckNan finds the step that made it"
         )

@@ -278,7 +278,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
 
     def predict(
         self,
-        observation: np.ndarray | dict[str, np.ndarray],
+        observation: Any,
         state: Any = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,

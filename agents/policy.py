@@ -79,7 +79,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         action_space: spaces.Space,
         lr_schedule: Schedule,
         memory: ExpireSpanConfig | dict[str, Any] | None = None,
-        observations: Kinds | None = None,
+        observations: str | dict[str, Any] | None = None,
         net_arch: list[int] | dict[str, list[int]] | None = None,
         features_extractor_class: type[BaseFeaturesExtractor] | None = None,
         span_lr_scale: float = 1.0,
@@ -285,7 +285,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
 
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride]  # the state is a memory, not a tuple of arrays
         self,
-        observation: np.ndarray | dict[str, np.ndarray],
+        observation: Any,
         state: ExpireSpanState | None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,

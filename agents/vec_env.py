@@ -20,7 +20,7 @@ from stable_baselines3.common.preprocessing import is_image_space, is_image_spac
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecMonitor, VecTransposeImage
 
 from ..envs import make_batched, make_single
-from .observations import Kinds, check_observation_space, kinds_of
+from .observations import check_observation_space, kinds_of
 
 
 class GymnasiumVecEnv(VecEnv):
@@ -211,12 +211,12 @@ def _copied(observations: Any, rows: int | slice = slice(None)) -> Any:
     return observations[rows].copy()
 
 
-def as_vec_env(env: Any, kinds: Kinds | None = None) -> tuple[VecEnv, Kinds]:
+def as_vec_env(env: Any, kinds: Any = None) -> tuple[VecEnv, Any]:
     """An environment of any kind as a VecEnv that reports its episodes, and what its observations are.
 
     Args:
         env: A Gymnasium environment or its id, a VecEnv, or a Gymnasium VectorEnv.
-        kinds: What the observations are; the environment is asked where None.
+        kinds: What the observations are (observations.py); the environment is asked where None.
 
     Pictures get their channels first, as torch's convolutions want them.
 
@@ -264,26 +264,29 @@ class _Transposed(VecTransposeImage):
         self.observation_space = spaces.Dict(seen)
 
 
-def transposed(env: VecEnv, kinds: Kinds) -> VecEnv:
+def transposed(env: VecEnv, kinds: Any) -> VecEnv:
     """The VecEnv with the channels of its pictures first."""
     space = env.observation_space
     if isinstance(space, spaces.Dict):
-        assert isinstance(kinds, dict)
-        keys = [name for name, part in space.spaces.items() if _channels_last(part, kinds[name])]
+        keys = [name for name, part in space.spaces.items() if _channels_last(part, _part(kinds, name))]
         return _Transposed(env, keys) if keys else env
     return VecTransposeImage(env) if _channels_last(space, kinds) else env
 
 
-def _channels_last(space: spaces.Space, kind: Kinds) -> bool:
+def _part(kinds: Any, name: str) -> Any:
+    """The kind of a part of a dictionary; None where the kinds are those of another space."""
+    return kinds.get(name) if isinstance(kinds, dict) else None
+
+
+def _channels_last(space: spaces.Space, kind: Any) -> bool:
     picture = isinstance(space, spaces.Box) and kind == "picture" and is_image_space(space)
     return picture and not is_image_space_channels_first(space)  # pyright: ignore[reportArgumentType]  # a Box
 
 
-def seen_by_policies(space: spaces.Space, kinds: Kinds) -> spaces.Space:
+def seen_by_policies(space: spaces.Space, kinds: Any) -> spaces.Space:
     """The space of observations as policies get them: pictures with their channels first."""
     if isinstance(space, spaces.Dict):
-        assert isinstance(kinds, dict)
-        return spaces.Dict([(name, seen_by_policies(part, kinds[name])) for name, part in space.spaces.items()])
+        return spaces.Dict([(name, seen_by_policies(part, _part(kinds, name))) for name, part in space.spaces.items()])
     return VecTransposeImage.transpose_space(space) if _channels_last(space, kinds) else space  # pyright: ignore[reportArgumentType]  # a Box
 
 
