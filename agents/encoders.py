@@ -148,7 +148,8 @@ class SmallPictureExtractor(BaseFeaturesExtractor):
 
     def __init__(self, observation_space: spaces.Space, features_dim: int = 512) -> None:
         super().__init__(observation_space, features_dim)
-        channels, *sides = observation_space.shape or ()
+        assert isinstance(observation_space, spaces.Box)
+        channels, *sides = observation_space.shape
         layers: list[nn.Module] = []
         width = 32
         while min(sides) > 4 or not layers:

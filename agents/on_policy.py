@@ -68,7 +68,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     """SB3's names mean the same policy: its network follows from the observations."""
     policy: MemoryActorCriticPolicy  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower than the parent's
     rollout_buffer: SequenceRolloutBuffer  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower than the parent's
-    config_class: ClassVar[type[OnPolicyConfig]] = OnPolicyConfig
+    config_class: ClassVar[type[Any]] = OnPolicyConfig
+    """The dataclass of its settings, an `OnPolicyConfig`."""
     SCHEDULED: ClassVar[tuple[str, ...]] = ("learning_rate",)
     """Settings that may be functions of the share of the training that remains, from 1 to 0."""
 
@@ -106,7 +107,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         self.batch_size = 0
         super().__init__(
             policy,
-            env,
+            env,  # pyright: ignore[reportArgumentType]  # None for a loaded model
             **{name: given[name] for name in ("learning_rate", "n_steps", "gamma", "gae_lambda")},
             **{name: given[name] for name in ("ent_coef", "vf_coef", "max_grad_norm")},
             use_sde=False,
@@ -284,14 +285,14 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         name = type(self).__name__ if tb_log_name is None else tb_log_name
         return super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
 
-    def predict(  # pyright: ignore[reportIncompatibleMethodOverride]  # the state is a memory, not a tuple of arrays
+    def predict(
         self,
         observation: Any,
-        state: ExpireSpanState | None = None,
+        state: Any = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
         action_masks: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, ExpireSpanState]:
+    ) -> tuple[np.ndarray, Any]:
         """Actions, and the memory to hand in with the next observation; see `MemoryActorCriticPolicy.predict`."""
         return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 

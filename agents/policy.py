@@ -97,7 +97,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
             kwargs.setdefault("optimizer_kwargs", {"eps": 1e-8, "betas": (0.9, 0.98), "fused": True})
         if observations is None and features_extractor_class is not None:
             observations = KIND_OF_EXTRACTOR.get(features_extractor_class)
-        self.observations = check_kinds(observations or kinds_of_space(observation_space), observation_space)
+        self.observations: Kinds = check_kinds(observations or kinds_of_space(observation_space), observation_space)
         if features_extractor_class is None:
             features_extractor_class, settings = default_extractor(observation_space, self.observations)
             kwargs["features_extractor_kwargs"] = settings | (kwargs.get("features_extractor_kwargs") or {})
@@ -311,7 +311,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         Raises ValueError where the observation is NaN or infinite, the rows of the arguments differ, or a mask leaves
         no action.
         """
-        if isinstance(observation, tuple) and len(observation) == 2 and isinstance(observation[1], dict):
+        if isinstance(observation, tuple):
             raise ValueError(
                 "Expect `observation` to be an array or a dictionary, actual: a tuple; Gymnasium's reset returns "
                 "`obs, info`, SB3's VecEnv the observation alone"

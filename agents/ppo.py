@@ -58,7 +58,7 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
             environment columns; the message says which sizes do.
     """
 
-    config_class: ClassVar[type[OnPolicyConfig]] = PPOConfig
+    config_class: ClassVar[type[Any]] = PPOConfig
     SCHEDULED: ClassVar[tuple[str, ...]] = ("learning_rate", "clip_range", "clip_range_vf")
 
     n_epochs: int
