@@ -2,6 +2,7 @@
 
 from .a2c import A2CConfig, MemoryA2C
 from .encoders import MiniGridExtractor, TokenLineExtractor
+from .masked_evaluation import MaskedEvalCallback, WithMasks
 from .policy import MemoryActorCriticPolicy
 from .ppo import MemoryPPO, PPOConfig
 from .pressure import PressureConfig
@@ -11,6 +12,7 @@ from .vec_env import GymnasiumVecEnv
 __all__ = [
     "A2CConfig",
     "GymnasiumVecEnv",
+    "MaskedEvalCallback",
     "MemoryA2C",
     "MemoryActorCriticPolicy",
     "MemoryPPO",
@@ -19,4 +21,5 @@ __all__ = [
     "PressureConfig",
     "SequenceRolloutBuffer",
     "TokenLineExtractor",
+    "WithMasks",
 ]

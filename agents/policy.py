@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..memory import ExpireSpan, ExpireSpanConfig, ExpireSpanState, LayerTrace, Spared
 from .actions import LeanCategorical, environment_actions, masked_logits, read_masks
+from .arguments import check_policy_arguments
 from .encoders import MiniGridExtractor, TokenLineExtractor, default_extractor
 from .observations import Kinds, check_finite, check_kinds, kinds_of_space, prepare
 
@@ -69,8 +70,8 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
     memory reads the actor's features, and the critic adds features of its own of the present observation to what the
     memory returned.
 
-    Raises ValueError for settings that are out of range, `observations` that can't be those of the space, and
-    `use_sde`, since state-dependent exploration is not supported.
+    Raises ValueError for settings that are out of range, `observations` that can't be those of the space, and those of
+    SB3's and RecurrentPPO's arguments that can't be had (arguments.py), TypeError for arguments that neither has.
     """
 
     def __init__(
@@ -89,8 +90,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
             memory = ExpireSpanConfig(**memory)
         self.memory_config = memory or ExpireSpanConfig()
         self.span_lr_scale = span_lr_scale
-        if kwargs.get("use_sde"):
-            raise ValueError("Expect `use_sde` to be False: state-dependent exploration is not supported, actual: True")
+        check_policy_arguments(type(self), kwargs, net_arch)
         # SB3's eps of 1e-5 drowns the gradients of what is seen once in an episode; a shorter memory of squared
         # gradients than Adam's usual one keeps a sudden large gradient after quiet ones from becoming a huge step.
         if kwargs.get("optimizer_class", torch.optim.Adam) is torch.optim.Adam:
@@ -308,8 +308,8 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         Without a state the memory is empty; where `episode_start` is true, it is emptied first.  `action_masks` are
         those of sb3-contrib's MaskablePPO: true for actions that may be taken.
 
-        Raises ValueError where the observation is NaN or infinite, the rows of the arguments differ, or a mask leaves
-        no action.
+        Raises ValueError where the observation is NaN or infinite, the rows of the arguments differ, a mask leaves no
+        action, or `episode_start` says that an episode goes on whose state is None.
         """
         if isinstance(observation, tuple):
             raise ValueError(
@@ -321,6 +321,11 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
             self.set_training_mode(False)
         tensor, vectorized = self.obs_to_tensor(observation)
         rows = len(next(iter(tensor.values())) if isinstance(tensor, dict) else tensor)
+        if state is None and episode_start is not None and not np.all(episode_start):
+            raise ValueError(
+                "Expect `state` where `episode_start` says that an episode goes on, actual: None; sb3-contrib's "
+                "evaluate_policy for masks hands none on: use expirespan.agents.MaskedEvalCallback, or WithMasks"
+            )
         if state is None:
             state = self.initial_state(rows)
         starts = np.zeros(rows, dtype=bool) if episode_start is None else np.reshape(episode_start, -1).astype(bool)

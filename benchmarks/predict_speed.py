@@ -33,9 +33,9 @@ def agents() -> dict[str, Any]:
 
 def play(agent: Any, observations: np.ndarray, state: Any, deterministic: bool) -> Any:
     """The state after these observations of one episode."""
-    no_start = np.zeros(1, dtype=bool)
+    starts = np.array([state is None])
     for observation in observations:
-        _, state = agent.predict(observation, state=state, episode_start=no_start, deterministic=deterministic)
+        _, state = agent.predict(observation, state=state, episode_start=starts, deterministic=deterministic)
     return state
 
 
