@@ -40,7 +40,7 @@ def check_arguments(algorithm: str, given: Mapping[str, Any]) -> None:
 
 
 def check_policy(policy: Any, names: list[str], base: type, policy_kwargs: Mapping[str, Any]) -> None:
-    """Raise ValueError for an unknown name of a policy, another class than `base`'s, or refused `policy_kwargs`."""
+    """Raise ValueError for an unknown name of a policy, a class that is none of `base`, or refused `policy_kwargs`."""
     if isinstance(policy, str) and policy not in names:
         known, near = ", ".join(names), difflib.get_close_matches(policy, names, 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -48,17 +48,20 @@ def check_policy(policy: Any, names: list[str], base: type, policy_kwargs: Mappi
     if not isinstance(policy, str) and not (isinstance(policy, type) and issubclass(policy, base)):
         raise ValueError(f"Expect `policy` to be a name or a subclass of {base.__name__}, actual: {policy!r}")
     refuse(policy_kwargs, REFUSED_OF_POLICIES)
+    check_net_arch(policy_kwargs.get("net_arch"))
 
 
-def check_policy_arguments(policy: type, given: Mapping[str, Any], net_arch: Any) -> None:
-    """Raise TypeError for arguments that SB3's policies don't have either, ValueError for a `net_arch` of old."""
+def check_policy_arguments(policy: type, given: Mapping[str, Any]) -> None:
+    """Raise TypeError for arguments that SB3's policies don't have either, ValueError for those that can't be had."""
     refuse(given, REFUSED_OF_POLICIES)
     ours, theirs = (inspect.signature(kind.__init__).parameters for kind in (policy, ActorCriticPolicy))
     check_known(policy.__name__, given, [name for name in {**theirs, **ours} if name not in ("self", "kwargs")])
-    layers = (
-        [net_arch or []] if not isinstance(net_arch, Mapping) else [net_arch.get(part, []) for part in ("pi", "vf")]
-    )
-    if not all(isinstance(part, list | tuple) and all(isinstance(width, int) for width in part) for part in layers):
+
+
+def check_net_arch(net_arch: Any) -> None:
+    """Raise ValueError for layers that are described in another way, as in older versions of SB3."""
+    parts = [net_arch.get(part, []) for part in ("pi", "vf")] if isinstance(net_arch, Mapping) else [net_arch or []]
+    if not all(isinstance(part, list | tuple) and all(isinstance(width, int) for width in part) for part in parts):
         raise ValueError(
             f"Expect `net_arch` to be a list of widths or {{'pi': [...], 'vf': [...]}}, actual: {net_arch!r}"
         )

@@ -451,7 +451,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         `state` is the memory after the step before it, which the reset has not touched yet.
         """
         extra = torch.zeros(len(dones), device=self.device)
-        cut_off = [row for row in np.flatnonzero(dones) if infos[row].get("TimeLimit.truncated", False)]
+        cut_off = [row for row in np.flatnonzero(dones).tolist() if infos[row].get("TimeLimit.truncated", False)]
         # As SB3 does, without the bootstrap where a VecEnv doesn't tell the last observation.
         rows = [row for row in cut_off if infos[row].get("terminal_observation") is not None]
         if rows:

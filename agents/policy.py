@@ -90,7 +90,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
             memory = ExpireSpanConfig(**memory)
         self.memory_config = memory or ExpireSpanConfig()
         self.span_lr_scale = span_lr_scale
-        check_policy_arguments(type(self), kwargs, net_arch)
+        check_policy_arguments(type(self), kwargs)
         # SB3's eps of 1e-5 drowns the gradients of what is seen once in an episode; a shorter memory of squared
         # gradients than Adam's usual one keeps a sudden large gradient after quiet ones from becoming a huge step.
         if kwargs.get("optimizer_class", torch.optim.Adam) is torch.optim.Adam:

@@ -134,7 +134,7 @@ def test_the_action_that_the_observation_shows_is_learned(algorithm: Any, env: C
     one_layer = {"memory": SMALL["memory"] | {"layers": 1}}
     model = made(algorithm, rows, more=one_layer, n_steps=10, gamma=0.4, learning_rate=1e-2)
     model.target_kl = None
-    assert evaluate_policy(model.learn(2_500), rows, 16)[0] >= 9  # of 10
+    assert np.greater(evaluate_policy(model.learn(2_500), rows, 16)[0], 9)  # of 10
 
 
 @pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
@@ -178,7 +178,8 @@ def test_pictures_that_vecnormalize_made_real_numbers_go_through_a_cnn_on_reques
 def test_dictionaries_of_pictures_and_numbers(algorithm: Any, wrap: str, channel_last: bool) -> None:
     env: Any = DummyVecEnv([lambda: SimpleMultiObsEnv(channel_last=channel_last)])
     if wrap == "stacked":
-        env = VecFrameStack(env, 3, channels_order={"vec": None, "img": "last" if channel_last else "first"})
+        order: Any = {"vec": None, "img": "last" if channel_last else "first"}
+        env = VecFrameStack(env, 3, channels_order=order)
     if wrap == "normalised":
         env = VecNormalize(env, norm_obs_keys=["vec"])
     model = made(algorithm, env, "MultiInputPolicy", {"features_extractor_kwargs": {"cnn_output_dim": 8}}).learn(8)
