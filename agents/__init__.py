@@ -2,6 +2,8 @@
 
 from .a2c import A2CConfig, MemoryA2C
 from .encoders import MiniGridExtractor, TokenLineExtractor
+from .history import HistorySpace, HistoryWrapper
+from .history_extractor import ExpireSpanExtractor
 from .policy import MemoryActorCriticPolicy
 from .ppo import MemoryPPO, PPOConfig
 from .pressure import PressureConfig
@@ -10,7 +12,10 @@ from .vec_env import GymnasiumVecEnv
 
 __all__ = [
     "A2CConfig",
+    "ExpireSpanExtractor",
     "GymnasiumVecEnv",
+    "HistorySpace",
+    "HistoryWrapper",
     "MemoryA2C",
     "MemoryActorCriticPolicy",
     "MemoryPPO",
