@@ -155,13 +155,15 @@ def _channels_last(space: spaces.Space, pictures: bool | None) -> bool:
 
 
 def _as_encoded(space: spaces.Space, pictures: bool | None) -> spaces.Space:
-    """The space of a step as its encoder is told: pictures channel first, whole numbers from 0 in one dimension."""
+    """The space of a step as its encoder is told: pictures channel first, numbers in a dimension, whole ones from 0."""
     if isinstance(space, spaces.Dict):
         return spaces.Dict([(key, _as_encoded(part, pictures)) for key, part in space.items()])
     if isinstance(space, spaces.Discrete):
         return spaces.Discrete(int(space.n))
     if isinstance(space, spaces.MultiDiscrete):
         return spaces.MultiDiscrete(space.nvec.reshape(-1))
+    if isinstance(space, spaces.Box) and not space.shape:
+        return spaces.Box(space.low.reshape(1), space.high.reshape(1), dtype=space.dtype.type)
     if isinstance(space, spaces.Box) and _channels_last(space, pictures):
         return VecTransposeImage.transpose_space(space)
     return space
@@ -173,10 +175,11 @@ def _encoder_input(
     """M steps of flat parts, [M, size], as SB3 would give the observations to an extractor."""
     if isinstance(space, spaces.Dict):
         return {key: _encoder_input(part, parts, f"{name}/{key}", pictures, kind) for key, part in space.items()}
-    flat = isinstance(space, spaces.MultiDiscrete)
-    values = parts[name] if flat else parts[name].reshape(-1, *(space.shape or ()))
+    told = _as_encoded(space, pictures)
     if _channels_last(space, pictures):
-        values = values.movedim(-1, 1)
-    seen = preprocess_obs(values, _as_encoded(space, pictures), normalize_images=_is_picture(space, pictures))
+        values = parts[name].reshape(-1, *(space.shape or ())).movedim(-1, 1)
+    else:
+        values = parts[name].reshape(-1, *(told.shape or ()))
+    seen = preprocess_obs(values, told, normalize_images=_is_picture(space, pictures))
     assert isinstance(seen, Tensor)
     return seen.to(kind)
