@@ -16,6 +16,7 @@ from stable_baselines3 import DQN, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.preprocessing import preprocess_obs
 from stable_baselines3.common.vec_env import VecEnv
 
 SMALL: dict[str, Any] = {"layers": 1, "width": 16, "ff_width": 16, "ramp": 2.0}
@@ -131,17 +132,28 @@ def test_a_replay_buffer_holds_the_window_that_ended_a_truncated_episode() -> No
     assert stored.observations["past"][3, 0].tolist() == [0]
 
 
+def mean_span(model: Any) -> float:
+    """In steps, of the memories in the windows of the first ten steps of four episodes."""
+    model.env.reset()
+    for _ in range(8):
+        model.env.step(np.zeros(4, dtype=np.int64))
+    seen = model.env.step(np.zeros(4, dtype=np.int64))[0]
+    given = preprocess_obs(model.policy.obs_to_tensor(seen)[0], model.observation_space)
+    (trace,) = model.policy.features_extractor.read(given).trace
+    return trace.span.mean().item()
+
+
 def test_the_penalty_shortens_spans() -> None:
     spans = []
-    for weight in (0.0, 0.1):
+    for weight in (0.0, 1.0):
         env = make_vec_env(lambda: Noise(spaces.Box(-1, 1, (3,))), 4, wrapper_class=HistoryWrapper)
         extractor = {"memory": SMALL | {"max_span": 10.0, "initial_span": 0.5}, "penalty_weight": weight}
-        model = agent(PPO, env, policy={"features_extractor_kwargs": extractor}, ent_coef=0.0)
-        model.learn(32 * 4 * 10)
-        layer = next(model.policy.features_extractor.core.stack())
-        spans.append(layer.span(torch.zeros(1, 1, 16)).item())
-    assert spans[0] == pytest.approx(5.0, abs=0.7)
-    assert spans[1] < 4.0
+        model = agent(PPO, env, policy={"features_extractor_kwargs": extractor})
+        assert mean_span(model) == pytest.approx(5.0)
+        model.learn(32 * 4 * 5)
+        spans.append(mean_span(model))
+    assert spans[0] > 3.5
+    assert spans[1] < 2.0
 
 
 def success(algorithm: Any, steps: int, length: int, **settings: Any) -> float:
@@ -153,8 +165,8 @@ def success(algorithm: Any, steps: int, length: int, **settings: Any) -> float:
 
 
 def test_ppo_recalls_with_memory_and_guesses_without() -> None:
-    assert success(PPO, 4096, length=4) > 0.95
-    assert success(PPO, 4096, length=1) < 0.65
+    assert success(PPO, 2048, length=4, learning_rate=1e-2) > 0.95
+    assert success(PPO, 2048, length=1, learning_rate=1e-2) < 0.65
 
 
 @pytest.mark.slow
