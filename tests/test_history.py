@@ -9,8 +9,10 @@ import torch
 from expirespan.agents import ExpireSpanExtractor, HistorySpace, HistoryWrapper, MiniGridExtractor
 from expirespan.memory import ExpireSpanConfig
 from gymnasium import spaces
+from gymnasium.utils.env_checker import check_env
 from histories import Counter, Noise
 from minigrid.wrappers import ImgObsWrapper
+from stable_baselines3.common.env_checker import check_env as check_sb3_env
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.preprocessing import preprocess_obs
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
@@ -338,3 +340,12 @@ def test_a_negative_penalty_is_refused() -> None:
 def test_a_penalty_that_can_shorten_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match=r"Expect `initial_span` \* `max_span` to be less than 15 .* actual: 3276\.8"):
         ExpireSpanExtractor(HistorySpace(VECTOR, 16), ExpireSpanConfig(), penalty_weight=1.0)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # advice: on shapes and bounds, and not to check wrappers
+@pytest.mark.parametrize("include_actions", [False, True])
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1", "CliffWalking-v1"])
+def test_the_checkers_of_sb3_and_gymnasium_pass(env_id: str, include_actions: bool) -> None:
+    env = HistoryWrapper(gym.make(env_id), 5, include_actions)
+    check_sb3_env(env)
+    check_env(env, skip_render_check=True)

@@ -1,5 +1,6 @@
 """SB3's and sb3-contrib's own algorithms with memory, by `policy_kwargs` alone."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -179,3 +180,18 @@ def test_the_others_recall_with_memory_and_guess_without(algorithm: Any) -> None
         settings |= {"target_update_interval": 200, "exploration_fraction": 0.5}
     assert success(algorithm, 8000, length=4, **settings) > 0.95
     assert success(algorithm, 8000, length=1, **settings) < 0.65
+
+
+def snippets() -> list[str]:
+    page = Path(__file__).parent.parent / "docs" / "other-algorithms.md"
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("number", range(7))
+def test_the_documents_snippets_run(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(snippets()) == 7
+    shorter = re.sub(r"learning_starts=[\d_]+", "learning_starts=40", snippets()[number])
+    shorter = re.sub(r"n_steps=\d+, batch_size=\d+", "n_steps=16, batch_size=64", shorter)
+    shorter = re.sub(r"learn\([\d_]+\)", "learn(60)", shorter)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(shorter, f"snippet {number}", "exec"), {})
