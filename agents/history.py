@@ -45,31 +45,31 @@ class HistorySpace(spaces.Dict):
       Discrete and MultiDiscrete are whole numbers from 0.
     - `past`: Discrete(length), how many steps before the newest one belong to the episode.  Places before those repeat
       the episode's first step.
-    - `action`, `reward`: Box [length, size] and [length, 1], only where `actions` is given: the action that led to each
-      observation (one-hot, bits, or numbers) and the reward that came with it; 0 at the first step of an episode.
+    - `action`, `reward`: Box [length, size] and [length, 1], only where `action_space` is given: the action that led to
+      each observation (one-hot, bits, or numbers) and the reward that came with it; 0 at an episode's first step.
     """
 
-    def __init__(self, step: spaces.Space, length: int, actions: spaces.Space | None = None) -> None:
+    def __init__(self, step_space: spaces.Space, length: int, action_space: spaces.Space | None = None) -> None:
         check_whole("length", length, at_least=1)
-        self.step, self.length, self.actions = step, length, actions
-        parts = list(leaves(step))
+        self.step_space, self.length, self.action_space = step_space, length, action_space
+        parts = list(leaves(step_space))
         windows: dict[str, spaces.Space] = {name: _window(_flat_box(part), length) for name, part in parts}
         if len(windows) < len(parts):
             names = ", ".join(name for name, _ in parts)
             raise ValueError(f"Expect `observation_space` to have no two parts of one name, actual: {names}")
-        if actions is not None:
-            windows[ACTION] = _window(_action_box(actions), length)
+        if action_space is not None:
+            windows[ACTION] = _window(_action_box(action_space), length)
             windows[REWARD] = spaces.Box(-np.inf, np.inf, (length, 1), np.float32)
         windows[PAST] = spaces.Discrete(length)
         super().__init__(list(windows.items()))
 
     def __eq__(self, other: object) -> bool:
         """Whether both hold windows of the same steps."""
-        return isinstance(other, HistorySpace) and super().__eq__(other) and self.step == other.step
+        return isinstance(other, HistorySpace) and super().__eq__(other) and self.step_space == other.step_space
 
     def __repr__(self) -> str:
         """The steps, not the bounds of every place in the windows."""
-        return f"HistorySpace({self.step}, {self.length}, {self.actions})"
+        return f"HistorySpace({self.step_space}, {self.length}, {self.action_space})"
 
 
 class HistoryWrapper(gym.Wrapper, RecordConstructorArgs):
@@ -93,6 +93,7 @@ class HistoryWrapper(gym.Wrapper, RecordConstructorArgs):
         super().__init__(env)
         actions = env.action_space if include_actions else None
         self.observation_space = self._space = HistorySpace(env.observation_space, length, actions)
+        self._no_action = None if actions is None else np.zeros_like(_action_box(actions).low)
         self._windows: dict[str, np.ndarray] = {}
         self._past = 0
 
@@ -119,12 +120,10 @@ class HistoryWrapper(gym.Wrapper, RecordConstructorArgs):
         return {name: window.copy() for name, window in self._windows.items()} | {PAST: np.int64(self._past)}
 
     def _parts(self, observation: Any, action: Any, reward: float) -> Iterator[tuple[str, np.ndarray]]:
-        space = self._space
-        yield from _flat_parts(space.step, observation, OBSERVATION)
-        if space.actions is not None:
-            box = _action_box(space.actions)
-            taken = np.zeros(box.shape) if action is None else spaces.flatten(space.actions, action)
-            yield ACTION, np.asarray(taken, dtype=box.dtype)
+        yield from _flat_parts(self._space.step_space, observation, OBSERVATION)
+        if self._no_action is not None:
+            taken = self._no_action if action is None else spaces.flatten(self.env.action_space, action)
+            yield ACTION, np.asarray(taken, dtype=self._no_action.dtype)
             yield REWARD, np.array([reward], dtype=np.float32)
 
 

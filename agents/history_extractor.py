@@ -13,7 +13,7 @@ to its loss (SAC's temperature, PPO's `vf_coef`) doesn't scale the penalty; clip
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from gymnasium import spaces
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from ..memory import CoreOutput, ExpireSpan, ExpireSpanConfig, ExpireSpanState
 from ..memory.checks import check_not_negative
 from .encoders import is_minigrid_image
-from .history import ACTION, OBSERVATION, PAST, REWARD, HistorySpace
+from .history import ACTION, OBSERVATION, PAST, REWARD, HistorySpace, leaves
 from .policy import default_extractor
 
 
@@ -77,8 +77,10 @@ class ExpireSpanExtractor(BaseFeaturesExtractor):
                 f"since no older memory is in a window of {length} steps, actual: {longest:g}"
             )
         super().__init__(observation_space, memory.width)
-        self.step, self.penalty_weight, self.pictures = observation_space.step, penalty_weight, pictures
-        seen = _as_encoded(self.step, pictures)
+        self.penalty_weight = penalty_weight
+        self.step_space = observation_space.step_space
+        self.parts = {name: _Part.of(space, pictures) for name, space in leaves(self.step_space)}
+        seen = self._seen_space(self.step_space)
         encoder = features_extractor_class or default_extractor(seen)
         self.encoder = encoder(seen, **(features_extractor_kwargs or {}))
         self.extra = [name for name in (ACTION, REWARD) if name in observation_space.spaces]
@@ -126,11 +128,58 @@ class ExpireSpanExtractor(BaseFeaturesExtractor):
         state = self.core.initial_state(len(x))
         return self.core(x, state, resets, charge=charge, trace=trace, keep=False), len(steps)
 
-    def _embedded(self, parts: dict[str, Tensor]) -> Float[Tensor, "steps D"]:
+    def _embedded(self, steps: dict[str, Tensor]) -> Float[Tensor, "steps D"]:
         kind = next(self.core.parameters()).dtype
-        seen = _encoder_input(self.step, parts, OBSERVATION, self.pictures, kind)
-        features = [self.encoder(seen), *(parts[name].to(kind) for name in self.extra)]
-        return self.embed(torch.cat(features, 1))
+        seen = self._seen(self.step_space, {name: part.seen(steps[name]).to(kind) for name, part in self.parts.items()})
+        return self.embed(torch.cat([self.encoder(seen), *(steps[name].to(kind) for name in self.extra)], 1))
+
+    def _seen_space(self, space: spaces.Space, name: str = OBSERVATION) -> spaces.Space:
+        """The space of a step as the encoder sees it."""
+        if isinstance(space, spaces.Dict):
+            return spaces.Dict([(key, self._seen_space(part, f"{name}/{key}")) for key, part in space.items()])
+        return self.parts[name].space
+
+    def _seen(self, space: spaces.Space, steps: dict[str, Tensor], name: str = OBSERVATION) -> Any:
+        """The parts of steps as the encoder sees them: in dictionaries where the observations are."""
+        if isinstance(space, spaces.Dict):
+            return {key: self._seen(part, steps, f"{name}/{key}") for key, part in space.items()}
+        return steps[name]
+
+
+class _Part(NamedTuple):
+    """How one part of a step, stored flat, becomes what SB3 would give an extractor."""
+
+    space: spaces.Space
+    """As the extractor sees it: pictures channel first, numbers in at least one dimension, choices from 0."""
+    picture: bool
+    channels_last: bool
+    """Whether it is a picture stored with its channels last."""
+
+    @classmethod
+    def of(cls, space: spaces.Space, pictures: bool | None) -> "_Part":
+        """For the space as the environment has it."""
+        if isinstance(space, spaces.Discrete):
+            return cls(spaces.Discrete(int(space.n)), False, False)
+        if isinstance(space, spaces.MultiDiscrete):
+            return cls(spaces.MultiDiscrete(space.nvec.reshape(-1)), False, False)
+        if not isinstance(space, spaces.Box):
+            return cls(space, False, False)
+        if not space.shape:
+            return cls(spaces.Box(space.low.reshape(1), space.high.reshape(1), dtype=space.dtype.type), False, False)
+        picture = is_image_space(space) and (not is_minigrid_image(space) if pictures is None else pictures)
+        if picture and not is_image_space_channels_first(space):
+            return cls(VecTransposeImage.transpose_space(space), True, True)
+        return cls(space, picture, False)
+
+    def seen(self, flat: Tensor) -> Tensor:
+        """M steps, [M, size], as the extractor sees them."""
+        shape = self.space.shape or ()
+        values = (
+            flat.reshape(-1, *shape[1:], shape[0]).movedim(-1, 1) if self.channels_last else flat.reshape(-1, *shape)
+        )
+        seen = preprocess_obs(values, self.space, normalize_images=self.picture)
+        assert isinstance(seen, Tensor)
+        return seen
 
 
 class _Charged(torch.autograd.Function):
@@ -144,42 +193,3 @@ class _Charged(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]  # torch's takes any number of gradients
         return grad, torch.ones_like(ctx.like)
-
-
-def _is_picture(space: spaces.Space, pictures: bool | None) -> bool:
-    return is_image_space(space) and (not is_minigrid_image(space) if pictures is None else pictures)
-
-
-def _channels_last(space: spaces.Space, pictures: bool | None) -> bool:
-    return isinstance(space, spaces.Box) and _is_picture(space, pictures) and not is_image_space_channels_first(space)
-
-
-def _as_encoded(space: spaces.Space, pictures: bool | None) -> spaces.Space:
-    """The space of a step as its encoder is told: pictures channel first, numbers in a dimension, whole ones from 0."""
-    if isinstance(space, spaces.Dict):
-        return spaces.Dict([(key, _as_encoded(part, pictures)) for key, part in space.items()])
-    if isinstance(space, spaces.Discrete):
-        return spaces.Discrete(int(space.n))
-    if isinstance(space, spaces.MultiDiscrete):
-        return spaces.MultiDiscrete(space.nvec.reshape(-1))
-    if isinstance(space, spaces.Box) and not space.shape:
-        return spaces.Box(space.low.reshape(1), space.high.reshape(1), dtype=space.dtype.type)
-    if isinstance(space, spaces.Box) and _channels_last(space, pictures):
-        return VecTransposeImage.transpose_space(space)
-    return space
-
-
-def _encoder_input(
-    space: spaces.Space, parts: dict[str, Tensor], name: str, pictures: bool | None, kind: torch.dtype
-) -> Any:
-    """M steps of flat parts, [M, size], as SB3 would give the observations to an extractor."""
-    if isinstance(space, spaces.Dict):
-        return {key: _encoder_input(part, parts, f"{name}/{key}", pictures, kind) for key, part in space.items()}
-    told = _as_encoded(space, pictures)
-    if _channels_last(space, pictures):
-        values = parts[name].reshape(-1, *(space.shape or ())).movedim(-1, 1)
-    else:
-        values = parts[name].reshape(-1, *(told.shape or ()))
-    seen = preprocess_obs(values, told, normalize_images=_is_picture(space, pictures))
-    assert isinstance(seen, Tensor)
-    return seen.to(kind)

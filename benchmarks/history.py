@@ -3,7 +3,7 @@
 Both train on the same environments with the same sizes of network, rollout and minibatch, in turn, round after round in
 one process with one thread; seconds are those of the processor, so that other work on the machine counts little.
 Nothing pulls on the spans; they begin at 0.8 times the window's length, so both hold about as many memories.  Before
-anything is timed, every window is full.
+anything is timed, every environment has taken as many steps as the window has.
 
     python benchmarks/history.py [--windows 16 64 256] [--csv docs/data/history.csv]
 """

@@ -4,7 +4,15 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
+from expirespan.agents import HistoryWrapper
 from gymnasium import spaces
+from stable_baselines3.common.preprocessing import preprocess_obs
+from torch import Tensor
+
+SMALL: dict[str, Any] = {"width": 16, "ff_width": 16, "max_span": 40.0, "initial_span": 0.1, "ramp": 4.0}
+"""Memories begin to fade after 4 steps and are gone after 8."""
+VECTOR = spaces.Box(-1, 1, (3,), np.float32)
 
 
 class Counter(gym.Env):
@@ -74,3 +82,21 @@ class Recall(gym.Env):
 
     def _seen(self) -> np.ndarray:
         return np.array([self.cue * (self.steps == 0), self.steps == 0, self.steps == 3], dtype=np.float32)
+
+
+def played(env: HistoryWrapper) -> list[dict[str, Any]]:
+    """All windows of one episode."""
+    env.action_space.seed(3)
+    windows, ended = [env.reset(seed=1)[0]], False
+    while not ended:
+        window, _, terminated, truncated, _ = env.step(env.action_space.sample())
+        windows.append(window)
+        ended = terminated or truncated
+    return windows
+
+
+def as_sb3_gives(env: HistoryWrapper, windows: list[dict[str, Any]]) -> dict[str, Tensor]:
+    stacked = {name: torch.as_tensor(np.stack([window[name] for window in windows])) for name in windows[0]}
+    given = preprocess_obs(stacked, env.observation_space)
+    assert isinstance(given, dict)
+    return given
