@@ -191,7 +191,7 @@ def report(summary: dict[str, Any]) -> Iterator[str]:
 
 def check_spaces(policy: MemoryActorCriticPolicy, env: VectorEnv) -> None:
     """Raise ValueError where an agent can't play in an environment."""
-    seen = seen_by_policies(env.single_observation_space)
+    seen = seen_by_policies(env.single_observation_space, policy.observations)
     for name, ours in (("observation", seen), ("action", env.single_action_space)):
         theirs = getattr(policy, f"{name}_space")
         if ours != theirs:

@@ -1,9 +1,9 @@
 """Advantage actor-critic (Mnih et al., 2016), the paper's algorithm, on whole sequences with memory."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
-from .config import OnPolicyConfig, pick
+from .config import OnPolicyConfig, Scheduled, pick
 from .losses import policy_gradient, value_loss
 from .on_policy import MemoryOnPolicyAlgorithm
 from .policy import MemoryActorCriticPolicy
@@ -27,12 +27,14 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
     One pass over each rollout, a gradient step for each minibatch of whole environment columns.
 
     Args:
-        policy: `"MemoryPolicy"` or a subclass of `MemoryActorCriticPolicy`.
+        policy: `"MemoryPolicy"` (or SB3's `"MlpPolicy"`, `"CnnPolicy"`, `"MultiInputPolicy"`, which mean the same: the
+            network follows from the observations), or a subclass of `MemoryActorCriticPolicy`.
         env: A Gymnasium environment or its id, an SB3 VecEnv, or a Gymnasium VectorEnv.
         memory_budget: Mean live memories per layer that training aims at; see `PressureConfig`.
         penalty_weight: The paper's constant weight of the span penalty instead of a budget; see `PressureConfig`.
         budget_pull, late_pull: How far an update moves spans; see `PressureConfig`.
-        learning_rate: As all that are not named here, see `A2CConfig`, which also holds the defaults.
+        learning_rate: As all that are not named here, see `A2CConfig`, which also holds the defaults.  It may
+            be a function of the share of the training that remains, from 1 to 0.
         policy_kwargs: Arguments of the policy; `{"memory": ExpireSpanConfig(...)}` describes the core.
         kwargs: SB3's `stats_window_size`, `tensorboard_log`, `verbose`, `seed`, `device`.
 
@@ -41,19 +43,19 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
             environment columns; the message says which sizes do.
     """
 
-    config_class: ClassVar[type[A2CConfig]] = A2CConfig
-    config: A2CConfig
+    config_class: ClassVar[type[OnPolicyConfig]] = A2CConfig
 
     def __init__(
         self,
         policy: str | type[MemoryActorCriticPolicy],
         env: Any,
-        learning_rate: float = A2CConfig.learning_rate,
+        learning_rate: Scheduled = A2CConfig.learning_rate,
         n_steps: int = A2CConfig.n_steps,
         batch_size: int | None = A2CConfig.batch_size,
         gamma: float = A2CConfig.gamma,
         gae_lambda: float = A2CConfig.gae_lambda,
         normalize_advantage: bool = A2CConfig.normalize_advantage,
+        normalize_reward: bool = A2CConfig.normalize_reward,
         advantage_floor: float = A2CConfig.advantage_floor,
         ent_coef: float = A2CConfig.ent_coef,
         vf_coef: float = A2CConfig.vf_coef,
@@ -68,7 +70,8 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
         **kwargs: Any,
     ) -> None:
         given = locals()
-        super().__init__(policy, env, pick(A2CConfig, given), pick(PressureConfig, given), policy_kwargs, **kwargs)
+        settings = {field.name: given[field.name] for field in fields(A2CConfig)}
+        super().__init__(policy, env, settings, pick(PressureConfig, given), policy_kwargs, **kwargs)
 
     def train(self) -> None:
         """One pass over the rollout just collected."""

@@ -1,10 +1,13 @@
 """Checkpoints that execute nothing when read: one safetensors file, with a JSON document in its header.
 
+Under a name that ends in .zip, which SB3's tools write and look for, the same file lies in a ZIP archive, uncompressed.
 A checkpoint is written beside its place and then moved there, so the last one is whole at any moment.
 """
 
+import io
 import json
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from shutil import copyfile
@@ -13,24 +16,44 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
-SUFFIX = ".safetensors"
-FORMAT = "expirespan-checkpoint-1"
+SUFFIX, ARCHIVE = ".safetensors", ".zip"
+FORMAT, FIRST_FORMAT = "expirespan-checkpoint-2", "expirespan-checkpoint-1"
+ENTRY = "checkpoint.safetensors"
+"""The checkpoint in a ZIP archive, and in a run folder."""
+
+Target = str | os.PathLike[str] | io.BufferedIOBase
 
 
-def write_checkpoint(path: Path, tensors: dict[str, Tensor], document: dict[str, Any]) -> None:
-    """Write both to one file, replacing it as a whole or not at all.
+def write_checkpoint(target: Target, tensors: dict[str, Tensor], document: dict[str, Any]) -> None:
+    """Write both to one file, replacing it as a whole or not at all, or to a binary stream.
+
+    A stream and a path without a suffix (which gets .zip, as in SB3) take a ZIP archive, as every suffix does but
+    .safetensors.
 
     Raises TypeError where the document holds something that JSON does not know.
     """
     metadata = {"format": FORMAT, "document": json.dumps(document)}
+    content = save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, metadata)
+    if not isinstance(target, str | os.PathLike):
+        target.write(_archived(content))
+        return
+    path = Path(target)
+    path = path if path.suffix else path.with_name(path.name + ARCHIVE)
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     # save_file would let nobody but the owner read it.
-    _replace(path, lambda unfinished: unfinished.write_bytes(save(content, metadata)))
+    data = content if path.suffix == SUFFIX else _archived(content)
+    _replace(path, lambda unfinished: unfinished.write_bytes(data))
+
+
+def _archived(content: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(ENTRY, content)
+    return file.getvalue()
 
 
 def replace_by_copy(source: Path, path: Path) -> None:
@@ -49,21 +72,60 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors, on the CPU, and the document.
+def find_checkpoint(path: str | os.PathLike[str]) -> Path:
+    """The file that `path` names: itself, with .zip or .safetensors added or exchanged, or that of a run folder.
+
+    Raises FileNotFoundError where there is none, ValueError for a folder without a checkpoint.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if not (path / ENTRY).is_file():
+            raise ValueError(f"Expect a checkpoint, or a run folder with {ENTRY}, actual: the folder {path}")
+        return path / ENTRY
+    stem = path.with_suffix("") if path.suffix in (ARCHIVE, SUFFIX) else path
+    for candidate in (path, stem.with_name(stem.name + ARCHIVE), stem.with_name(stem.name + SUFFIX)):
+        if candidate.is_file():
+            return candidate
+    raise FileNotFoundError(f"There is no checkpoint at {path}")
+
+
+def read_checkpoint(source: Target) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors, on the CPU, and the document, of a file (`find_checkpoint`) or a binary stream.
 
     Raises FileNotFoundError, or ValueError where the file is truncated or not such a checkpoint.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no checkpoint at {path}")
+    if isinstance(source, str | os.PathLike):
+        path = find_checkpoint(source)
+        name, data = str(path), path.read_bytes()
+    else:
+        name, data = str(getattr(source, "name", "the stream")), source.read()
+    if zipfile.is_zipfile(io.BytesIO(data)):
+        data = _unpacked(data, name)
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise ValueError(f"{path} is a safetensors file, but not a checkpoint of the format {FORMAT}")
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata["document"])
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a readable checkpoint: {error}") from error
+        tensors = load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    except (SafetensorError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name} is not a readable checkpoint: {error}") from error
+    metadata = header.get("__metadata__") or {}
+    if metadata.get("format") not in (FORMAT, FIRST_FORMAT):
+        raise ValueError(f"{name} is a safetensors file, but not a checkpoint of the format {FORMAT}")
+    return tensors, json.loads(metadata["document"])
+
+
+def _unpacked(data: bytes, name: str) -> bytes:
+    """The checkpoint inside an archive."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            names = archive.namelist()
+            if ENTRY in names and archive.getinfo(ENTRY).file_size <= len(data):
+                return archive.read(ENTRY)
+    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
+        raise ValueError(f"{name} is not a readable checkpoint: {error}") from error
+    if "policy.pth" in names:
+        raise ValueError(
+            f"{name} is a model of one of Stable-Baselines3's own algorithms; load it with that algorithm's class"
+        )
+    raise ValueError(f"{name} is a ZIP archive, but not a checkpoint of the format {FORMAT}")
 
 
 def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -92,15 +154,19 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, 
 
 
 def describe_space(space: spaces.Space) -> dict[str, Any]:
-    """A space as JSON.  Raises TypeError for one that Stable-Baselines3 has no policies for."""
+    """A space as JSON, exactly: bounds, starts, number types and the order of a dictionary's keys.
+
+    Raises TypeError for one that Stable-Baselines3 has no policies for.
+    """
     if isinstance(space, spaces.Box):
         uniform = {"low": space.low, "high": space.high}
         bounds = {k: v.flat[0].item() if v.size and (v == v.flat[0]).all() else v.tolist() for k, v in uniform.items()}
         return {"type": "Box", "shape": list(space.shape), "dtype": str(space.dtype), **bounds}
     if isinstance(space, spaces.Discrete):
-        return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
+        return {"type": "Discrete", "n": int(space.n), "start": int(space.start), "dtype": str(space.dtype)}
     if isinstance(space, spaces.MultiDiscrete):
-        return {"type": "MultiDiscrete", "nvec": space.nvec.tolist()}
+        lists = {"nvec": space.nvec.tolist(), "start": np.asarray(space.start).tolist()}
+        return {"type": "MultiDiscrete", "dtype": str(space.dtype), **lists}
     if isinstance(space, spaces.MultiBinary):
         return {"type": "MultiBinary", "n": space.n if isinstance(space.n, int) else list(space.n)}
     if isinstance(space, spaces.Dict):
@@ -112,11 +178,19 @@ def build_space(description: dict[str, Any]) -> spaces.Space:
     """The space that `describe_space` described."""
     settings = dict(description)
     kind = settings.pop("type")
-    if kind == "Box":
-        shape, dtype = tuple(settings["shape"]), np.dtype(settings["dtype"])
-        low, high = (np.broadcast_to(np.asarray(settings[end], dtype=dtype), shape) for end in ("low", "high"))
-        return spaces.Box(low, high, dtype=dtype.type)
     if kind == "Dict":
-        return spaces.Dict({name: build_space(part) for name, part in settings["spaces"].items()})
-    kinds = {"Discrete": spaces.Discrete, "MultiDiscrete": spaces.MultiDiscrete, "MultiBinary": spaces.MultiBinary}
-    return kinds[kind](**settings)
+        # Pairs, since Gymnasium sorts the keys of a dictionary.
+        return spaces.Dict([(name, build_space(part)) for name, part in settings["spaces"].items()])
+    if kind == "MultiBinary":
+        return spaces.MultiBinary(settings["n"])
+    dtype: Any = np.dtype(settings.get("dtype", np.int64)).type  # older files have none for whole numbers
+    if kind == "Box":
+        shape = tuple(settings["shape"])
+        low, high = (np.broadcast_to(np.asarray(settings[end], dtype=dtype), shape) for end in ("low", "high"))
+        return spaces.Box(low, high, dtype=dtype)
+    if kind == "Discrete":
+        typed = {} if dtype is np.int64 else {"dtype": dtype}  # an argument that older Gymnasiums don't have
+        return spaces.Discrete(settings["n"], start=settings["start"], **typed)
+    start = settings.get("start")
+    nvec = np.array(settings["nvec"])
+    return spaces.MultiDiscrete(nvec, dtype=dtype, start=None if start is None else np.array(start))

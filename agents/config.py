@@ -1,12 +1,14 @@
 """Settings that the on-policy algorithms share."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
-from ..memory.checks import check_not_negative, check_positive, check_share, check_whole
+from ..memory.checks import check_choice, check_not_negative, check_positive, check_share, check_whole
 
 Config = TypeVar("Config")
+Scheduled = float | Callable[[float], float]
+"""A number, or a function of the share of the training that remains, from 1 to 0, as SB3's schedules are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,15 +18,16 @@ class OnPolicyConfig:
     learning_rate: float = 7e-4
     """Step size of Adam at the start."""
     anneal: bool = True
-    """Let the step size fall linearly to 0 over training: Adam turns the small gradients of a solved task into steps
-    of full size, which a constant one never stops taking."""
+    """Let a constant step size fall linearly to 0 over training: Adam turns the small gradients of a solved task into
+    steps of full size, which a constant one never stops taking."""
     span_lr_scale: float = 0.03
     """Step size of the spans' weights, as a multiple of learning_rate."""
     n_steps: int = 128
     """Steps of a rollout in each environment: the length of a training segment (T)."""
     batch_size: int | None = None
-    """Steps of a minibatch: whole environment columns, so a multiple of n_steps that divides the rollout.  None for the
-    largest such size of at most 1,024, or for one column where that is longer."""
+    """Steps of a minibatch: whole environment columns, so a multiple of n_steps; the columns of a rollout are
+    shared out evenly.  None for at least 4 minibatches a rollout (as far as there are environments) of at most 1,024
+    steps, or of one column where that is longer."""
     gamma: float = 0.995
     """Discount of future rewards."""
     gae_lambda: float = 0.8
@@ -33,6 +36,10 @@ class OnPolicyConfig:
     """Scale the advantages of a rollout to a standard deviation of 1."""
     advantage_floor: float = 0.1
     """Smallest standard deviation that normalisation divides by: rollouts without reward are not blown up."""
+    normalize_reward: bool = True
+    """Divide rewards by the running standard deviation of the discounted return where that is above 1
+    (reward_scale.py).  Values, advantages and `rollout_buffer.rewards` are then in this unit.  Without effect where
+    SB3's VecNormalize already normalises rewards."""
     ent_coef: float = 0.005
     """Weight of the entropy bonus."""
     vf_coef: float = 0.5
@@ -44,12 +51,14 @@ class OnPolicyConfig:
         check_whole("n_steps", self.n_steps, at_least=1)
         if self.batch_size is not None:
             check_whole("batch_size", self.batch_size, at_least=1)
-        for name in ("learning_rate", "advantage_floor", "max_grad_norm"):
+        for name in ("advantage_floor", "max_grad_norm"):
             check_positive(name, getattr(self, name))
-        for name in ("span_lr_scale", "ent_coef", "vf_coef"):
+        for name in ("learning_rate", "span_lr_scale", "ent_coef", "vf_coef"):
             check_not_negative(name, getattr(self, name))
         for name in ("gamma", "gae_lambda"):
             check_share(name, getattr(self, name))
+        for name in ("anneal", "normalize_advantage", "normalize_reward"):
+            check_choice(name, getattr(self, name), (True, False))
 
 
 def pick(config: type[Config], given: Mapping[str, Any]) -> Config:

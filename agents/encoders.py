@@ -1,14 +1,17 @@
-"""SB3 features extractors for MiniGrid's grids and for lines of tokens."""
+"""SB3 features extractors for MiniGrid's grids, lines of tokens, pictures of any size, and dictionaries of these."""
 
-from typing import TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from jaxtyping import Int
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor, NatureCNN
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from .observations import Kind, Kinds
 
 OBJECTS, COLORS, STATES = len(OBJECT_TO_IDX), len(COLOR_TO_IDX), 4
 """How many codes MiniGrid has; a state is a door's (3) or an agent's direction (4)."""
@@ -32,7 +35,7 @@ def is_token_line(space: spaces.Space) -> TypeGuard[spaces.Box]:
 
 
 def is_minigrid_image(space: spaces.Space) -> bool:
-    """Whether the space is that of MiniGrid's encoded views, as opposed to pixels."""
+    """Whether the space can be that of MiniGrid's encoded views; small pictures have the same."""
     return (
         isinstance(space, spaces.Box)
         and space.dtype == np.uint8
@@ -69,21 +72,19 @@ class MiniGridExtractor(BaseFeaturesExtractor):
         by_object = self.embedding.weight.data.view(cells, OBJECTS, COLORS * STATES, features_dim)
         by_object[:, [OBJECT_TO_IDX[name] for name in BACKGROUND]] *= 0.03
         self.hidden = nn.Linear(features_dim, features_dim)
-        self.checked = False
 
     def forward(self, observations: Tensor) -> Tensor:
         """Codes [N, width, height, 3] to features [N, features_dim].
 
-        Raises ValueError where the first observations are no codes: small pictures have the same space.
+        Raises ValueError where the observations are no codes: small pictures have the same space.
         """
-        if not self.checked:
-            largest = observations.flatten(0, -2).amax(0).tolist()
-            if any(code >= limit for code, limit in zip(largest, (OBJECTS, COLORS, STATES), strict=True)):
-                raise ValueError(
-                    f"Expect observations of MiniGrid's codes, objects below {OBJECTS}, colours below {COLORS}, states "
-                    f"below {STATES}, actual: up to {largest}; pictures need another `features_extractor_class`"
-                )
-            self.checked = True
+        largest = observations.flatten(0, -2).amax(0).tolist()
+        if any(code >= limit for code, limit in zip(largest, (OBJECTS, COLORS, STATES), strict=True)):
+            raise ValueError(
+                f"Expect observations of MiniGrid's codes, objects below {OBJECTS}, colours below {COLORS}, states "
+                f"below {STATES}, actual: up to {largest}; for pictures give `policy_kwargs={{'observations': "
+                "'picture'}}`"
+            )
         things = (observations.flatten(1, 2).long() * self.scale).sum(-1) + self.offsets
         if not torch.is_grad_enabled():
             return self._features(things)
@@ -131,3 +132,67 @@ class TokenLineExtractor(BaseFeaturesExtractor):
     def forward(self, observations: Tensor) -> Tensor:
         """Token ids [N, width] to features [N, features_dim]."""
         return self.hidden(torch.relu(self.places(self.words(observations.long()).flatten(1))))
+
+
+NATURE_SIDE = 36
+"""Shortest side for which the layers of SB3's `NatureCNN` have an output."""
+PICTURE_DIM = 256
+"""Features of a picture in a dictionary, as in SB3's `CombinedExtractor`."""
+
+
+class SmallPictureExtractor(BaseFeaturesExtractor):
+    """Pictures [N, channels, height, width] that are too small for `NatureCNN`.
+
+    3 x 3 convolutions halve them until the shorter side is at most 4.
+    """
+
+    def __init__(self, observation_space: spaces.Space, features_dim: int = 512) -> None:
+        super().__init__(observation_space, features_dim)
+        channels, *sides = observation_space.shape or ()
+        layers: list[nn.Module] = []
+        width = 32
+        while min(sides) > 4 or not layers:
+            layers += [nn.Conv2d(channels, width, 3, stride=2, padding=1), nn.ReLU()]
+            channels, width, sides = width, 64, [(side + 1) // 2 for side in sides]
+        flat = channels * sides[0] * sides[1]
+        self.network = nn.Sequential(*layers, nn.Flatten(), nn.Linear(flat, features_dim), nn.ReLU())
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Features [N, features_dim]."""
+        return self.network(observations)
+
+
+class DictExtractor(BaseFeaturesExtractor):
+    """A dictionary: each part through the extractor for its kind, side by side in the order of the space."""
+
+    def __init__(self, observation_space: spaces.Space, kinds: "dict[str, Kind]") -> None:
+        assert isinstance(observation_space, spaces.Dict)
+        parts: dict[str, BaseFeaturesExtractor] = {}
+        for name, space in observation_space.spaces.items():
+            extractor, settings = default_extractor(space, kinds[name])
+            if kinds[name] == "picture":
+                settings["features_dim"] = PICTURE_DIM
+            parts[name] = extractor(space, **settings)
+        super().__init__(observation_space, sum(part.features_dim for part in parts.values()))
+        self.names = tuple(parts)
+        # torch takes no names with dots.
+        keys = (name.replace(".", f"<{number}>") for number, name in enumerate(parts))
+        self.extractors = nn.ModuleDict(dict(zip(keys, parts.values(), strict=True)))
+
+    def forward(self, observations: dict[str, Tensor]) -> Tensor:
+        """Features [N, features_dim]."""
+        parts = zip(self.names, self.extractors.values(), strict=True)
+        return torch.cat([part(observations[name]) for name, part in parts], 1)
+
+
+def default_extractor(space: spaces.Space, kinds: "Kinds") -> tuple[type[BaseFeaturesExtractor], dict[str, Any]]:
+    """The features extractor for observations of these kinds (observations.py), and its arguments."""
+    if isinstance(space, spaces.Dict):
+        return DictExtractor, {"kinds": kinds}
+    if kinds == "picture":
+        large = min((space.shape or (0,))[1:]) >= NATURE_SIDE
+        # What is a picture has been decided already; NatureCNN's own check goes by type and bounds.
+        return (NatureCNN, {"normalized_image": True}) if large else (SmallPictureExtractor, {})
+    if kinds == "minigrid":
+        return MiniGridExtractor, {}
+    return (TokenLineExtractor, {}) if kinds == "tokens" else (FlattenExtractor, {})

@@ -1,8 +1,10 @@
 """Collecting experience with memory: what the on-policy algorithms share."""
 
+import difflib
+import math
 from collections import deque
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import asdict, fields
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -10,75 +12,115 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import (
+    ConstantSchedule,
+    FloatSchedule,
     check_for_correct_spaces,
     explained_variance,
     get_system_info,
     obs_as_tensor,
 )
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch import Tensor
 
 from ..memory import ExpireSpanState
-from .checkpoint import SUFFIX, read_checkpoint, write_checkpoint
-from .config import OnPolicyConfig
-from .encoders import is_minigrid_image
+from ..memory.checks import check_not_negative
+from .actions import check_action_space, environment_actions, read_masks
+from .checkpoint import Target, read_checkpoint, under, write_checkpoint
+from .config import OnPolicyConfig, pick
 from .losses import normalized_advantages
-from .policy import MemoryActorCriticPolicy, SequenceEvaluation, environment_actions
+from .observations import check_finite, kinds_of
+from .policy import MemoryActorCriticPolicy, SequenceEvaluation
 from .pressure import PressureConfig, SpanPressure
 from .reward_scale import RewardScale
 from .rollout import SequenceBatch, SequenceRolloutBuffer
-from .saving import describe, read_arguments, restore, stored_spaces
+from .saving import describe, load_policy_tensors, read_arguments, restore, stored_spaces, uncompiled
 from .training_log import TrainingLog
 from .vec_env import as_vec_env
 
 Algorithm = TypeVar("Algorithm", bound="MemoryOnPolicyAlgorithm")
 LARGEST_BATCH = 1024
 """Steps of a minibatch that is not asked for, at most."""
+FEWEST_BATCHES = 4
+"""Minibatches of a rollout where no size is asked for, at least, as far as there are environments."""
+SB3_ARGUMENTS = ("stats_window_size", "tensorboard_log", "verbose", "seed", "device")
+REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "use_sde": ((False,), "state-dependent exploration is not supported"),
+    "sde_sample_freq": ((-1,), "state-dependent exploration is not supported"),
+    "rollout_buffer_class": ((None,), "rollouts are kept as whole sequences with their memory"),
+    "rollout_buffer_kwargs": ((None, {}), "rollouts are kept as whole sequences with their memory"),
+    "use_rms_prop": ((), "give policy_kwargs={'optimizer_class': torch.optim.RMSprop}"),
+    "rms_prop_eps": ((), "give policy_kwargs={'optimizer_kwargs': {'eps': ...}}"),
+}
+"""SB3's arguments that can't be had: the values that ask for nothing, and what to do or why."""
 
 
 class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
-    """An SB3 OnPolicyAlgorithm whose policy carries a memory through each episode."""
+    """An SB3 OnPolicyAlgorithm whose policy carries a memory through each episode.
 
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MemoryPolicy": MemoryActorCriticPolicy}
+    Settings are attributes, as SB3's are, and may be changed between updates: `model.ent_coef = 0.001`.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = dict.fromkeys(
+        ("MemoryPolicy", "MlpPolicy", "CnnPolicy", "MultiInputPolicy"), MemoryActorCriticPolicy
+    )
+    """SB3's names mean the same policy: its network follows from the observations."""
     policy: MemoryActorCriticPolicy  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower than the parent's
     rollout_buffer: SequenceRolloutBuffer  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower than the parent's
+    config_class: ClassVar[type[OnPolicyConfig]] = OnPolicyConfig
+    SCHEDULED: ClassVar[tuple[str, ...]] = ("learning_rate",)
+    """Settings that may be functions of the share of the training that remains, from 1 to 0."""
 
-    config: Any
-    """Settings of the algorithm (`OnPolicyConfig`)."""
+    anneal: bool
+    normalize_advantage: bool
+    normalize_reward: bool
+    advantage_floor: float
+    span_lr_scale: float
 
     def __init__(
         self,
         policy: str | type[MemoryActorCriticPolicy],
         env: Any,
-        config: OnPolicyConfig,
+        given: Mapping[str, Any],
         pressure: PressureConfig,
         policy_kwargs: dict[str, Any] | None,
         _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
-        self.config = config
+        check_arguments(type(self).__name__, kwargs)
+        if isinstance(policy, str):
+            check_policy_name(policy, list(self.policy_aliases))
+        config = pick(self.config_class, self._numbers(given))
         self._policy_kwargs = dict(policy_kwargs or {})
+        asked = self._policy_kwargs.get("observations")
+        kinds = asked
+        if env is not None:  # as it may be for a loaded model
+            env = as_vec_env(env, asked)
+            check_action_space(env.action_space)
+            kinds = asked or kinds_of(env)
         self.pressure = SpanPressure(pressure)
+        self.use_masking = True
         self._memory: ExpireSpanState | None = None
+        self._asked_batch_size = config.batch_size
+        self.batch_size = 0
         super().__init__(
             policy,
-            as_vec_env(env),
-            learning_rate=config.learning_rate,
-            n_steps=config.n_steps,
-            gamma=config.gamma,
-            gae_lambda=config.gae_lambda,
-            ent_coef=config.ent_coef,
-            vf_coef=config.vf_coef,
-            max_grad_norm=config.max_grad_norm,
+            env,
+            **{name: given[name] for name in ("learning_rate", "n_steps", "gamma", "gae_lambda")},
+            **{name: given[name] for name in ("ent_coef", "vf_coef", "max_grad_norm")},
             use_sde=False,
             sde_sample_freq=-1,
             rollout_buffer_class=SequenceRolloutBuffer,
-            policy_kwargs={"span_lr_scale": config.span_lr_scale, **(policy_kwargs or {})},
+            policy_kwargs={"span_lr_scale": config.span_lr_scale} | self._policy_kwargs | {"observations": kinds},
             _init_setup_model=False,
-            **kwargs,
+            **{name: value for name, value in kwargs.items() if name not in REFUSED},
         )
+        for field in fields(config):
+            if field.name != "batch_size" and field.name in given:
+                setattr(self, field.name, given[field.name])
         if _init_setup_model:
+            self._check_batch_size()
             self._setup_model()
 
     def _setup_model(self) -> None:
@@ -86,12 +128,31 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         super()._setup_model()
         self.reward_scale = RewardScale(self.n_envs, self.gamma)
 
+    @property
+    def config(self) -> Any:
+        """The settings in force (`config_class`); those that follow a schedule have their default there."""
+        return pick(self.config_class, self._numbers(self._settings()))
+
+    def _numbers(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings without schedules, which are checked here: their first value must be at least 0."""
+        scheduled = {name: value for name, value in settings.items() if name in self.SCHEDULED and callable(value)}
+        for name, value in scheduled.items():
+            check_not_negative(name, value(1.0))
+        return {name: value for name, value in settings.items() if name not in scheduled}
+
+    def _settings(self) -> dict[str, Any]:
+        """The settings as the constructor takes them."""
+        asked = {"batch_size": self._asked_batch_size}
+        return {
+            f.name: asked.get(f.name, _plain_schedule(getattr(self, f.name, None))) for f in fields(self.config_class)
+        } | asked
+
     def arguments(self) -> dict[str, Any]:
         """The arguments that would make this model again, the environment and the device apart."""
         default_policy = self.policy_aliases["MemoryPolicy"]
         return {
             "policy": "MemoryPolicy" if self.policy_class is default_policy else self.policy_class,
-            **asdict(self.config),
+            **self._settings(),
             **asdict(self.pressure.config),
             "policy_kwargs": self._policy_kwargs,
             "seed": self.seed,
@@ -100,23 +161,33 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             "verbose": self.verbose,
         }
 
-    def save(self, path: Any, exclude: Any = None, include: Any = None) -> None:
-        """Write a checkpoint: one safetensors file, which executes nothing when it is read.
+    def last_values(self, names: list[str]) -> dict[str, float]:
+        """The present values of those of these settings that follow a schedule."""
+        scheduled = [name for name in names if name in self.SCHEDULED]
+        return {name: self._now(getattr(self, name)) for name in scheduled}
 
-        It holds the policy and everything that training needs to continue.  Arguments that are classes or functions
-        can't be in it and must be given to `load` again.  `.safetensors` is added to a path without a suffix;
-        `exclude` and `include` are SB3's and not supported.
+    def _now(self, value: Any) -> Any:
+        """A setting at the present stage of the training."""
+        return None if value is None else FloatSchedule(value)(self._current_progress_remaining)
+
+    def save(self, path: Target, exclude: Any = None, include: Any = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # any binary stream
+        """Write a checkpoint, which executes nothing when it is read.
+
+        It holds the policy and everything that training needs to continue: one safetensors file, in a ZIP archive
+        unless `path` ends in .safetensors.  `.zip` is added to a path without a suffix; `path` may also be a binary
+        stream.  Functions and classes of others can't be in it and must be given to `load` again; `exclude` and
+        `include` are SB3's and not supported.
 
         Raises ValueError where `exclude` or `include` is given.
         """
         if exclude is not None or include is not None:
             raise ValueError(f"Expect `exclude` and `include` to be None, actual: {exclude!r} and {include!r}")
-        write_checkpoint(checkpoint_path(path), *describe(self))
+        write_checkpoint(path, *describe(self))
 
     @classmethod
-    def load(
+    def load(  # pyright: ignore[reportIncompatibleMethodOverride]  # any binary stream
         cls: type[Algorithm],
-        path: Any,
+        path: Target,
         env: Any = None,
         device: torch.device | str = "auto",
         custom_objects: dict[str, Any] | None = None,
@@ -127,10 +198,10 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         """The model of a checkpoint.
 
         Args:
-            path: The file; `.safetensors` is added to a path without a suffix.
-            env: An environment to go on training in; evaluation needs none.
+            path: The file, with or without its suffix, a run folder of expirespan-train, or a binary stream.
+            env: An environment to go on training in, with any number of rows; evaluation needs none.
             device: Where the policy shall live.
-            custom_objects: Arguments that replace stored ones, like `kwargs`.
+            custom_objects: Arguments that replace stored ones; others are passed over, as in SB3.
             print_system_info: Print the versions in use, as SB3 does.
             force_reset: Begin new episodes on the next `learn`.  If False, and if the environment can restore its
                 state, training goes on exactly where it stood, random numbers included.  (With `anneal`, the
@@ -144,51 +215,101 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         """
         if print_system_info:
             get_system_info()
-        tensors, document = read_checkpoint(checkpoint_path(path))
-        arguments = read_arguments(document, {**(custom_objects or {}), **kwargs}, cls.__name__)
+        tensors, document = read_checkpoint(path)
+        stored = {*document["arguments"], *(name.split(".")[0] for name in document["missing"])}
+        replaced = {name: value for name, value in (custom_objects or {}).items() if name in stored}
+        arguments = read_arguments(document, {**replaced, **kwargs}, cls.__name__, needed=env is not None)
         model = cls(env=env, device=device, _init_setup_model=False, **arguments)
         observation_space, action_space = stored_spaces(document)
-        if env is None:
-            model.observation_space, model.action_space = observation_space, action_space
-            model.n_envs = document["n_envs"]
-        else:
-            assert model.env is not None
+        if model.env is not None:
             check_for_correct_spaces(model.env, observation_space, action_space)
+        else:
+            model.n_envs = document["n_envs"]
+        # The stored one, with the order of keys that the network was trained with.
+        model.observation_space, model.action_space = observation_space, action_space
         model._setup_model()
         restore(model, tensors, document, continue_episodes=not force_reset)
         return model
 
-    def set_env(self, env: Any, force_reset: bool = True) -> None:
-        """Go on in another environment, of any kind that the constructor takes, with the same spaces and rows."""
-        super().set_env(as_vec_env(env), force_reset)
+    def set_parameters(  # pyright: ignore[reportIncompatibleMethodOverride]  # any binary stream
+        self, load_path_or_dict: Any, exact_match: bool = True, device: torch.device | str = "auto"
+    ) -> None:
+        """Put weights into this model: those of a checkpoint, or a dictionary as `get_parameters` returns it."""
+        if isinstance(load_path_or_dict, dict):
+            super().set_parameters(load_path_or_dict, exact_match, device)
+        else:
+            tensors, _ = read_checkpoint(load_path_or_dict)
+            load_policy_tensors(self.policy, under("policy", tensors), strict=exact_match)
 
-    def restore_statistics(self, episodes: list[dict[str, float]], successes: list[bool]) -> None:
+    def set_env(self, env: Any, force_reset: bool = True) -> None:
+        """Go on in another environment, of any kind that the constructor takes, with the same spaces.
+
+        It may have another number of rows; then, or with `force_reset`, new episodes begin.
+        """
+        made = as_vec_env(env, uncompiled(self.policy).observations)
+        check_for_correct_spaces(made, self.observation_space, self.action_space)
+        self._vec_normalize_env = unwrap_vec_normalize(made)
+        other = made.num_envs != self.n_envs
+        self.env, self.n_envs = made, made.num_envs
+        if force_reset or other:
+            self._last_obs, self._memory = None, None
+        if other:
+            self.batch_size = self._batch_size()
+            self.rollout_buffer.n_envs = self.n_envs
+            scale = self.reward_scale.state_dict()
+            self.reward_scale = RewardScale(self.n_envs, self.gamma)
+            self.reward_scale.load_state_dict(scale)
+
+    def restore_statistics(self, episodes: list[dict[str, Any]], successes: list[bool]) -> None:
         """Put back the recent episodes that the log and the budget go by."""
         self.ep_info_buffer = deque(episodes, maxlen=self._stats_window_size)
         self.ep_success_buffer = deque(successes, maxlen=self._stats_window_size)
 
+    def learn(  # pyright: ignore[reportIncompatibleMethodOverride]  # one argument more, as in MaskablePPO
+        self: Algorithm,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+        use_masking: bool = True,
+    ) -> Algorithm:
+        """Train; the arguments are SB3's.
+
+        `tb_log_name` is the name of the class where None.  Where the environment has `action_masks()`, as for
+        sb3-contrib's MaskablePPO, only actions that it allows are taken, unless `use_masking` is False.
+        """
+        self.use_masking = use_masking
+        name = type(self).__name__ if tb_log_name is None else tb_log_name
+        return super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
+
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride]  # the state is a memory, not a tuple of arrays
         self,
-        observation: np.ndarray | dict[str, np.ndarray],
+        observation: Any,
         state: ExpireSpanState | None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
+        action_masks: np.ndarray | None = None,
     ) -> tuple[np.ndarray, ExpireSpanState]:
         """Actions, and the memory to hand in with the next observation; see `MemoryActorCriticPolicy.predict`."""
-        return self.policy.predict(observation, state, episode_start, deterministic)
+        return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 
     def _batch_size(self) -> int:
         """Steps of a minibatch, which is whole environment columns."""
-        steps, size = self.config.n_steps, self.config.batch_size
-        fitting = [columns * steps for columns in range(1, self.n_envs + 1) if self.n_envs % columns == 0]
+        steps, size = self.n_steps, self._asked_batch_size
         if size is None:
-            return max((size for size in fitting if size <= LARGEST_BATCH), default=steps)
-        if size not in fitting:
+            batches = min(self.n_envs, max(FEWEST_BATCHES, math.ceil(steps * self.n_envs / LARGEST_BATCH)))
+            return math.ceil(self.n_envs / batches) * steps
+        return min(size, steps * self.n_envs)  # there may be fewer environments than at first
+
+    def _check_batch_size(self) -> None:
+        steps, size = self.n_steps, self._asked_batch_size
+        if size is not None and (size % steps or size > steps * self.n_envs):
             raise ValueError(
-                f"Expect `batch_size` to be whole columns of {steps} steps that divide {self.n_envs} environments, "
-                f"one of {', '.join(map(str, fitting))}, actual: {size}"
+                f"Expect `batch_size` to be a multiple of `n_steps` ({steps}), since a minibatch is whole environment "
+                f"columns, of at most {steps * self.n_envs}, actual: {size}"
             )
-        return size
 
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
         # What remained as the rollout began: its end may lie past the total, or it may be all that is asked for.
@@ -196,7 +317,9 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
 
     def _update_learning_rate(self, optimizers: Any) -> None:
         remaining = self._current_progress_remaining
-        rate = self.lr_schedule(remaining) * (remaining if self.config.anneal else 1)
+        rate = self.lr_schedule(remaining)
+        if self.anneal and not callable(self.learning_rate):
+            rate *= remaining
         self.logger.record("train/learning_rate", rate)
         for group in self.policy.optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
@@ -208,6 +331,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             batch.actions,
             batch.state,
             batch.episode_starts,
+            action_masks=batch.action_masks,
             charge=trace or self.pressure.moves_spans,
             trace=trace,
             spare_used=self.pressure.has_budget,
@@ -215,7 +339,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
 
     def _loss(self, policy_loss: Tensor, value_loss: Tensor, entropy: Tensor, penalty: Tensor) -> Tensor:
         """The weighted sum of all terms."""
-        loss = policy_loss + self.config.vf_coef * value_loss - self.config.ent_coef * entropy
+        loss = policy_loss + self.vf_coef * value_loss - self.ent_coef * entropy
         return loss + self.pressure.weight * penalty if self.pressure.weight else loss
 
     def _step(self, loss: Tensor, now: SequenceEvaluation, share: float) -> None:
@@ -227,7 +351,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         lengthening = core.rent_gradients(-spared.overdue) if spared and any(counterpulls) else None
         self.policy.optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm, error_if_nonfinite=True)
+        torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm, error_if_nonfinite=True)
         self.policy.optimizer.step()
         if shortening is not None:
             core.move_spans(shortening, [pull * share for pull in pressure.pulls])
@@ -236,11 +360,11 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
 
     def _begin_update(self) -> TrainingLog:
         """Make ready to learn from the rollout just collected; where to log what comes of it."""
-        config, buffer = self.config, self.rollout_buffer
+        buffer = self.rollout_buffer
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
-        if config.normalize_advantage:
-            buffer.advantages = normalized_advantages(buffer.advantages, config.advantage_floor)
+        if self.normalize_advantage:
+            buffer.advantages = normalized_advantages(buffer.advantages, self.advantage_floor)
         return TrainingLog()
 
     def _finish_update(self, log: TrainingLog) -> None:
@@ -248,7 +372,9 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         buffer = self.rollout_buffer
         explained = explained_variance(buffer.values.cpu().numpy().ravel(), buffer.returns.cpu().numpy().ravel())
         log.add(explained_variance=float(explained), memory__penalty_weight=self.pressure.weight)
-        log.add(reward_scale=self.reward_scale.scale)
+        log.add(reward_scale=self.reward_scale.scale if self._scales_rewards else 1.0)
+        if hasattr(self.policy, "log_std"):
+            log.add(std=self.policy.log_std.exp().mean().item())
         log.add(memory__pull=max(self.pressure.pulls, default=0.0))
         figures = log.figures(self.policy.memory_config.max_span)
         self.pressure.update(figures, 1 - self._current_progress_remaining)
@@ -257,32 +383,49 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
 
     @staticmethod
     def _wrap_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
-        # MiniGrid's codes have the shape of a picture, but their axes must not be swapped.
-        if isinstance(env, VecEnv) and is_minigrid_image(env.observation_space):
-            return env
-        return OnPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
+        # Done already (`as_vec_env`): SB3 would take MiniGrid's codes for pixels.
+        return env
+
+    @property
+    def _scales_rewards(self) -> bool:
+        """Whether rewards are divided by `reward_scale`; not where SB3's VecNormalize does the same."""
+        normalized = self._vec_normalize_env is not None and self._vec_normalize_env.norm_reward
+        return self.normalize_reward and not normalized
+
+    def _read_masks(self, env: VecEnv) -> Tensor:
+        masks = read_masks(self.action_space, np.stack(env.env_method("action_masks")), env.num_envs)
+        return torch.as_tensor(masks, device=self.device)
 
     def collect_rollouts(  # pyright: ignore[reportIncompatibleMethodOverride]  # a buffer of sequences
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: SequenceRolloutBuffer, n_rollout_steps: int
     ) -> bool:
-        """Act for `n_rollout_steps` in every environment; False if a callback stopped it."""
+        """Act for `n_rollout_steps` in every environment; False if a callback stopped it.
+
+        Callbacks find SB3's names in their locals: `obs_tensor`, `actions` (as drawn), `clipped_actions` (as the
+        environment took them), `values`, `log_probs`, `new_obs`, `rewards`, `dones`, `infos`, `n_steps`.
+        `rollout_buffer.rewards` are divided by `reward_scale.scale`, unless `normalize_reward` is False.
+        """
         assert self._last_obs is not None and self._last_episode_starts is not None
         self.policy.set_training_mode(False)
+        masked = self.use_masking and env.has_attr("action_masks")
         state = self._memory if self._memory is not None else self.policy.initial_state(env.num_envs)
         with torch.no_grad():
             # The weights have changed since the memories were written.
             state = self.policy.core.refresh(state.packed())
-        rollout_buffer.begin(state)
+        rollout_buffer.begin(state, masked)
         callback.on_rollout_start()
         self.reward_scale.begin_episodes(np.asarray(self._last_episode_starts, dtype=bool))
         starts = torch.as_tensor(self._last_episode_starts, dtype=torch.bool, device=self.device)
-        dones = np.zeros(env.num_envs, dtype=bool)
-        for _ in range(n_rollout_steps):
+        dones, n_steps = np.zeros(env.num_envs, dtype=bool), 0
+        while n_steps < n_rollout_steps:
+            action_masks = self._read_masks(env) if masked else None
             with torch.no_grad():
-                obs = obs_as_tensor(self._last_obs, self.device)
-                actions, values, log_probs, state = self.policy(obs, state, starts)
-            new_obs, rewards, dones, infos = env.step(environment_actions(self.policy, actions))
+                obs_tensor = obs_as_tensor(self._last_obs, self.device)
+                drawn, values, log_probs, state = self.policy(obs_tensor, state, starts, action_masks=action_masks)
+            actions, clipped_actions = drawn.cpu().numpy(), environment_actions(self.policy, drawn)
+            new_obs, rewards, dones, infos = env.step(clipped_actions)
             assert not isinstance(new_obs, tuple)  # SB3 has no policies for these
+            check_finite(new_obs)
             # Before a callback may stop training, so that what goes on later goes on from here.
             last_starts, starts = starts, torch.as_tensor(dones, dtype=torch.bool, device=self.device)
             self._last_obs, self._last_episode_starts, self._memory = new_obs, dones, state
@@ -291,9 +434,9 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             if not callback.on_step():
                 return False
             self._update_info_buffer(infos, dones)
-            scaled = torch.as_tensor(self.reward_scale.scaled(rewards, dones), dtype=torch.float32, device=self.device)
-            rewards = scaled + self._truncation_values(infos, dones, state)
-            rollout_buffer.add(obs, actions, rewards, last_starts, values, log_probs)
+            n_steps += 1
+            learned_from = self._rewards(rewards, dones) + self._truncation_values(infos, dones, state)
+            rollout_buffer.add(obs_tensor, drawn, learned_from, last_starts, values, log_probs, action_masks)
         with torch.no_grad():
             last_values = self.policy.predict_values(obs_as_tensor(self._last_obs, self.device), state, starts)
         rollout_buffer.compute_returns_and_advantage(last_values, dones)
@@ -301,13 +444,22 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         callback.on_rollout_end()
         return True
 
+    def _rewards(self, rewards: np.ndarray, dones: np.ndarray) -> Tensor:
+        """One step's rewards as they are learned from, [B].  Raises ValueError where one is NaN or infinite."""
+        if not np.isfinite(rewards).all():
+            raise ValueError(f"Expect finite rewards, actual: {rewards[~np.isfinite(rewards)][0]} of an environment")
+        scaled = self.reward_scale.scaled(rewards, dones) if self._scales_rewards else rewards
+        return torch.as_tensor(scaled, dtype=torch.float32, device=self.device)
+
     def _truncation_values(self, infos: list[dict[str, Any]], dones: np.ndarray, state: ExpireSpanState) -> Tensor:
         """What truncated rows would still have earned, [B]: the value of their last observation, discounted.
 
         `state` is the memory after the step before it, which the reset has not touched yet.
         """
         extra = torch.zeros(len(dones), device=self.device)
-        rows = [row for row in np.flatnonzero(dones) if infos[row].get("TimeLimit.truncated", False)]
+        cut_off = [row for row in np.flatnonzero(dones) if infos[row].get("TimeLimit.truncated", False)]
+        # As SB3 does, without the bootstrap where a VecEnv doesn't tell the last observation.
+        rows = [row for row in cut_off if infos[row].get("terminal_observation") is not None]
         if rows:
             endings = [infos[row]["terminal_observation"] for row in rows]
             if isinstance(endings[0], dict):
@@ -322,7 +474,35 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         return extra
 
 
-def checkpoint_path(path: Any) -> Path:
-    """The path with the suffix of checkpoints, if it has none."""
-    path = Path(path)
-    return path if path.suffix else path.with_suffix(SUFFIX)
+def check_arguments(algorithm: str, given: Mapping[str, Any]) -> None:
+    """Raise TypeError for arguments that no algorithm has, ValueError for those of SB3's that can't be had."""
+    for name, value in given.items():
+        if name in REFUSED:
+            idle, why = REFUSED[name]
+            if not any(value is nothing or value == nothing for nothing in idle):
+                raise ValueError(f"Expect `{name}` not to be given: {why}; actual: {value!r}")
+        elif name not in SB3_ARGUMENTS:
+            known = [*SB3_ARGUMENTS, "policy_kwargs", *_known_settings()]
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"; did you mean `{near[0]}`?" if near else ""
+            raise TypeError(f"Expect arguments of {algorithm}, actual: `{name}`{hint}")
+
+
+def _known_settings() -> list[str]:
+    configs = [OnPolicyConfig, *OnPolicyConfig.__subclasses__(), PressureConfig]
+    return [field.name for config in configs for field in fields(config)]
+
+
+def check_policy_name(name: str, known: list[str]) -> None:
+    """Raise ValueError for an unknown name of a policy, with the nearest known one."""
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"Expect `policy` to be one of {', '.join(known)}, or a class, actual: {name!r}{hint}")
+
+
+def _plain_schedule(value: Any) -> Any:
+    """A setting without the wrapper that SB3 puts around schedules: a number, a function, or as it is."""
+    if isinstance(value, FloatSchedule):
+        value = value.value_schedule
+    return value.val if isinstance(value, ConstantSchedule) else value

@@ -4,27 +4,23 @@ The core reads the features of the whole history; how much of it is kept is the 
 one step, training a segment of a rollout: the same function.
 """
 
+from copy import copy
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.distributions import CategoricalDistribution, Distribution
+from stable_baselines3.common.distributions import CategoricalDistribution, DiagGaussianDistribution, Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.preprocessing import is_image_space
-from stable_baselines3.common.torch_layers import (
-    BaseFeaturesExtractor,
-    CombinedExtractor,
-    FlattenExtractor,
-    MlpExtractor,
-    NatureCNN,
-)
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, MlpExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
 from ..memory import ExpireSpan, ExpireSpanConfig, ExpireSpanState, LayerTrace, Spared
-from .encoders import MiniGridExtractor, TokenLineExtractor, is_minigrid_image, is_token_line
+from .actions import LeanCategorical, environment_actions, masked_logits, read_masks
+from .encoders import MiniGridExtractor, TokenLineExtractor, default_extractor
+from .observations import Kinds, check_finite, check_kinds, kinds_of_space, prepare
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,60 +49,28 @@ class Action(NamedTuple):
     trace: tuple[LayerTrace, ...] | None
 
 
-def default_extractor(space: spaces.Space) -> type[BaseFeaturesExtractor]:
-    """The features extractor for MiniGrid's codes, lines of tokens, pictures, dictionaries, or anything flat."""
-    if is_minigrid_image(space):
-        return MiniGridExtractor
-    if is_token_line(space):
-        return TokenLineExtractor
-    if isinstance(space, spaces.Dict):
-        if codes := [name for name, part in space.items() if is_minigrid_image(part)]:
-            raise ValueError(
-                f"Expect a dictionary without MiniGrid's codes where no `features_extractor_class` is given, "
-                f"actual: {', '.join(codes)}; wrap the environment in minigrid.wrappers.ImgObsWrapper"
-            )
-        return CombinedExtractor
-    return NatureCNN if is_image_space(space) else FlattenExtractor
-
-
-class LeanCategorical(CategoricalDistribution):
-    """SB3's categorical distribution from few operations: with torch's own it took a sixth of the time of acting."""
-
-    log_probs: Tensor
-    """Of all actions, [B, A]."""
-
-    def proba_distribution(self, action_logits: Tensor) -> "LeanCategorical":
-        """The distribution with these logits [B, A]."""
-        made = LeanCategorical(self.action_dim)
-        made.log_probs = action_logits.log_softmax(-1)
-        return made
-
-    def log_prob(self, actions: Tensor) -> Tensor:
-        """Log-probabilities [B] of actions [B]."""
-        return self.log_probs.gather(-1, actions.long().unsqueeze(-1)).squeeze(-1)
-
-    def entropy(self) -> Tensor:
-        """In nats, [B]."""
-        finite = self.log_probs.clamp_min(
-            torch.finfo(self.log_probs.dtype).min
-        )  # actions that are ruled out add nothing
-        return -(finite.exp() * finite).sum(-1)
-
-    def sample(self) -> Tensor:
-        """Actions [B]: the first to arrive of exponential waits at the rates of the probabilities."""
-        return (self.log_probs.exp() / torch.empty_like(self.log_probs).exponential_()).argmax(-1)
-
-    def mode(self) -> Tensor:
-        """The likeliest actions [B]."""
-        return self.log_probs.argmax(-1)
+KIND_OF_EXTRACTOR: dict[type, Kinds] = {MiniGridExtractor: "minigrid", TokenLineExtractor: "tokens"}
+"""What a features extractor that is asked for by its class says about the observations."""
 
 
 class MemoryActorCriticPolicy(ActorCriticPolicy):
     """Actor and critic on top of one memory core.
 
-    Arguments beyond those of SB3's ActorCriticPolicy: `memory`, the configuration of the core (or its fields as a
-    dictionary).  `net_arch` describes layers between the core and the heads; there are none by default.
-    `span_lr_scale` multiplies the learning rate for the weights that predict spans.
+    Arguments beyond those of SB3's ActorCriticPolicy:
+
+    - `memory`: the configuration of the core, or its fields as a dictionary.
+    - `observations`: what the observations are, "numbers", "picture", "minigrid" (its codes) or "tokens", or a
+      dictionary of these for a Dict space.  MemoryPPO and MemoryA2C ask the environment; without one, None goes by the
+      space alone, which can't tell MiniGrid's codes and tokens from other numbers.
+    - `span_lr_scale`: multiplies the learning rate for the weights that predict spans.
+
+    `net_arch` describes layers between the core and the heads; there are none by default.  Without
+    `features_extractor_class` the network follows from `observations`.  With `share_features_extractor=False` the
+    memory reads the actor's features, and the critic adds features of its own of the present observation to what the
+    memory returned.
+
+    Raises ValueError for settings that are out of range, `observations` that can't be those of the space, and
+    `use_sde`, since state-dependent exploration is not supported.
     """
 
     def __init__(
@@ -115,6 +79,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         action_space: spaces.Space,
         lr_schedule: Schedule,
         memory: ExpireSpanConfig | dict[str, Any] | None = None,
+        observations: str | dict[str, Any] | None = None,
         net_arch: list[int] | dict[str, list[int]] | None = None,
         features_extractor_class: type[BaseFeaturesExtractor] | None = None,
         span_lr_scale: float = 1.0,
@@ -130,14 +95,18 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         # gradients than Adam's usual one keeps a sudden large gradient after quiet ones from becoming a huge step.
         if kwargs.get("optimizer_class", torch.optim.Adam) is torch.optim.Adam:
             kwargs.setdefault("optimizer_kwargs", {"eps": 1e-8, "betas": (0.9, 0.98), "fused": True})
-        # SB3 would take MiniGrid's codes for pixels and divide them by 255.
-        kwargs.setdefault("normalize_images", not is_minigrid_image(observation_space))
+        if observations is None and features_extractor_class is not None:
+            observations = KIND_OF_EXTRACTOR.get(features_extractor_class)
+        self.observations = check_kinds(observations or kinds_of_space(observation_space), observation_space)
+        if features_extractor_class is None:
+            features_extractor_class, settings = default_extractor(observation_space, self.observations)
+            kwargs["features_extractor_kwargs"] = settings | (kwargs.get("features_extractor_kwargs") or {})
         super().__init__(
             observation_space,
             action_space,
             lr_schedule,
             net_arch=[] if net_arch is None else net_arch,
-            features_extractor_class=features_extractor_class or default_extractor(observation_space),
+            features_extractor_class=features_extractor_class,
             **kwargs,
         )
 
@@ -146,6 +115,8 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         self.core = ExpireSpan(self.memory_config)
         same = self.features_dim == self.core.width
         self.embed = nn.Identity() if same else nn.Linear(self.features_dim, self.core.width)
+        if not self.share_features_extractor:
+            self.embed_critic = nn.Linear(self.features_dim, self.core.width)
         super()._build(lr_schedule)
         if isinstance(self.action_dist, CategoricalDistribution):
             self.action_dist = LeanCategorical(self.action_dist.action_dim)
@@ -168,13 +139,20 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         return self.core.initial_state(num_envs)
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # a policy with memory takes and returns a state
-        self, obs: Any, state: ExpireSpanState, episode_starts: Tensor, deterministic: bool = False
+        self,
+        obs: Any,
+        state: ExpireSpanState,
+        episode_starts: Tensor,
+        deterministic: bool = False,
+        action_masks: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, ExpireSpanState]:
         """One step of B environments: actions, values [B], log-probabilities [B] and the state after it.
 
-        `episode_starts`, bool [B], says which rows have just been reset.
+        `episode_starts`, bool [B], says which rows have just been reset.  `action_masks`, bool [B, M], is true for
+        actions that may be taken (`actions.mask_width`).  Actions are as drawn: `environment_actions` makes of them
+        what an environment takes.
         """
-        return self.act(obs, state, episode_starts, deterministic)[:4]
+        return self.act(obs, state, episode_starts, deterministic, action_masks=action_masks)[:4]
 
     def act(
         self,
@@ -184,38 +162,61 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         deterministic: bool = False,
         trace: bool = False,
         attention: bool = False,
+        action_masks: Tensor | None = None,
     ) -> Action:
-        """One step of B environments, on request with what the layers keep at it and attend to."""
-        features = self.features(obs).unsqueeze(1)
+        """`forward`, on request with what the layers keep at the step and attend to."""
+        features, critic = self._features(obs)
         starts = episode_starts.unsqueeze(1)
-        output = self.core(features, state, starts, charge=False, trace=trace, attention=attention)
-        distribution, values = self._heads(output.y.squeeze(1))
+        output = self.core(features.unsqueeze(1), state, starts, charge=False, trace=trace, attention=attention)
+        distribution, values = self._heads(output.y.squeeze(1), critic, action_masks)
         actions = distribution.get_actions(deterministic=deterministic)
         log_prob = distribution.log_prob(actions)
         shaped = actions.reshape(-1, *(self.action_space.shape or ()))
         return Action(shaped, values, log_prob, output.state, output.trace)
 
+    def extract_features(  # pyright: ignore[reportIncompatibleMethodOverride]  # always of one extractor
+        self, obs: Any, features_extractor: BaseFeaturesExtractor | None = None
+    ) -> Tensor:
+        """Features [N, features_dim] of N observations; without an extractor, of the actor's."""
+        prepared = prepare(obs, self.observation_space, self.observations, self.normalize_images)
+        return (features_extractor or self.pi_features_extractor)(prepared)
+
     def features(self, obs: Any) -> Tensor:
         """What the core reads of N observations, [N, D]."""
         return self.embed(self.extract_features(obs))
 
+    def _features(self, obs: Any) -> tuple[Tensor, Tensor | None]:
+        """What the core reads, and what the critic sees beside it where it has an extractor of its own; [N, D] each."""
+        if self.share_features_extractor:
+            return self.features(obs), None
+        return self.features(obs), self.embed_critic(self.extract_features(obs, self.vf_features_extractor))
+
     def assess(self, latent: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Values and log-probabilities of actions, both [N], from what the core returned, [N, D]."""
+        """Values and log-probabilities of drawn actions, both [N], from what the core returned, [N, D].
+
+        Of a critic with an extractor of its own, the part that the memory gives.
+        """
         distribution, values = self._heads(latent)
         return values, distribution.log_prob(self._as_drawn(actions))
 
-    def action_logits(self, obs: Any, state: ExpireSpanState, episode_starts: Tensor) -> tuple[Tensor, ExpireSpanState]:
+    def action_logits(
+        self, obs: Any, state: ExpireSpanState, episode_starts: Tensor, action_masks: Tensor | None = None
+    ) -> tuple[Tensor, ExpireSpanState]:
         """Log-probabilities [B, A] of all actions, and the state after the step; for discrete actions."""
         features = self.features(obs).unsqueeze(1)
         output = self.core(features, state, episode_starts.unsqueeze(1), charge=False)
-        distribution = self._heads(output.y.squeeze(1))[0]
+        distribution = self._heads(output.y.squeeze(1), action_masks=action_masks)[0]
         assert isinstance(distribution, LeanCategorical)
         return distribution.log_probs, output.state
 
     def predict_values(  # pyright: ignore[reportIncompatibleMethodOverride]  # as above
         self, obs: Any, state: ExpireSpanState, episode_starts: Tensor
     ) -> Tensor:
-        """Values [B] of one step; the state stays as it is."""
+        """Values [B] of one step; the state stays as it is.
+
+        In the units of `rollout_buffer.returns`: rewards divided by `reward_scale.scale`, unless the algorithm was
+        made with `normalize_reward=False`.
+        """
         return self.act(obs, state, episode_starts).values
 
     def evaluate_sequences(
@@ -225,21 +226,23 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         state: ExpireSpanState,
         episode_starts: Tensor,
         *,
+        action_masks: Tensor | None = None,
         charge: bool = True,
         trace: bool = False,
         spare_used: bool = False,
     ) -> SequenceEvaluation:
         """Recorded sequences under the present weights.
 
-        Observations and actions are [T, B, ...], `episode_starts` is bool [T, B], `state` stood before the first step.
-        `charge`, `trace` and `spare_used` are those of `MemoryCore.forward`.
+        Observations and actions (as drawn) are [T, B, ...], `episode_starts` is bool [T, B], `action_masks` bool
+        [T, B, M], `state` stood before the first step.  `charge`, `trace` and `spare_used` are those of
+        `MemoryCore.forward`.
         """
         steps, rows = episode_starts.shape
         # Sequence by sequence, as the core reads them: observations are smaller than what would have to be moved later.
-        obs, actions = (_by_sequence(part) for part in (obs, actions))
-        features = self.features(obs).unflatten(0, (rows, steps))
+        obs, actions, action_masks = (_by_sequence(part) for part in (obs, actions, action_masks))
+        features, critic = self._features(obs)
         output = self.core(
-            features,
+            features.unflatten(0, (rows, steps)),
             self.core.refresh(state),
             episode_starts.T,
             charge=charge,
@@ -247,7 +250,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
             spare_used=spare_used,
             keep=False,
         )
-        distribution, values = self._heads(output.y.flatten(0, 1))
+        distribution, values = self._heads(output.y.flatten(0, 1), critic, action_masks)
         log_prob = distribution.log_prob(self._as_drawn(actions))
         entropy = distribution.entropy()
         if entropy is None:  # no closed form for this distribution
@@ -272,20 +275,36 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         raise NotImplementedError("Expect a memory: use `evaluate_sequences(obs, actions, state, episode_starts)`")
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        ours = {"memory": asdict(self.memory_config), "span_lr_scale": self.span_lr_scale}
+        ours = {
+            "memory": asdict(self.memory_config),
+            "observations": self.observations,
+            "span_lr_scale": self.span_lr_scale,
+            "share_features_extractor": self.share_features_extractor,
+        }
         return super()._get_constructor_parameters() | ours
 
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride]  # the state is a memory, not a tuple of arrays
         self,
-        observation: np.ndarray | dict[str, np.ndarray],
+        observation: Any,
         state: ExpireSpanState | None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
+        action_masks: np.ndarray | None = None,
     ) -> tuple[np.ndarray, ExpireSpanState]:
         """Actions for one observation or a batch of them, and the memory to hand in with the next.
 
-        Without a state the memory is empty; where `episode_start` is true, it is emptied first.
+        Without a state the memory is empty; where `episode_start` is true, it is emptied first.  `action_masks` are
+        those of sb3-contrib's MaskablePPO: true for actions that may be taken.
+
+        Raises ValueError where the observation is NaN or infinite, the rows of the arguments differ, or a mask leaves
+        no action.
         """
+        if isinstance(observation, tuple) and len(observation) == 2 and isinstance(observation[1], dict):
+            raise ValueError(
+                "Expect `observation` to be an array or a dictionary, actual: a tuple; Gymnasium's reset returns "
+                "`obs, info`, SB3's VecEnv the observation alone"
+            )
+        check_finite(observation)
         self.set_training_mode(False)
         tensor, vectorized = self.obs_to_tensor(observation)
         rows = len(next(iter(tensor.values())) if isinstance(tensor, dict) else tensor)
@@ -297,9 +316,12 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
                 f"Expect `state` and `episode_start` to have a row for each of {rows} observations, "
                 f"actual: {len(state.time)} and {len(starts)}"
             )
+        masks = None
+        if action_masks is not None:
+            masks = torch.as_tensor(read_masks(self.action_space, action_masks, rows), device=self.device)
         with torch.no_grad():
-            actions, _, _, after = self(tensor, state, torch.as_tensor(starts, device=self.device), deterministic)
-        actions = environment_actions(self, actions)
+            drawn, _, _, after = self(tensor, state, torch.as_tensor(starts, device=self.device), deterministic, masks)
+        actions = environment_actions(self, drawn)
         return actions if vectorized else actions.squeeze(0), after
 
     def _as_drawn(self, actions: Tensor) -> Tensor:
@@ -308,20 +330,28 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
             return actions.flatten(1)
         return actions.float() if isinstance(self.action_space, spaces.MultiBinary) else actions
 
-    def _heads(self, latent: Tensor) -> tuple[Distribution, Tensor]:
-        actor, critic = self.mlp_extractor(latent)
-        return self._get_action_dist_from_latent(actor), self.value_net(critic).squeeze(-1)
+    def _heads(
+        self, latent: Tensor, critic: Tensor | None = None, action_masks: Tensor | None = None
+    ) -> tuple[Distribution, Tensor]:
+        """The distribution over actions, and values [N]; `latent` is what the core returned, [N, D]."""
+        actor, valued = self.mlp_extractor(latent)
+        if critic is not None:
+            valued = self.mlp_extractor.forward_critic(latent + critic)
+        return self._get_action_dist_from_latent(actor, action_masks), self.value_net(valued).squeeze(-1)
+
+    def _get_action_dist_from_latent(self, latent_pi: Tensor, action_masks: Tensor | None = None) -> Distribution:
+        # A copy, so that the policy holds no tensors of a graph: it could not be copied or pickled with them.
+        distribution, outputs = copy(self.action_dist), self.action_net(latent_pi)
+        if isinstance(distribution, DiagGaussianDistribution):
+            return distribution.proba_distribution(outputs, self.log_std)
+        logits = masked_logits(outputs, action_masks, self.action_space)
+        return distribution.proba_distribution(action_logits=logits)
 
 
 def _by_sequence(recorded: Any) -> Any:
-    """A tensor [T, B, ...], or each of a dictionary, as [B * T, ...]."""
+    """A tensor [T, B, ...], or each of a dictionary, as [B * T, ...]; None stays None."""
+    if recorded is None:
+        return None
     if isinstance(recorded, dict):
         return {name: _by_sequence(part) for name, part in recorded.items()}
     return recorded.transpose(0, 1).flatten(0, 1)
-
-
-def environment_actions(policy: ActorCriticPolicy, actions: Tensor) -> np.ndarray:
-    """Actions as the environment takes them: continuous ones within their bounds."""
-    array = actions.cpu().numpy()
-    space = policy.action_space
-    return np.clip(array, space.low, space.high) if isinstance(space, spaces.Box) else array

@@ -1,12 +1,13 @@
 """Proximal Policy Optimization (Schulman et al., 2017) on whole sequences with memory."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import torch
+from stable_baselines3.common.utils import FloatSchedule
 
 from ..memory.checks import check_positive, check_whole
-from .config import OnPolicyConfig, pick
+from .config import OnPolicyConfig, Scheduled, pick
 from .losses import clipped_surrogate, value_loss
 from .on_policy import MemoryOnPolicyAlgorithm
 from .policy import MemoryActorCriticPolicy
@@ -41,12 +42,14 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
     """PPO whose policy remembers: an SB3 algorithm with the usual arguments, callbacks, logger and methods.
 
     Args:
-        policy: `"MemoryPolicy"` or a subclass of `MemoryActorCriticPolicy`.
+        policy: `"MemoryPolicy"` (or SB3's `"MlpPolicy"`, `"CnnPolicy"`, `"MultiInputPolicy"`, which mean the same: the
+            network follows from the observations), or a subclass of `MemoryActorCriticPolicy`.
         env: A Gymnasium environment or its id, an SB3 VecEnv, or a Gymnasium VectorEnv.
         memory_budget: Mean live memories per layer that training aims at; see `PressureConfig`.
         penalty_weight: The paper's constant weight of the span penalty instead of a budget; see `PressureConfig`.
         budget_pull, late_pull: How far an update moves spans; see `PressureConfig`.
-        learning_rate: As all that are not named here, see `PPOConfig`, which also holds the defaults.
+        learning_rate: As all that are not named here, see `PPOConfig`, which also holds the defaults.  It, `clip_range`
+            and `clip_range_vf` may be functions of the share of the training that remains, from 1 to 0.
         policy_kwargs: Arguments of the policy; `{"memory": ExpireSpanConfig(...)}` describes the core.
         kwargs: SB3's `stats_window_size`, `tensorboard_log`, `verbose`, `seed`, `device`.
 
@@ -55,22 +58,29 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
             environment columns; the message says which sizes do.
     """
 
-    config_class: ClassVar[type[PPOConfig]] = PPOConfig
-    config: PPOConfig
+    config_class: ClassVar[type[OnPolicyConfig]] = PPOConfig
+    SCHEDULED: ClassVar[tuple[str, ...]] = ("learning_rate", "clip_range", "clip_range_vf")
+
+    n_epochs: int
+    clip_range: Any
+    """A number or a function, which SB3 keeps as a function."""
+    clip_range_vf: Any
+    target_kl: float | None
 
     def __init__(
         self,
         policy: str | type[MemoryActorCriticPolicy],
         env: Any,
-        learning_rate: float = PPOConfig.learning_rate,
+        learning_rate: Scheduled = PPOConfig.learning_rate,
         n_steps: int = PPOConfig.n_steps,
         batch_size: int | None = PPOConfig.batch_size,
         n_epochs: int = PPOConfig.n_epochs,
         gamma: float = PPOConfig.gamma,
         gae_lambda: float = PPOConfig.gae_lambda,
-        clip_range: float = PPOConfig.clip_range,
-        clip_range_vf: float | None = PPOConfig.clip_range_vf,
+        clip_range: Scheduled = PPOConfig.clip_range,
+        clip_range_vf: Scheduled | None = PPOConfig.clip_range_vf,
         normalize_advantage: bool = PPOConfig.normalize_advantage,
+        normalize_reward: bool = PPOConfig.normalize_reward,
         advantage_floor: float = PPOConfig.advantage_floor,
         ent_coef: float = PPOConfig.ent_coef,
         vf_coef: float = PPOConfig.vf_coef,
@@ -86,35 +96,45 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         **kwargs: Any,
     ) -> None:
         given = locals()
-        super().__init__(policy, env, pick(PPOConfig, given), pick(PressureConfig, given), policy_kwargs, **kwargs)
+        settings = {field.name: given[field.name] for field in fields(PPOConfig)}
+        super().__init__(policy, env, settings, pick(PressureConfig, given), policy_kwargs, **kwargs)
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        self.clip_range = FloatSchedule(self.clip_range)
+        if self.clip_range_vf is not None:
+            self.clip_range_vf = FloatSchedule(self.clip_range_vf)
 
     def train(self) -> None:
         """Some epochs over the rollout just collected, until the policy has moved as far as it may."""
         log = self._begin_update()
-        for epoch in range(self.config.n_epochs):
+        clip_range, clip_range_vf = self._now(self.clip_range), self._now(self.clip_range_vf)
+        log.add(clip_range=clip_range)
+        for epoch in range(self.n_epochs):
             self._n_updates += 1
             batches = self.rollout_buffer.get(self.batch_size)
-            if not all(self._update(batch, log, trace=epoch == 0) for batch in batches):
+            if not all(self._update(batch, log, clip_range, clip_range_vf, trace=epoch == 0) for batch in batches):
                 break
         self._finish_update(log)
 
-    def _update(self, batch: SequenceBatch, log: TrainingLog, trace: bool) -> bool:
+    def _update(
+        self, batch: SequenceBatch, log: TrainingLog, clip_range: float, clip_range_vf: float | None, trace: bool
+    ) -> bool:
         """One gradient step; False, and no step, where the policy has already moved too far."""
-        config = self.config
         now = self._evaluate(batch, trace)
         log_ratio = now.log_prob - batch.old_log_prob
         ratio = log_ratio.exp()
         with torch.no_grad():
             approx_kl = (ratio - 1 - log_ratio).mean().item()
-            clip_fraction = ((ratio - 1).abs() > config.clip_range).float().mean().item()
+            clip_fraction = ((ratio - 1).abs() > clip_range).float().mean().item()
         log.add(approx_kl=approx_kl, clip_fraction=clip_fraction)
         log.add_memory(now)
-        if config.target_kl is not None and approx_kl > 1.5 * config.target_kl:
+        if self.target_kl is not None and approx_kl > 1.5 * self.target_kl:
             return False
-        policy_loss = clipped_surrogate(ratio, batch.advantages, config.clip_range)
-        values_loss = value_loss(now.values, batch.old_values, batch.returns, config.clip_range_vf)
+        policy_loss = clipped_surrogate(ratio, batch.advantages, clip_range)
+        values_loss = value_loss(now.values, batch.old_values, batch.returns, clip_range_vf)
         entropy, penalty = now.entropy.mean(), now.penalty / batch.old_values.numel()
         loss = self._loss(policy_loss, values_loss, entropy, penalty)
-        self._step(loss, now, batch.old_values.numel() / (config.n_epochs * self.n_steps * self.n_envs))
+        self._step(loss, now, batch.old_values.numel() / (self.n_epochs * self.n_steps * self.n_envs))
         log.add_losses(policy_loss, values_loss, entropy, loss)
         return True

@@ -4,6 +4,7 @@ A minibatch is a set of environment columns over the whole rollout, with the mem
 are never shuffled.
 """
 
+import math
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from torch import Tensor
 
 from ..memory import ExpireSpanState
+from .actions import mask_width
 from .losses import gae
 
 
@@ -29,6 +31,8 @@ class SequenceBatch:
     old_log_prob: Tensor
     advantages: Tensor
     returns: Tensor
+    action_masks: Tensor | None
+    """Bool [T, B, M] (actions.py); None where actions weren't masked."""
     state: ExpireSpanState
     """The memory before the first step."""
 
@@ -51,6 +55,7 @@ class SequenceRolloutBuffer(_TensorBuffer):
     """`buffer_size` steps (T) of `n_envs` environments (B) on torch tensors."""
 
     state: ExpireSpanState
+    action_masks: Tensor | None
 
     def reset(self) -> None:
         """Forget the last rollout."""
@@ -60,6 +65,10 @@ class SequenceRolloutBuffer(_TensorBuffer):
         else:
             self.observations = self._empty(shape, self.observation_space)
         self.actions = self._empty(shape, self.action_space)
+        if isinstance(self.action_space, spaces.Box):
+            # As they were drawn: number types with fewer digits, or none after the point, change their probability.
+            self.actions = self.actions.float()
+        self.action_masks = None
         self.rewards, self.values, self.log_probs, self.advantages, self.returns = (
             torch.zeros(shape, device=self.device) for _ in range(5)
         )
@@ -67,13 +76,23 @@ class SequenceRolloutBuffer(_TensorBuffer):
         self.pos = 0
         self.full = False
 
-    def begin(self, state: ExpireSpanState) -> None:
-        """Start a rollout with this memory."""
+    def begin(self, state: ExpireSpanState, masked: bool = False) -> None:
+        """Start a rollout with this memory; `masked` makes room for action masks."""
         self.reset()
         self.state = state
+        if masked:
+            shape = (self.buffer_size, self.n_envs, mask_width(self.action_space))
+            self.action_masks = torch.ones(shape, dtype=torch.bool, device=self.device)
 
     def add(  # pyright: ignore[reportIncompatibleMethodOverride]  # tensors instead of arrays
-        self, obs: Any, action: Tensor, reward: Tensor, episode_start: Tensor, value: Tensor, log_prob: Tensor
+        self,
+        obs: Any,
+        action: Tensor,
+        reward: Tensor,
+        episode_start: Tensor,
+        value: Tensor,
+        log_prob: Tensor,
+        action_masks: Tensor | None = None,
     ) -> None:
         """Store one step of all environments: [B, ...] each."""
         if isinstance(obs, dict):
@@ -82,6 +101,8 @@ class SequenceRolloutBuffer(_TensorBuffer):
         else:
             self.observations[self.pos] = obs
         self.actions[self.pos] = action
+        if self.action_masks is not None and action_masks is not None:
+            self.action_masks[self.pos] = action_masks
         self.rewards[self.pos] = reward
         self.episode_starts[self.pos] = episode_start
         self.values[self.pos] = value
@@ -100,9 +121,12 @@ class SequenceRolloutBuffer(_TensorBuffer):
     def get(  # pyright: ignore[reportIncompatibleMethodOverride]  # whole sequences
         self, batch_size: int | None = None
     ) -> Generator[SequenceBatch, None, None]:
-        """The rollout once, in random groups of columns; `batch_size` counts steps, all of them by default."""
-        columns = self.n_envs if batch_size is None else batch_size // self.buffer_size
-        for index in torch.randperm(self.n_envs).to(self.device).split(columns):
+        """The rollout once, in random groups of columns.
+
+        `batch_size` counts steps, all of them by default; where it does not divide the columns, no group is larger.
+        """
+        columns = self.n_envs if batch_size is None else max(1, batch_size // self.buffer_size)
+        for index in torch.randperm(self.n_envs).to(self.device).tensor_split(math.ceil(self.n_envs / columns)):
             obs = self.observations
             yield SequenceBatch(
                 observations={k: v[:, index] for k, v in obs.items()} if isinstance(obs, dict) else obs[:, index],
@@ -112,6 +136,7 @@ class SequenceRolloutBuffer(_TensorBuffer):
                 old_log_prob=self.log_probs[:, index],
                 advantages=self.advantages[:, index],
                 returns=self.returns[:, index],
+                action_masks=None if self.action_masks is None else self.action_masks[:, index],
                 state=self.state.rows(index),
             )
 

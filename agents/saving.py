@@ -1,13 +1,16 @@
 """An algorithm as a checkpoint and back: what is stored, and what can't be."""
 
+import importlib
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
+from torch import Tensor, nn
 
 from .checkpoint import (
     build_space,
@@ -17,38 +20,88 @@ from .checkpoint import (
     prefixed,
     under,
 )
+from .observations import kinds_before_version_2
 from .vec_env import environment_state, restore_environment_state
 
 if TYPE_CHECKING:
     from .on_policy import MemoryOnPolicyAlgorithm
 
 
-def plain_arguments(arguments: Mapping[str, Any], prefix: str = "") -> tuple[dict[str, Any], list[str]]:
-    """The arguments that JSON can hold, and the names of those it can't (classes and functions)."""
-    plain: dict[str, Any] = {}
-    missing: list[str] = []
-    for name, value in arguments.items():
-        if is_dataclass(value) and not isinstance(value, type):
-            value = asdict(value)
-        if isinstance(value, Mapping):
-            plain[name], lost = plain_arguments(value, f"{prefix}{name}.")
-            missing += lost
-            continue
-        try:
-            json.dumps(value)
-            plain[name] = value
-        except TypeError:
-            missing.append(f"{prefix}{name}")
-    return plain, missing
+SCHEDULES = {"constant": ConstantSchedule, "linear": LinearSchedule}
+"""Schedules of SB3 whose settings a file can hold."""
+MODULES = ("torch.nn.modules.", "torch.optim.", "stable_baselines3.common.", f"{__package__}.")
+"""Where the classes live that a file may name: reading it must not import anything else."""
+KINDS = (nn.Module, torch.optim.Optimizer)
+
+
+def plain(value: Any, name: str, missing: list[str]) -> Any:
+    """The value as JSON knows it; what has no such form is left out, and its name added to `missing`.
+
+    Classes of torch, of SB3 and of this package become {"class": "module:name"}, SB3's schedules {"schedule": ...}.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, FloatSchedule):
+        value = value.value_schedule
+    if isinstance(value, Mapping):
+        parts = {key: plain(part, f"{name}.{key}", missing) for key, part in value.items()}
+        return {key: part for key, part in parts.items() if part is not MISSING}
+    if isinstance(value, type) and issubclass(value, KINDS) and value.__module__.startswith(MODULES):
+        return {"class": f"{value.__module__}:{value.__qualname__}"}
+    for kind, schedule in SCHEDULES.items():
+        if type(value) is schedule:
+            return {"schedule": kind, **{key: float(part) for key, part in vars(value).items()}}
+    if isinstance(value, np.generic):
+        value = value.item()
+    try:
+        json.dumps(value)
+        return value
+    except TypeError:
+        missing.append(name)
+        return MISSING
+
+
+MISSING = object()
+
+
+def rebuilt(value: Any) -> Any:
+    """What `plain` made JSON of.  Raises ValueError for a class that a file must not name."""
+    if not isinstance(value, dict):
+        return value
+    if set(value) == {"class"}:
+        return _named_class(value["class"])
+    if "schedule" in value:
+        settings = dict(value)
+        kind = settings.pop("schedule")
+        if kind not in SCHEDULES:
+            raise ValueError(f"Expect a schedule of {sorted(SCHEDULES)} in the checkpoint, actual: {kind!r}")
+        return SCHEDULES[kind](**settings)
+    return {key: rebuilt(part) for key, part in value.items()}
+
+
+def _named_class(path: str) -> type:
+    module, _, name = str(path).partition(":")
+    loaded = sys.modules.get(module) if module.startswith(MODULES) else None
+    if loaded is None and module.startswith((f"{__package__}.", "stable_baselines3.common.")):
+        loaded = importlib.import_module(module)
+    found = getattr(loaded, name, None)
+    if not (isinstance(found, type) and issubclass(found, KINDS)):
+        raise ValueError(
+            f"Expect a network, extractor or optimizer class of torch, SB3 or this package, actual: {path}"
+        )
+    return found
 
 
 def describe(model: "MemoryOnPolicyAlgorithm") -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and document of a checkpoint: the policy, and everything that training needs to continue."""
-    arguments, missing = plain_arguments(model.arguments())
+    missing: list[str] = []
+    arguments = {name: plain(value, name, missing) for name, value in model.arguments().items()}
+    arguments = {name: value for name, value in arguments.items() if value is not MISSING}
+    policy = uncompiled(model.policy)
     state = environment_state(model.env) if model.env is not None else None
     tensors = (
-        prefixed("policy", model.policy.state_dict())
-        | prefixed("optimizer", optimizer_tensors(model.policy.optimizer))
+        prefixed("policy", policy_tensors(policy))
+        | prefixed("optimizer", optimizer_tensors(policy.optimizer))
         | {"random/torch": torch.get_rng_state()}
     )
     if model.device.type == "cuda":
@@ -63,12 +116,14 @@ def describe(model: "MemoryOnPolicyAlgorithm") -> tuple[dict[str, Tensor], dict[
         "algorithm": type(model).__name__,
         "arguments": arguments,
         "missing": missing,
+        "last_values": model.last_values(missing),
         "observation_space": describe_space(model.observation_space),
         "action_space": describe_space(model.action_space),
         "n_envs": model.n_envs,
         "num_timesteps": model.num_timesteps,
         "n_updates": model._n_updates,
-        "episodes": [{k: float(v) for k, v in episode.items()} for episode in model.ep_info_buffer or ()],
+        "observations": policy.observations,
+        "episodes": [_plain_episode(episode) for episode in model.ep_info_buffer or ()],
         "successes": [bool(success) for success in model.ep_success_buffer or ()],
         "pressure": model.pressure.state_dict(),
         "reward_scale": model.reward_scale.state_dict(),
@@ -77,17 +132,49 @@ def describe(model: "MemoryOnPolicyAlgorithm") -> tuple[dict[str, Tensor], dict[
     return tensors, document
 
 
-def read_arguments(document: dict[str, Any], given: Mapping[str, Any], algorithm: str) -> dict[str, Any]:
+def _plain_episode(episode: Mapping[str, Any]) -> dict[str, Any]:
+    """SB3's record of an episode, which a Monitor's `info_keywords` may have put anything into."""
+    return plain(episode, "episode", [])
+
+
+def uncompiled(module: Any) -> Any:
+    """The module that `torch.compile` wrapped, or the module itself."""
+    return getattr(module, "_orig_mod", module)
+
+
+def policy_tensors(policy: nn.Module) -> dict[str, Tensor]:
+    """Weights by their names, which `torch.compile` of a part must not change."""
+    return {name.replace("_orig_mod.", ""): tensor for name, tensor in uncompiled(policy).state_dict().items()}
+
+
+def load_policy_tensors(policy: nn.Module, tensors: Mapping[str, Tensor], strict: bool = True) -> None:
+    """Put back what `policy_tensors` returned."""
+    bare = uncompiled(policy)
+    names = {name.replace("_orig_mod.", ""): name for name in bare.state_dict()}
+    bare.load_state_dict({names.get(name, name): tensor for name, tensor in tensors.items()}, strict=strict)
+
+
+def read_arguments(document: dict[str, Any], given: Mapping[str, Any], algorithm: str, needed: bool) -> dict[str, Any]:
     """The stored arguments, replaced by those given.
+
+    A function for the step size or the clip range can't be stored.  Where training goes on (`needed`) it must be given
+    again; otherwise its last value stands for it, since only training asks for it.
 
     Raises ValueError where the checkpoint is another algorithm's, or an argument that it could not hold isn't given.
     """
     if document["algorithm"] != algorithm:
         raise ValueError(f"Expect a checkpoint of {algorithm}, actual: {document['algorithm']}")
+    stored = rebuilt(document["arguments"])
+    last = document.get("last_values", {})
     lost = [name for name in document["missing"] if name.split(".")[0] not in given]
-    if lost:
-        raise ValueError(f"Expect `{lost[0].split('.')[0]}` to be given: a checkpoint can't hold {', '.join(lost)}")
-    return {**document["arguments"], **given}
+    if wanted := [name for name in lost if needed or name not in last]:
+        raise ValueError(f"Expect `{wanted[0].split('.')[0]}` to be given: a checkpoint can't hold {', '.join(lost)}")
+    arguments = {**stored, **{name: last[name] for name in lost}, **given}
+    policy = dict(arguments["policy_kwargs"])
+    if "observations" not in policy:
+        known = document.get("observations")
+        policy["observations"] = known or kinds_before_version_2(build_space(document["observation_space"]))
+    return {**arguments, "policy_kwargs": policy}
 
 
 def stored_spaces(document: dict[str, Any]) -> tuple[Any, Any]:
@@ -99,7 +186,7 @@ def restore(
     model: "MemoryOnPolicyAlgorithm", tensors: dict[str, Tensor], document: dict[str, Any], continue_episodes: bool
 ) -> None:
     """Put a checkpoint into a model of the same shape; its episodes too, if asked for and if its environment can."""
-    model.policy.load_state_dict(under("policy", tensors))
+    load_policy_tensors(model.policy, under("policy", tensors))
     load_optimizer_tensors(model.policy.optimizer, under("optimizer", tensors))
     model.num_timesteps, model._n_updates = document["num_timesteps"], document["n_updates"]
     model.restore_statistics(document["episodes"], document["successes"])

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..memory import MemoryCore
 from ..memory.analysis import rank_correlation
+from .actions import drawn_actions
 from .policy import MemoryActorCriticPolicy
 
 
@@ -88,7 +89,7 @@ def policy_sensitivity(
     asked = range(len(actions)) if steps is None else steps
     _check_steps(asked, len(actions))
     policy.set_training_mode(False)
-    taken = torch.as_tensor(np.asarray(actions), device=policy.device)
+    taken = torch.as_tensor(drawn_actions(policy.action_space, np.asarray(actions)), device=policy.device)
     with torch.no_grad():
         features = policy.features(policy.obs_to_tensor(_stacked(observations))[0])
     value, action = input_sensitivity(policy.core, features, lambda y: policy.assess(y, taken), asked)

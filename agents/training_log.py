@@ -69,8 +69,9 @@ class TrainingLog:
             spans = torch.cat([layer.span.flatten() for layer in batches])
             evictions = sum(int((layer.evicted >= 0).sum()) for layer in batches)
             logger.record(f"memory/live_layer_{number}", kept.live)
-            logger.record(f"memory/used_layer_{number}", kept.used)
-            logger.record(f"memory/used_late_layer_{number}", kept.late)
+            if self._spared:  # counted only where a budget is kept
+                logger.record(f"memory/used_layer_{number}", kept.used)
+                logger.record(f"memory/used_late_layer_{number}", kept.late)
             logger.record(f"memory/span_mean_layer_{number}", spans.mean().item())
             logger.record(f"memory/span_max_layer_{number}", spans.max().item())
             logger.record(f"memory/evictions_layer_{number}", evictions)

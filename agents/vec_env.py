@@ -5,24 +5,29 @@ finished one.  A VectorEnv with same-step autoreset does just that, and one with
 autoreset inserts a step whose action is ignored, which would be learned from, so it is refused.
 """
 
+import difflib
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecMonitor, VecTransposeImage
 
-from ..envs import make_batched
-from .encoders import is_minigrid_image
+from ..envs import make_batched, make_single
+from .observations import check_observation_space, kinds_of
 
 
 class GymnasiumVecEnv(VecEnv):
     """An SB3 VecEnv over a Gymnasium VectorEnv.
+
+    `get_attr`, `set_attr` and `env_method` reach the environments behind Gymnasium's SyncVectorEnv and AsyncVectorEnv;
+    of a VectorEnv that steps its rows itself they reach the VectorEnv, once for all rows.
 
     Raises ValueError where the autoreset mode of the VectorEnv is next-step or unknown.
     """
@@ -31,20 +36,41 @@ class GymnasiumVecEnv(VecEnv):
         mode = env.metadata.get("autoreset_mode")
         if mode not in (AutoresetMode.SAME_STEP, AutoresetMode.DISABLED):
             raise ValueError(
-                "Expect `env` to have same-step or disabled autoreset, actual: "
-                f"{getattr(mode, 'value', mode)}; make_vec takes vector_kwargs={{'autoreset_mode': 'SameStep'}}"
+                f"Expect `env` to have same-step or disabled autoreset, actual: {getattr(mode, 'value', mode)}; "
+                "make it by gymnasium.make_vec(id, num_envs=..., vectorization_mode='sync', "
+                "vector_kwargs={'autoreset_mode': gymnasium.vector.AutoresetMode.SAME_STEP})"
             )
-        self.envs = env
+        self.vector_env = env
         self.autoreset = mode
         self.actions = np.zeros(0)
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
 
+    @property
+    def envs(self) -> Sequence[gym.Env]:
+        """The environments behind a SyncVectorEnv.  Raises AttributeError where there are none in this process."""
+        base = self.vector_env.unwrapped
+        if not isinstance(base, SyncVectorEnv):
+            raise AttributeError(f"{base} has no environments of its own in this process; see `vector_env`")
+        return base.envs
+
+    @property
+    def spec(self) -> Any:
+        """What `gymnasium.make_vec` made the VectorEnv from; None where it was made in another way."""
+        return self.vector_env.spec
+
     def reset(self) -> Any:
-        """Begin new episodes in all rows, with the seeds given to `seed` if any."""
+        """Begin new episodes in all rows, with the seeds and options given to `seed` and `set_options` if any."""
         seeds = None if all(seed is None for seed in self._seeds) else list(self._seeds)
-        observations, infos = self.envs.reset(seed=seeds)  # pyright: ignore[reportArgumentType]  # one a row works too
+        options = self._options[0] or None
+        if any((other or None) != options for other in self._options):
+            raise ValueError(f"Expect `options` to be the same for all rows of a VectorEnv, actual: {self._options}")
+        observations, infos = self.vector_env.reset(
+            seed=seeds,  # pyright: ignore[reportArgumentType]  # one a row works too
+            options=options,
+        )
         self.reset_infos = self._split(infos)
         self._reset_seeds()
+        self._reset_options()
         return _copied(observations)
 
     def step_async(self, actions: np.ndarray) -> None:
@@ -53,7 +79,7 @@ class GymnasiumVecEnv(VecEnv):
 
     def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         """Step all rows; `terminal_observation` and `TimeLimit.truncated` stand in the infos of finished ones."""
-        observations, rewards, terminated, truncated, infos = self.envs.step(self.actions)
+        observations, rewards, terminated, truncated, infos = self.vector_env.step(self.actions)
         done = np.logical_or(terminated, truncated)
         split = self._split({name: value for name, value in infos.items() if not name.lstrip("_").startswith("final_")})
         if done.any():
@@ -61,7 +87,7 @@ class GymnasiumVecEnv(VecEnv):
             endings, begun = self._split(final_infos), split
             if self.autoreset is AutoresetMode.DISABLED:
                 finals = {row: _copied(observations, row) for row in np.flatnonzero(done).tolist()}
-                observations, reset_infos = self.envs.reset(options={"reset_mask": done})
+                observations, reset_infos = self.vector_env.reset(options={"reset_mask": done})
                 endings, begun = split, self._split(reset_infos)
             assert finals is not None  # same-step autoreset keeps them
             for row in np.flatnonzero(done).tolist():
@@ -74,28 +100,93 @@ class GymnasiumVecEnv(VecEnv):
 
     def close(self) -> None:
         """Close the VectorEnv."""
-        self.envs.close()
+        self.vector_env.close()
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """The attribute of the VectorEnv, once a row asked for."""
-        return [getattr(self.envs, attr_name)] * len(list(self._get_indices(indices)))
+        """The attribute of the environment of each row asked for.  Raises AttributeError where one hasn't got it."""
+        base, rows = self.vector_env.unwrapped, self._get_indices(indices)
+        if isinstance(base, SyncVectorEnv):
+            return [base.envs[row].get_wrapper_attr(attr_name) for row in rows]
+        if isinstance(base, AsyncVectorEnv):
+            if not self.has_attr(attr_name):  # asking for it would end the worker
+                raise AttributeError(f"the environments have no attribute {attr_name!r}")
+            values = base.get_attr(attr_name)
+            return [values[row] for row in rows]
+        return [getattr(self._owner(attr_name), attr_name)] * len(list(rows))
+
+    def has_attr(self, attr_name: str) -> bool:
+        """Whether the environments of all rows have the attribute."""
+        base = self.vector_env.unwrapped
+        if isinstance(base, AsyncVectorEnv):
+            return all(base.call("has_wrapper_attr", attr_name))
+        return super().has_attr(attr_name)
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        """Set the attribute on the VectorEnv, for all rows."""
-        setattr(self.envs, attr_name, value)
+        """Set the attribute in the environment of each row asked for, in the innermost wrapper that has it.
+
+        Raises ValueError where a VectorEnv that steps its rows itself is asked to change some rows alone.
+        """
+        base, rows = self.vector_env.unwrapped, list(self._get_indices(indices))
+        if isinstance(base, SyncVectorEnv):
+            for row in rows:
+                base.envs[row].set_wrapper_attr(attr_name, value)
+        elif isinstance(base, AsyncVectorEnv):
+            before = [None] * self.num_envs if len(rows) == self.num_envs else list(base.get_attr(attr_name))
+            base.set_attr(attr_name, [value if row in rows else old for row, old in enumerate(before)])
+        else:
+            self._check_all_rows(rows, attr_name)
+            owner = self._owner(attr_name)
+            setattr(owner, attr_name, value)
 
     def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
-        """Call the method of the VectorEnv once; its result, once a row asked for."""
-        result = getattr(self.envs, method_name)(*method_args, **method_kwargs)
-        return [result] * len(list(self._get_indices(indices)))
+        """Call a method of the environment of each row asked for.
+
+        A VectorEnv that steps its rows itself is called once; what it returns is taken row by row where it is an array
+        or a list with an entry a row, and otherwise returned once a row.
+
+        Raises ValueError where rows can't be called alone.
+        """
+        base, rows = self.vector_env.unwrapped, list(self._get_indices(indices))
+        if isinstance(base, SyncVectorEnv):
+            return [base.envs[row].get_wrapper_attr(method_name)(*method_args, **method_kwargs) for row in rows]
+        self._check_all_rows(rows, method_name)
+        if isinstance(base, AsyncVectorEnv):
+            return list(base.call(method_name, *method_args, **method_kwargs))
+        result = getattr(self._owner(method_name), method_name)(*method_args, **method_kwargs)
+        by_row = isinstance(result, np.ndarray | list | tuple) and len(result) == self.num_envs
+        return list(result) if by_row else [result] * self.num_envs
+
+    def _check_all_rows(self, rows: Sequence[int], name: str) -> None:
+        if len(rows) != self.num_envs:
+            raise ValueError(f"Expect `indices` to be None for {name!r} of {self.vector_env}, actual: {list(rows)}")
+
+    def _owner(self, name: str) -> Any:
+        """The VectorEnv, or what it steps (its `world`), whichever has the attribute."""
+        base: Any = self.vector_env
+        world = getattr(base.unwrapped, "world", None)
+        if not hasattr(base, name) and hasattr(world, name):
+            return world
+        if not hasattr(base, name):
+            known = [known for known in dir(world if world is not None else base) if not known.startswith("_")]
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f", did you mean {near[0]!r}?" if near else ""
+            raise AttributeError(f"{base} has no attribute {name!r}{hint}")
+        return base
 
     def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
-        """False: the rows are not environments of their own."""
-        return [False] * len(list(self._get_indices(indices)))
+        """Whether the environment of each row asked for is in such a wrapper."""
+        base, rows = self.vector_env.unwrapped, self._get_indices(indices)
+        if isinstance(base, SyncVectorEnv):
+            return [is_wrapped(base.envs[row], wrapper_class) for row in rows]
+        if isinstance(base, AsyncVectorEnv):
+            name = f"{wrapper_class.__module__}:{wrapper_class.__name__}"
+            specs = base.get_attr("spec")
+            return [any(name == w.entry_point for w in getattr(specs[row], "additional_wrappers", ())) for row in rows]
+        return [False] * len(list(rows))
 
     def get_images(self) -> Sequence[Any]:
         """The pictures that the VectorEnv renders, one a row."""
-        images = self.envs.render()
+        images = self.vector_env.render()
         return list(images) if images is not None else [None] * self.num_envs
 
     def _split(self, infos: dict[str, Any]) -> list[dict[str, Any]]:
@@ -120,39 +211,82 @@ def _copied(observations: Any, rows: int | slice = slice(None)) -> Any:
     return observations[rows].copy()
 
 
-def as_vec_env(env: Any) -> Any:
-    """A Gymnasium VectorEnv, or a single environment by its id, as a VecEnv that reports its episodes.
+def as_vec_env(env: Any, kinds: Any = None) -> VecEnv:
+    """An environment of any kind as a VecEnv that reports its episodes.
 
-    A single MiniGrid environment's codes stay as they are, where SB3 would take them for pixels and swap their axes.
-    Anything else is left to SB3.
+    Args:
+        env: A Gymnasium environment or its id, a VecEnv, or a Gymnasium VectorEnv.
+        kinds: What the observations are (observations.py); the environment is asked where None.
 
-    Raises ValueError where the observations hold MiniGrid's mission, which is text.
+    Pictures get their channels first, as torch's convolutions want them.
+
+    Raises ValueError where the observations are of a type that no network reads.
     """
     if isinstance(env, str):
-        env = make_batched(env, 1)
+        env = _by_id(env)
     if isinstance(env, gym.vector.VectorEnv):
-        return VecMonitor(GymnasiumVecEnv(env))
+        env = VecMonitor(GymnasiumVecEnv(env))
     if isinstance(env, gym.Env):
-        if isinstance(env.observation_space, spaces.Dict) and "mission" in env.observation_space.spaces:
-            raise ValueError(
-                "Expect `env` to have observations of numbers, actual: a dictionary with MiniGrid's mission; "
-                "wrap it in minigrid.wrappers.ImgObsWrapper"
-            )
-        if is_minigrid_image(env.observation_space):
-            return DummyVecEnv([lambda: env if is_wrapped(env, Monitor) else Monitor(env)])
-    return env
+        monitored = env if is_wrapped(env, Monitor) else Monitor(env)
+        check_observation_space(env.observation_space)
+        env = DummyVecEnv([lambda: monitored])
+    if not isinstance(env, VecEnv):
+        raise TypeError(
+            f"Expect `env` to be a Gymnasium environment or its id, a VecEnv of SB3, or a VectorEnv, actual: {env!r}"
+        )
+    check_observation_space(env.observation_space)
+    return transposed(env, kinds_of(env) if kinds is None else kinds)
 
 
-def seen_by_policies(space: spaces.Space) -> spaces.Space:
-    """The space of observations as SB3's policies get them: pictures with their channels first."""
+def _by_id(env_id: str) -> VecEnv:
+    """One environment by its id: with SB3's own DummyVecEnv, or batched where this project has it so."""
+    vector = make_batched(env_id, 1)
+    if not isinstance(vector, SyncVectorEnv):
+        return VecMonitor(GymnasiumVecEnv(vector))
+    vector.close()
+    return DummyVecEnv([partial(_monitored, env_id)])
+
+
+def _monitored(env_id: str) -> gym.Env:
+    return Monitor(make_single(env_id))
+
+
+class _Transposed(VecTransposeImage):
+    """SB3's, for a dictionary in which some parts only look like pictures."""
+
+    def __init__(self, venv: VecEnv, keys: Sequence[str]) -> None:
+        assert isinstance(venv.observation_space, spaces.Dict)
+        super().__init__(venv, skip=True)
+        self.skip, self.image_space_keys = False, list(keys)
+        parts = venv.observation_space.spaces
+        seen = [(k, self.transpose_space(v, k) if k in keys else v) for k, v in parts.items()]  # pyright: ignore[reportArgumentType]  # Boxes
+        self.observation_space = spaces.Dict(seen)
+
+
+def transposed(env: VecEnv, kinds: Any) -> VecEnv:
+    """The VecEnv with the channels of its pictures first."""
+    space = env.observation_space
     if isinstance(space, spaces.Dict):
-        return spaces.Dict({name: seen_by_policies(part) for name, part in space.spaces.items()})
-    if not isinstance(space, spaces.Box) or is_minigrid_image(space):
-        return space
-    box: spaces.Box = space  # of any number type
-    if is_image_space(box) and not is_image_space_channels_first(box):
-        return VecTransposeImage.transpose_space(box)
-    return box
+        keys = [name for name, part in space.spaces.items() if _channels_last(part, _part(kinds, name))]
+        return _Transposed(env, keys) if keys else env
+    return VecTransposeImage(env) if _channels_last(space, kinds) else env
+
+
+def _part(kinds: Any, name: str) -> Any:
+    """The kind of a part of a dictionary; None where the kinds are those of another space."""
+    return kinds.get(name) if isinstance(kinds, dict) else None
+
+
+def _channels_last(space: spaces.Space, kind: Any) -> bool:
+    picture = isinstance(space, spaces.Box) and kind == "picture" and is_image_space(space)
+    return picture and not is_image_space_channels_first(space)  # pyright: ignore[reportArgumentType]  # a Box
+
+
+def seen_by_policies(space: spaces.Space, kinds: Any) -> spaces.Space:
+    """The space of observations as policies get them: pictures with their channels first."""
+    if isinstance(space, spaces.Dict):
+        return spaces.Dict([(name, seen_by_policies(part, _part(kinds, name))) for name, part in space.spaces.items()])
+    return VecTransposeImage.transpose_space(space) if _channels_last(space, kinds) else space  # pyright: ignore[reportArgumentType]  # a Box
 
 
 def environment_state(env: VecEnv) -> dict[str, Any] | None:
@@ -183,5 +317,5 @@ def _monitor_and_rows(env: VecEnv) -> tuple[VecMonitor | None, Any]:
     while isinstance(env, VecEnvWrapper):
         monitor = env if isinstance(env, VecMonitor) else monitor
         env = env.venv
-    rows = env.envs.unwrapped if isinstance(env, GymnasiumVecEnv) else None
+    rows = env.vector_env.unwrapped if isinstance(env, GymnasiumVecEnv) else None
     return monitor, rows if hasattr(rows, "load_state_dict") else None

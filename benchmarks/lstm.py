@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from expirespan.agents.policy import default_extractor
+from expirespan.agents.encoders import default_extractor
+from expirespan.agents.observations import kinds_of
 from expirespan.agents.vec_env import as_vec_env
 from expirespan.envs import make_batched
 from expirespan.train_agent import EVALUATION_SEED
@@ -33,10 +34,12 @@ class Untransposed(RecurrentPPO):
 def recurrent_ppo(env_id: str, seed: int, **settings: Any) -> RecurrentPPO:
     """An untrained agent; `settings` are RecurrentPPO's."""
     env = as_vec_env(make_batched(env_id, NUM_ENVS))
+    extractor, settings_of_it = default_extractor(env.observation_space, kinds_of(env))
     policy: dict[str, Any] = {
         "lstm_hidden_size": 64,
         "net_arch": [64],
-        "features_extractor_class": default_extractor(env.observation_space),
+        "features_extractor_class": extractor,
+        "features_extractor_kwargs": settings_of_it,
         # SB3 would divide MiniGrid's codes by 255.
         "normalize_images": False,
     }

@@ -15,8 +15,9 @@ from typing import Any
 
 import gymnasium as gym
 import torch
+from expirespan.agents.actions import environment_actions
 from expirespan.agents.evaluation import record_episode
-from expirespan.agents.policy import MemoryActorCriticPolicy, environment_actions
+from expirespan.agents.policy import MemoryActorCriticPolicy
 from expirespan.envs import make_viewed
 from expirespan.memory import storage
 from expirespan.train_agent import EVALUATION_SEED, load_model, parse_env_args, read_run

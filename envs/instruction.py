@@ -25,6 +25,8 @@ EDGE = 10
 class InstructionWorld(World):
     """B episodes.  All lines of an episode are drawn when it begins."""
 
+    observation_kind = "tokens"
+
     def __init__(
         self,
         num_worlds: int,
@@ -145,6 +147,8 @@ class InstructionEnv(gym.Env):
     """
 
     metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}  # noqa: RUF012 - Gymnasium's form
+
+    observation_kind = InstructionWorld.observation_kind
 
     def __init__(
         self,

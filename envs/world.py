@@ -68,6 +68,8 @@ class World(ABC):
     observation_space: spaces.Box
     """Of one row."""
     num_actions: int
+    observation_kind: str
+    """What the observations are: "minigrid" (its codes) or "tokens"; agents choose their network by it."""
 
     def __init__(self, num_worlds: int) -> None:
         self.num_worlds = whole_number("num_envs", num_worlds, 1)
@@ -119,6 +121,7 @@ class GridWorld(World):
     """B grids of `width` x `height` cells, with the rules that a task adds."""
 
     mission: str
+    observation_kind = "minigrid"
 
     def __init__(self, num_worlds: int, width: int, height: int, max_steps: int, view_size: int) -> None:
         super().__init__(num_worlds)

@@ -9,11 +9,10 @@ import pytest
 import torch
 from expirespan.agents import GymnasiumVecEnv, MemoryPPO
 from expirespan.agents.evaluation import evaluate_policy as play
-from expirespan.agents.policy import default_extractor
 from expirespan.agents.vec_env import seen_by_policies
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from minigrid.wrappers import ImgObsWrapper, RGBImgPartialObsWrapper
+from minigrid.wrappers import ImgObsWrapper
 from models import Blinker, corridor, rows_of, small, weights
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv
@@ -86,22 +85,13 @@ def test_pictures_are_evaluated_as_they_were_trained_on() -> None:
     model = small(Pixels(), batch_size=16)
     model.learn(16)
     rows = SyncVectorEnv([Pixels] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
-    assert seen_by_policies(rows.single_observation_space) == model.observation_space
+    assert seen_by_policies(rows.single_observation_space, model.policy.observations) == model.observation_space
     assert play(model.policy, rows, 4, 1).returns.tolist() == [6.0] * 4
 
 
 def test_minigrids_text_is_refused_with_what_to_do() -> None:
     with pytest.raises(ValueError, match=r"wrap it in minigrid\.wrappers\.ImgObsWrapper"):
         small(gym.make("expirespan/Corridor-v0"))
-
-
-def test_codes_in_a_dictionary_and_pictures_that_look_like_codes_are_refused_with_what_to_do() -> None:
-    codes = spaces.Dict({"image": spaces.Box(0, 255, (7, 7, 3), np.uint8), "direction": spaces.Discrete(4)})
-    with pytest.raises(ValueError, match=r"MiniGrid's codes .*, actual: image; wrap .*ImgObsWrapper"):
-        default_extractor(codes)
-    tiles = RGBImgPartialObsWrapper(gym.make("expirespan/Corridor-v0"), tile_size=4)
-    with pytest.raises(ValueError, match=r"Expect observations of MiniGrid's codes, .*`features_extractor_class`"):
-        small(ImgObsWrapper(tiles), batch_size=16).learn(16)
 
 
 def test_another_environment_can_be_set() -> None:

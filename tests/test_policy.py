@@ -4,8 +4,8 @@ from copy import deepcopy
 
 import pytest
 import torch
+from expirespan.agents.actions import LeanCategorical
 from expirespan.agents.encoders import distinct_rows
-from expirespan.agents.policy import LeanCategorical
 from models import small
 from torch.distributions import Categorical
 

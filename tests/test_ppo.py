@@ -42,16 +42,28 @@ def test_truncated_episodes_bootstrap_with_the_memory_before_the_reset() -> None
     torch.testing.assert_close(model.rollout_buffer.rewards[:, 0], expected)
 
 
-def test_batch_size_that_does_not_divide_is_refused_with_those_that_do() -> None:
-    with pytest.raises(ValueError, match=r"`batch_size` .* one of 16, 32, 64, actual: 48"):
-        small(batch_size=48)
-    with pytest.raises(ValueError, match="`batch_size`"):
-        small(batch_size=20)
+@pytest.mark.parametrize("size", [20, 80])
+def test_batch_size_that_is_no_whole_columns_is_refused(size: int) -> None:
+    with pytest.raises(ValueError, match=rf"`batch_size` to be a multiple of `n_steps` \(16\).* 64, actual: {size}"):
+        small(batch_size=size)
 
 
-@pytest.mark.parametrize(("rows", "steps", "size"), [(1, 16, 16), (6, 256, 768), (32, 128, 1024), (2, 2048, 2048)])
-def test_batch_size_that_is_not_given_fits(rows: int, steps: int, size: int) -> None:
-    assert small(corridor(rows), n_steps=steps, batch_size=None).batch_size == size
+def test_columns_that_a_batch_size_does_not_divide_are_shared_out_evenly() -> None:
+    model = small(corridor(5), batch_size=48)
+    model.learn(16 * 5)
+    sizes = [batch.old_values.shape[1] for batch in model.rollout_buffer.get(model.batch_size)]
+    assert sizes == [3, 2]
+
+
+@pytest.mark.parametrize(
+    ("rows", "steps", "groups"),
+    [(1, 16, [1]), (6, 256, [2, 2, 2]), (8, 128, [2] * 4), (11, 128, [3, 3, 3, 2]), (32, 128, [8] * 4)],
+)
+def test_without_a_batch_size_there_are_four_minibatches_or_more(rows: int, steps: int, groups: list[int]) -> None:
+    model = small(corridor(rows), n_steps=steps, batch_size=None)
+    model.rollout_buffer.begin(model.policy.initial_state(rows))
+    assert [batch.old_values.shape[1] for batch in model.rollout_buffer.get(model.batch_size)] == groups
+    assert max(groups) * steps <= max(1024, steps)
 
 
 @pytest.mark.parametrize(

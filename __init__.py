@@ -1,0 +1,23 @@
+"""Agents that learn what to remember: Expire-Span memory for reinforcement learning.
+
+`MemoryPPO` and `MemoryA2C` are algorithms of Stable-Baselines3; `import expirespan.envs` registers the environments;
+`expirespan.memory` holds the memory itself.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .agents import MemoryA2C, MemoryPPO
+
+__all__ = ["MemoryA2C", "MemoryPPO", "__version__"]
+
+__version__ = version("expirespan")
+
+
+def __getattr__(name: str) -> Any:
+    # Imported on first use: `expirespan.memory` alone needs only torch.
+    if name in ("MemoryA2C", "MemoryPPO"):
+        return getattr(import_module(".agents", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
