@@ -13,22 +13,22 @@ to its loss (SAC's temperature, PPO's `vf_coef`) doesn't scale the penalty; clip
 """
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from jaxtyping import Float
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first, preprocess_obs
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
-from stable_baselines3.common.vec_env import VecTransposeImage
 from torch import Tensor, nn
 
 from ..memory import CoreOutput, ExpireSpan, ExpireSpanConfig, ExpireSpanState
 from ..memory.checks import check_not_negative
-from .encoders import is_minigrid_image
-from .history import ACTION, OBSERVATION, PAST, REWARD, HistorySpace, leaves
-from .policy import default_extractor
+from .encoders import default_extractor
+from .history import ACTION, OBSERVATION, PAST, REWARD, HistorySpace, named_parts
+from .observations import Kinds, prepare
+from .vec_env import seen_by_policies
 
 
 class ExpireSpanExtractor(BaseFeaturesExtractor):
@@ -44,9 +44,6 @@ class ExpireSpanExtractor(BaseFeaturesExtractor):
         features_extractor_class: What embeds each observation; by default what MemoryPPO takes for its space.
         features_extractor_kwargs: Arguments of that class beside the space.
         penalty_weight: Weight of the paper's penalty of a step; spans are shortened by nothing else than the task at 0.
-        pictures: Whether Boxes of bytes with three dimensions hold pictures, which the extractor gets channel first and
-            divided by 255, as SB3 gives them, or codes, which it gets as they are.  By default all are pictures but
-            those whose space MiniGrid's codes have.
 
     Raises ValueError for another observation space, a negative weight, and a weight that can't shorten anything since
     spans begin at more than the window's length.
@@ -59,7 +56,6 @@ class ExpireSpanExtractor(BaseFeaturesExtractor):
         features_extractor_class: type[BaseFeaturesExtractor] | None = None,
         features_extractor_kwargs: dict[str, Any] | None = None,
         penalty_weight: float = 0.0,
-        pictures: bool | None = None,
     ) -> None:
         if not isinstance(observation_space, HistorySpace):
             raise ValueError(
@@ -79,10 +75,13 @@ class ExpireSpanExtractor(BaseFeaturesExtractor):
         super().__init__(observation_space, memory.width)
         self.penalty_weight = penalty_weight
         self.step_space = observation_space.step_space
-        self.parts = {name: _Part.of(space, pictures) for name, space in leaves(self.step_space)}
-        seen = self._seen_space(self.step_space)
-        encoder = features_extractor_class or default_extractor(seen)
-        self.encoder = encoder(seen, **(features_extractor_kwargs or {}))
+        self.kinds: Kinds = observation_space.kinds
+        self.seen_space = seen_by_policies(self.step_space, self.kinds)
+        encoder, settings = features_extractor_class, features_extractor_kwargs or {}
+        if encoder is None:
+            encoder, defaults = default_extractor(self.seen_space, self.kinds)
+            settings = defaults | settings
+        self.encoder = encoder(self.seen_space, **settings)
         self.extra = [name for name in (ACTION, REWARD) if name in observation_space.spaces]
         size = self.encoder.features_dim + sum(observation_space[name].shape[1] for name in self.extra)  # pyright: ignore[reportOptionalSubscript]  # Boxes
         self.embed = nn.Identity() if size == memory.width and not self.extra else nn.Linear(size, memory.width)
@@ -129,57 +128,26 @@ class ExpireSpanExtractor(BaseFeaturesExtractor):
         return self.core(x, state, resets, charge=charge, trace=trace, keep=False), len(steps)
 
     def _embedded(self, steps: dict[str, Tensor]) -> Float[Tensor, "steps D"]:
-        kind = next(self.core.parameters()).dtype
-        seen = self._seen(self.step_space, {name: part.seen(steps[name]).to(kind) for name, part in self.parts.items()})
+        kind, told = next(self.core.parameters()).dtype, named_parts(self.seen_space)
+        parts = {name: _shaped(steps[name], space, told[name]) for name, space in named_parts(self.step_space).items()}
+        if isinstance(self.step_space, spaces.Dict):
+            named = dict(zip(self.step_space, parts.values(), strict=True))
+            seen = {key: part.to(kind) for key, part in prepare(named, self.seen_space, self.kinds).items()}
+        else:
+            seen = prepare(parts[OBSERVATION], self.seen_space, self.kinds).to(kind)
         return self.embed(torch.cat([self.encoder(seen), *(steps[name].to(kind) for name in self.extra)], 1))
 
-    def _seen_space(self, space: spaces.Space, name: str = OBSERVATION) -> spaces.Space:
-        """The space of a step as the encoder sees it."""
-        if isinstance(space, spaces.Dict):
-            return spaces.Dict([(key, self._seen_space(part, f"{name}/{key}")) for key, part in space.items()])
-        return self.parts[name].space
 
-    def _seen(self, space: spaces.Space, steps: dict[str, Tensor], name: str = OBSERVATION) -> Any:
-        """The parts of steps as the encoder sees them: in dictionaries where the observations are."""
-        if isinstance(space, spaces.Dict):
-            return {key: self._seen(part, steps, f"{name}/{key}") for key, part in space.items()}
-        return steps[name]
-
-
-class _Part(NamedTuple):
-    """How one part of a step, stored flat, becomes what SB3 would give an extractor."""
-
-    space: spaces.Space
-    """As the extractor sees it: pictures channel first, numbers in at least one dimension, choices from 0."""
-    picture: bool
-    channels_last: bool
-    """Whether it is a picture stored with its channels last."""
-
-    @classmethod
-    def of(cls, space: spaces.Space, pictures: bool | None) -> "_Part":
-        """For the space as the environment has it."""
-        if isinstance(space, spaces.Discrete):
-            return cls(spaces.Discrete(int(space.n)), False, False)
-        if isinstance(space, spaces.MultiDiscrete):
-            return cls(spaces.MultiDiscrete(space.nvec.reshape(-1)), False, False)
-        if not isinstance(space, spaces.Box):
-            return cls(space, False, False)
-        if not space.shape:
-            return cls(spaces.Box(space.low.reshape(1), space.high.reshape(1), dtype=space.dtype.type), False, False)
-        picture = is_image_space(space) and (not is_minigrid_image(space) if pictures is None else pictures)
-        if picture and not is_image_space_channels_first(space):
-            return cls(VecTransposeImage.transpose_space(space), True, True)
-        return cls(space, picture, False)
-
-    def seen(self, flat: Tensor) -> Tensor:
-        """M steps, [M, size], as the extractor sees them."""
-        shape = self.space.shape or ()
-        values = (
-            flat.reshape(-1, *shape[1:], shape[0]).movedim(-1, 1) if self.channels_last else flat.reshape(-1, *shape)
-        )
-        seen = preprocess_obs(values, self.space, normalize_images=self.picture)
-        assert isinstance(seen, Tensor)
-        return seen
+def _shaped(flat: Tensor, space: spaces.Space, told: spaces.Space) -> Tensor:
+    """M steps of one part, [M, size], in the shape of its space, with the channels where the encoder is told."""
+    shape = space.shape or ()
+    if isinstance(space, spaces.Box) and not shape:
+        return flat
+    steps = flat.reshape(-1, *shape)
+    if told.shape != shape:
+        steps = steps.movedim(-1, 1)
+    # SB3 has made numbers of bytes, by which pictures are known.
+    return steps.byte() if space.dtype == np.uint8 else steps
 
 
 class _Charged(torch.autograd.Function):

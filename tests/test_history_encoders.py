@@ -36,28 +36,27 @@ SPACES = {
     "matrix": spaces.Box(0, 255, (9, 8), np.uint8),  # SB3 would take a window of them for a picture
     "picture": spaces.Box(0, 255, (40, 36, 3), np.uint8),
     "channels first": spaces.Box(0, 255, (3, 40, 36), np.uint8),
-    "codes": spaces.Box(0, 255, (7, 7, 3), np.uint8),
+    "small picture": spaces.Box(0, 255, (16, 16, 3), np.uint8),
+    "bytes": spaces.Box(0, 255, (7, 7, 3), np.uint8),
     "discrete": spaces.Discrete(5, start=10),
-    "multi-discrete": spaces.MultiDiscrete(np.array([[3, 4]]), start=np.array([[1, -1]])),
+    "multi-discrete": spaces.MultiDiscrete([3, 4], start=[1, -1]),
     "multi-binary": spaces.MultiBinary((2, 3)),
 }
-SPACES["dictionary"] = spaces.Dict(
-    [("z", SPACES["picture"]), ("a", spaces.Dict(n=SPACES["discrete"], m=SPACES["multi-discrete"])), ("b", VECTOR)]
-)
+SPACES["dictionary"] = spaces.Dict([("z", SPACES["picture"]), ("a", SPACES["discrete"]), ("b", VECTOR)])
 
 
 def sb3_sees(space: spaces.Space, observation: Any) -> Any:
-    """One observation as SB3's policies give it to an extractor, written out."""
+    """One observation as a policy gives it to an extractor, written out."""
     if isinstance(space, spaces.Dict):
         return {key: sb3_sees(part, observation[key]) for key, part in space.items()}
-    if space == SPACES["picture"]:
+    if space in (SPACES["picture"], SPACES["small picture"]):
         return observation.transpose(2, 0, 1) / 255
     if space == SPACES["channels first"]:
         return observation / 255
     if isinstance(space, spaces.Discrete):
         return np.eye(5)[observation - 10]
     if isinstance(space, spaces.MultiDiscrete):
-        return np.concatenate([np.eye(3)[observation[0, 0] - 1], np.eye(4)[observation[0, 1] + 1]])
+        return np.concatenate([np.eye(3)[observation[0] - 1], np.eye(4)[observation[1] + 1]])
     return np.reshape(observation, space.shape or 1)
 
 
@@ -94,6 +93,14 @@ def test_an_encoder_gets_each_step_as_sb3_would_give_it(space: spaces.Space) -> 
     extractor(as_sb3_gives(env, windows[-1:]))
     assert isinstance(extractor.encoder, Spy)
     assert_same(extractor.encoder.given, [sb3_sees(space, one) for one in inner.seen])
+
+
+@pytest.mark.parametrize("space", SPACES.values(), ids=list(SPACES))
+def test_every_space_has_an_encoder(space: spaces.Space) -> None:
+    env = HistoryWrapper(Noise(space), length=5, include_actions=True)
+    features = ExpireSpanExtractor(env.observation_space, SMALL)(as_sb3_gives(env, played(env)))
+    assert features.shape == (12, 16)
+    assert features.isfinite().all()
 
 
 def minigrid() -> gym.Env:
