@@ -198,7 +198,22 @@ def test_actions_marks_layers_and_keys_are_told_in_words(page: Any, address: str
     styles = legend.locator(".mark.curve").evaluate_all("marks => marks.map((mark) => mark.style.borderTopStyle)")
     assert styles == ["solid", "dashed"]  # where both layers hold the same, the gaps show the one beneath
     keys = frame.locator(".help kbd").all_inner_texts()
-    assert keys == ["←", "→", "n", "p", "home", "end", "+", "−", "a", "d", "page up", "page down", "0", "esc"]
+    assert keys == [
+        "←",
+        "→",
+        "n",
+        "p",
+        "home",
+        "end",
+        "+",
+        "\N{MINUS SIGN}",
+        "a",
+        "d",
+        "page up",
+        "page down",
+        "0",
+        "esc",
+    ]
 
 
 def test_an_empty_log_directory_is_met_with_what_to_do(browser: Any, tmp_path: Path) -> None:
