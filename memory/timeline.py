@@ -3,8 +3,8 @@
 Timesteps run across.  Each layer has a panel in which every memory is a bar from the step that wrote it to the step
 that deleted it, at the height of the step that wrote it: a memory that expires at once is a dot on the diagonal, one
 that is kept a long bar to the right.  A bar is strong over its predicted span and pale over the ramp after it.
-Relevant steps are marked, and the lowest panel counts live memories.  The legend says all this, since the picture has to
-stand alone.
+Relevant steps are marked, and the lowest panel counts live memories.  The legend says all this, since the picture has
+to stand alone.
 """
 
 from pathlib import Path

@@ -182,6 +182,39 @@ def test_recordings_of_training_and_of_evaluation_stand_in_one_list_by_step_and_
     until(lambda: shown(frame, "training step") == "512")
 
 
+def test_a_new_recording_is_shown_until_something_is_chosen_and_equal_seeds_are_told_apart(
+    page: Any, address: str
+) -> None:
+    shows = ["training", "evaluation", "one more"]
+
+    def growing(route: Any) -> None:
+        answer = route.fetch()
+        listing = answer.json()
+        training = [known for known in listing["episodes"] if known["source"] == "first"]
+        late = [known | {"step": 512} for known in listing["episodes"] if known["source"] == "first/episodes"]
+        listing["episodes"] = training[:1] if shows[0] == "training" else [*training, late[0]]
+        if shows[0] == "one more":
+            listing["episodes"].append(late[1] | {"step": 1000})
+        route.fulfill(response=answer, json=listing)
+
+    page.route("**/favicon.ico", lambda route: route.fulfill(status=204))  # the browser asks, TensorBoard has none
+    page.route("**/expirespan_memory/episodes*", growing)
+    page.goto("about:blank")
+    page.clock.install()
+    frame = open_tab(page, f"{address}#expirespan_memory")
+    until(lambda: shown(frame, "training step") == "256")
+    shows.pop(0)
+    page.clock.fast_forward(16_000)
+    until(lambda: shown(frame, "training step") == "512")
+    labels = frame.locator("select[name='episode'] option").all_inner_texts()
+    assert labels == ["seed 1000000, of first", "seed 1000000, of first/episodes"]
+    page.keyboard.press("Home")
+    shows.pop(0)
+    page.clock.fast_forward(16_000)
+    until(lambda: frame.locator("select[name='training step'] option").count() == 3)
+    assert shown(frame, "training step") == "512"
+
+
 def test_actions_marks_layers_and_keys_are_told_in_words(page: Any, address: str) -> None:
     frame = open_tab(page, f"{address}#expirespan_memory")
     details, legend = frame.locator(".details"), frame.locator(".legend")
