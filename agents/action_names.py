@@ -16,12 +16,12 @@ def action_names(env: gym.Env) -> tuple[str, ...]:
     space, plain = env.action_space, env.unwrapped
     if not isinstance(space, spaces.Discrete) or space.start or _changes_actions(env):
         return ()
-    enum, meanings = getattr(plain, "actions", None), getattr(plain, "get_action_meanings", None)
+    enum, meanings = getattr(plain, "actions", None), getattr(plain, "get_action_meanings", list)
     if isinstance(enum, type) and issubclass(enum, IntEnum):
         by_number = {int(member): member.name for member in enum}
         names = [by_number.get(number, "") for number in range(int(space.n))]
     else:
-        names = list(meanings()) if callable(meanings) else []
+        names = list(meanings())
     return tuple(names) if len(names) == space.n and all(isinstance(name, str) and name for name in names) else ()
 
 
