@@ -89,7 +89,7 @@ def _reading(data: bytes, name: str) -> Iterator[Any]:
             raise ValueError(f"it unpacks to {size} bytes, more than {MOST_BYTES}")
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             yield archive
-    except (ValueError, KeyError, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+    except (ValueError, TypeError, KeyError, OSError, EOFError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"Expect `{name}` to be a whole recorded episode, actual: {error}") from error
     except (zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"Expect `{name}` to be a whole NumPy archive (.npz), actual: {error}") from error

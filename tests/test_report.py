@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from expirespan import evaluate
 from expirespan.memory.curves import draw_curves, read_curves, save_curves
-from expirespan.memory.filmstrip import save_filmstrip
+from expirespan.memory.filmstrip import draw_filmstrip, save_filmstrip
 from expirespan.memory.report import comparison_lines, foremost, layer_numbers, memory_numbers, report_lines
 from expirespan.memory.timeline import draw_timeline
 from expirespan.memory.trace import AttentionRecord, EpisodeTrace, LayerRecord
@@ -87,6 +87,11 @@ def test_filmstrip(channels: int, tmp_path: Path) -> None:
     trace = replace(recorded(), frames=np.zeros((STEPS, 5, 3, channels), dtype=np.uint8))
     save_filmstrip(trace, 6, tmp_path / "strip.png")
     assert (tmp_path / "strip.png").read_bytes()[:4] == b"\x89PNG"
+    assert draw_filmstrip(trace, 6, "Corridor").axes[0].get_title("left") == (
+        "Corridor, step 6; framed in red: relevant steps, whose observation a later step needs"
+    )
+    silent = replace(trace, relevant=np.zeros(STEPS, dtype=bool))
+    assert draw_filmstrip(silent, 6).axes[0].get_title("left") == "step 6"
     with pytest.raises(ValueError, match="`step` to be from 0 to 6, actual: 7"):
         save_filmstrip(trace, 7, tmp_path / "strip.png")
     with pytest.raises(ValueError, match="`trace` to be recorded with frames, actual: without"):

@@ -236,6 +236,21 @@ def test_damage_in_one_place_leaves_the_rest(tmp_path: Path) -> None:
         assert answer.status_code == 400 and message in json.loads(answer.data)["error"]
 
 
+def test_nested_metadata_and_an_episode_without_layers_leave_the_rest(tmp_path: Path) -> None:
+    nested = episode_summary(made_up(5, 1), "8", 2000)
+    nested.value[0].metadata.plugin_data.content = b"[" * 200_000
+    bare = episode_summary(replace(made_up(5, 1), layers=()), "9", 2000)
+    write(tmp_path / "a", episode_summary(made_up(5, 1), "7", 2000), nested, bare)
+    tab = Tab(tmp_path)
+    found = tab.json("/episodes")
+    assert [each["name"] for each in found["episodes"]] == ["7", "9"] and len(found["messages"]) == 1
+    assert tab.get("/episode").status_code == 200
+    answer = tab.get("/episode", tag="memory/episode/9/2000")
+    assert (
+        answer.status_code == 400 and "the memories of at least 1 layer, actual: 0" in json.loads(answer.data)["error"]
+    )
+
+
 def test_an_episode_that_is_written_again_replaces_the_one_before(tmp_path: Path) -> None:
     first, second = made_up(5, 1), replace(made_up(5, 1), rewards=np.full(5, 2.0))
     write(tmp_path / "a", episode_summary(first, "7", 2000), episode_summary(second, "7", 2000))

@@ -29,6 +29,8 @@ class Episode:
     def __init__(self, data: bytes, name: str) -> None:
         self._data, self._name = data, name
         self.trace: EpisodeTrace = storage.from_bytes(data, name, frames=False)
+        if not self.trace.layers:
+            raise ValueError(f"Expect `{name}` to hold the memories of at least 1 layer, actual: 0")
         self._bars: dict[int, LayerBars] = {}
         self._lock = RLock()
 
@@ -122,7 +124,7 @@ def telling_step(trace: EpisodeTrace) -> int:
     Where no relevant step is remembered beyond itself, the longest-lived memory of any step decides.
     """
     written = np.arange(len(trace.relevant))
-    deleted = np.max([layer.deleted for layer in trace.layers], axis=0) if trace.layers else written + 1
+    deleted = np.max([layer.deleted for layer in trace.layers], axis=0)
     lifetime = deleted - written
     kept = trace.relevant & (lifetime > 1)
     return int(deleted[np.argmax(np.where(kept, lifetime, 0) if kept.any() else lifetime)]) - 1
@@ -171,7 +173,7 @@ class EpisodeStore:
             for tag, series in sorted(tags.items()):
                 try:
                     listing = Listing.from_json(series.plugin_content)
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     messages.append(f"{source}, {tag}: {error}")
                 else:
                     place = {"run": run_of(source), "source": source, "tag": tag, "wall_time": series.max_wall_time}

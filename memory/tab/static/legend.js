@@ -4,24 +4,24 @@ import { element } from "./details.js";
 import { format, layerStyle } from "./view.js";
 
 const KEYS = [
-  ["← →", "one step, with shift ten"],
-  ["n p", "next or previous relevant step", "relevant"],
-  ["home end", "first or last step"],
-  ["+ −", "zoom, as the wheel does"],
-  ["a d", "pan, as dragging does"],
-  ["page up page down", "pan half a view"],
-  ["0", "whole episode"],
-  ["esc", "let go of the step that a click or a key holds"],
+  { keys: ["←", "→"], what: "one step, with shift ten" },
+  { keys: ["n", "p"], what: "next or previous relevant step", relevant: true },
+  { keys: ["home", "end"], what: "first or last step" },
+  { keys: ["+", "−"], what: "zoom, as the wheel does" },
+  { keys: ["a", "d"], what: "pan, as dragging does" },
+  { keys: ["page up", "page down"], what: "pan half a view" },
+  { keys: ["0"], what: "whole episode" },
+  { keys: ["esc"], what: "let go of the step that a click or a key holds" },
 ];
 
 /** The keys in one sentence, for screen readers. */
-export const KEYS_IN_WORDS = KEYS.map(([keys, what]) => `${keys}: ${what}`).join("; ");
+export const KEYS_IN_WORDS = KEYS.map(({ keys, what }) => `${keys.join(", ")}: ${what}`).join("; ");
 
 /** The keys of a timeline, those for relevant steps only where an episode has some. */
 export function keyHelp(hasRelevant) {
-  const known = KEYS.filter(([, , needs]) => !needs || hasRelevant);
-  const caps = (keys) => keys.split(/ (?!up|down)/).map((key) => element("kbd", {}, key));
-  return known.map(([keys, what]) => element("span", { className: "entry" }, ...caps(keys), ` ${what}`));
+  const known = KEYS.filter(({ relevant }) => !relevant || hasRelevant);
+  const caps = (keys) => keys.map((key) => element("kbd", {}, key));
+  return known.map(({ keys, what }) => element("span", { className: "entry" }, ...caps(keys), ` ${what}`));
 }
 
 /** The marks that an episode's timeline shows; `layers` are counted from 0. */
