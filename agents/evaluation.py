@@ -13,6 +13,7 @@ from gymnasium.vector import VectorEnv
 
 from ..memory.analysis import retention_score
 from ..memory.trace import EpisodeRecorder, EpisodeTrace
+from .action_names import action_names
 from .frames import AgentView
 from .interventions import Intervention
 from .policy import MemoryActorCriticPolicy, environment_actions
@@ -136,7 +137,7 @@ def record_episode(
     """
     policy.set_training_mode(False)
     observation, info = env.reset(seed=seed)
-    state, recorder, over = policy.initial_state(1), EpisodeRecorder(), False
+    state, recorder, over = policy.initial_state(1), EpisodeRecorder(action_names=action_names(env)), False
     start = torch.ones(1, dtype=torch.bool, device=policy.device)
     terminated, view = False, AgentView(env)
     while not over:
