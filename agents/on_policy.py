@@ -3,7 +3,7 @@
 import difflib
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any, ClassVar, TypeVar
 
@@ -452,7 +452,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         scaled = self.reward_scale.scaled(rewards, dones) if self._scales_rewards else rewards
         return torch.as_tensor(scaled, dtype=torch.float32, device=self.device)
 
-    def _truncation_values(self, infos: list[dict[str, Any]], dones: np.ndarray, state: ExpireSpanState) -> Tensor:
+    def _truncation_values(self, infos: Sequence[dict[str, Any]], dones: np.ndarray, state: ExpireSpanState) -> Tensor:
         """What truncated rows would still have earned, [B]: the value of their last observation, discounted.
 
         `state` is the memory after the step before it, which the reset has not touched yet.
