@@ -21,7 +21,10 @@ class CorridorWorld(GridWorld):
     the start; the doors take two of the three cells around the last one, so both are seen from there in a 3x3 view.
     """
 
-    mission = "leave by the door of the same color as the ball"
+    @staticmethod
+    def mission() -> str:
+        """What MiniGrid shows as the mission."""
+        return "leave by the door of the same color as the ball"
 
     def __init__(
         self,

@@ -41,7 +41,10 @@ class PortalWorld(GridWorld):
     is to remember: room, colour, and outcome.
     """
 
-    mission = "find the doors that lead on to the last room"
+    @staticmethod
+    def mission() -> str:
+        """What MiniGrid shows as the mission."""
+        return "find the doors that lead on to the last room"
 
     def __init__(
         self,

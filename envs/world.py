@@ -104,8 +104,6 @@ class World(ABC):
 class GridWorld(World):
     """B grids of `width` x `height` cells, with the rules that a task adds."""
 
-    mission: str
-
     def __init__(self, num_worlds: int, width: int, height: int, max_steps: int, view_size: int) -> None:
         super().__init__(num_worlds)
         self.max_steps = check_whole("max_steps", max_steps, at_least=1)
@@ -168,6 +166,11 @@ class GridWorld(World):
     def _enterable(self, codes: np.ndarray) -> np.ndarray:
         """Whether an agent can stand in a cell of these codes, bool [B] for codes [B, 3]."""
         return codes[:, 0] == EMPTY[0]
+
+    @staticmethod
+    @abstractmethod
+    def mission() -> str:
+        """What MiniGrid shows as the mission."""
 
     @abstractmethod
     def relevant(self) -> np.ndarray:
