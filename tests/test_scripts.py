@@ -12,6 +12,7 @@ import torch
 from expirespan import evaluate, train_agent
 from expirespan.agents import MemoryPPO, callbacks
 from expirespan.agents.checkpoint import read_checkpoint
+from expirespan.agents.figures import nice_bins
 from expirespan.memory import storage
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 from safetensors.torch import load_file
@@ -248,6 +249,6 @@ def test_evaluating_on_an_environment_with_other_observations_is_refused(tmp_pat
 
 
 def test_bins_are_round_and_cover_everything() -> None:
-    assert evaluate.nice_bins(np.arange(3, 201)) == [(1, 50), (51, 100), (101, 150), (151, 200)]
-    assert evaluate.nice_bins(np.arange(3, 21)) == [(1, 5), (6, 10), (11, 15), (16, 20)]
-    assert evaluate.nice_bins(np.array([7])) == [(7, 7)]
+    assert nice_bins(np.arange(3, 201)) == [(1, 50), (51, 100), (101, 150), (151, 200)]
+    assert nice_bins(np.arange(3, 21)) == [(1, 5), (6, 10), (11, 15), (16, 20)]
+    assert nice_bins(np.array([7])) == [(7, 7)]
