@@ -172,6 +172,7 @@ class RecordEpisodes(_MemoryCallback):
             for name, picture in pictures.items():
                 writer.add_figure(f"memory/{name}", picture, step)
             write_episode(writer, trace, str(self.seed), step)
+            writer.flush()  # nothing may be logged after the last one
 
     def _writers(self) -> list[SummaryWriter]:
         return [output.writer for output in self.logger.output_formats if isinstance(output, TensorBoardOutputFormat)]
