@@ -3,7 +3,7 @@
 import signal
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -112,7 +112,7 @@ class RecordEpisodes(_MemoryCallback):
 
     def __init__(
         self,
-        eval_env: gym.Env | str | Callable[[], gym.Env],
+        eval_env: Any,
         every: int = 50_000,
         seed: int = 1_000_000,
         deterministic: bool = True,
@@ -140,7 +140,7 @@ class RecordEpisodes(_MemoryCallback):
                 stacklevel=2,
             )
             return
-        env = self.eval_env
+        env: Any = self.eval_env
         if not isinstance(env, gym.Env):
             env = make_viewed(env) if isinstance(env, str) else env()
         self._env = _as_in_training(env, self.model)

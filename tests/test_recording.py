@@ -20,7 +20,8 @@ from test_frames import NoScreen
 def learn(env: Any, eval_env: Any, folder: Path, steps: int = 128, **options: Any) -> tuple[MemoryPPO, list[str]]:
     """A model trained with recordings, and the tags of what was recorded."""
     model = small(env, batch_size=None, tensorboard_log=str(folder))
-    model.learn(steps, callback=RecordEpisodes(eval_env, **({"every": 64, "seed": 7} | options)))
+    settings: dict[str, Any] = {"every": 64, "seed": 7} | options
+    model.learn(steps, callback=RecordEpisodes(eval_env, **settings))
     assert model.logger.dir is not None
     events = EventAccumulator(model.logger.dir)
     events.Reload()
@@ -72,7 +73,8 @@ def test_observations_are_normalised_by_the_statistics_of_training(
     monkeypatch.setattr(callbacks, "record_episode", watched)
     env = VecNormalize(make_vec_env(Far, 2))
     learn(env, Far, tmp_path, steps=64)
-    np.testing.assert_allclose(seen[-1], env.normalize_obs(np.array([1000.0, 1001.0])))
+    expected: Any = env.normalize_obs(np.array([1000.0, 1001.0]))
+    np.testing.assert_allclose(seen[-1], expected)
     assert (np.abs(seen[-1]) < 3).all()
 
 
