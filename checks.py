@@ -1,0 +1,62 @@
+"""Checks of configuration values: each raises an error that names the argument, the rule and the value received."""
+
+import math
+from collections.abc import Collection
+from numbers import Integral, Real
+
+
+def check_whole(name: str, value: object, *, at_least: int) -> int:
+    """An int of Python's or NumPy's (not a bool) of at least `at_least`; returns it as Python's."""
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise TypeError(f"Expect `{name}` to be an int, actual: {value!r}")
+    if value < at_least:
+        raise ValueError(f"Expect `{name}` to be at least {at_least}, actual: {value}")
+    return int(value)
+
+
+def check_bool(name: str, value: object) -> bool:
+    """True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"Expect `{name}` to be a bool, actual: {value!r}")
+    return value
+
+
+def check_number(name: str, value: object) -> float:
+    """A finite int or float of Python's or NumPy's (not a bool); returns it as a float."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"Expect `{name}` to be a number, actual: {value!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"Expect `{name}` to be finite, actual: {value}")
+    return float(value)
+
+
+def check_positive(name: str, value: object) -> None:
+    """A finite number above 0."""
+    if check_number(name, value) <= 0:
+        raise ValueError(f"Expect `{name}` to be positive, actual: {value}")
+
+
+def check_not_negative(name: str, value: object, below: float = math.inf) -> None:
+    """A finite number of at least 0 and less than `below`."""
+    number = check_number(name, value)
+    if not 0 <= number < below:
+        limit = "" if below == math.inf else f" and less than {below:g}"
+        raise ValueError(f"Expect `{name}` to be at least 0{limit}, actual: {value}")
+
+
+def check_fraction(name: str, value: object) -> None:
+    """A number strictly between 0 and 1."""
+    if not 0 < check_number(name, value) < 1:
+        raise ValueError(f"Expect `{name}` to be between 0 and 1, both excluded, actual: {value}")
+
+
+def check_share(name: str, value: object) -> None:
+    """A number from 0 to 1."""
+    if not 0 <= check_number(name, value) <= 1:
+        raise ValueError(f"Expect `{name}` to be between 0 and 1, actual: {value}")
+
+
+def check_choice(name: str, value: object, choices: Collection[object]) -> None:
+    """One of the choices."""
+    if value not in choices:
+        raise ValueError(f"Expect `{name}` to be one of {', '.join(map(str, choices))}, actual: {value!r}")
