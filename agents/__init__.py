@@ -3,6 +3,8 @@
 from .a2c import A2CConfig, MemoryA2C
 from .callbacks import RecordEpisodes
 from .encoders import MiniGridExtractor, TokenLineExtractor
+from .history import HistorySpace, HistoryWrapper
+from .history_extractor import ExpireSpanExtractor
 from .policy import MemoryActorCriticPolicy
 from .ppo import MemoryPPO, PPOConfig
 from .pressure import PressureConfig
@@ -11,7 +13,10 @@ from .vec_env import GymnasiumVecEnv
 
 __all__ = [
     "A2CConfig",
+    "ExpireSpanExtractor",
     "GymnasiumVecEnv",
+    "HistorySpace",
+    "HistoryWrapper",
     "MemoryA2C",
     "MemoryActorCriticPolicy",
     "MemoryPPO",
