@@ -64,12 +64,7 @@ def enough_slots(core: ExpireSpan) -> int:
     return kept if core.config.capacity is None else min(kept, core.config.capacity + 1)
 
 
-def slot_names(core: ExpireSpan) -> list[str]:
-    """The names of the state's tensors, in order."""
-    return ["time", *(f"{part}_{number}" for number in range(core.config.layers) for part in PARTS)]
-
-
-def fixed_slots(core: ExpireSpan, state: ExpireSpanState, slots: int) -> dict[str, Tensor]:
+def fixed_slots(state: ExpireSpanState, slots: int) -> dict[str, Tensor]:
     """The state in this many slots.
 
     Raises ValueError where one of its rows has more memories than that.

@@ -26,7 +26,9 @@ LATEST = 2**53
 def write_state(tensors: dict[str, Tensor]) -> bytes:
     """The bytes of these entries."""
     # Copies, since safetensors refuses tensors that share memory.
-    return save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, {"format": FORMAT})
+    return save(
+        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, {"format": FORMAT}
+    )
 
 
 def read_state(data: bytes) -> dict[str, Tensor]:
