@@ -59,10 +59,6 @@ def export_policy(
 
     Raises ValueError where `slots` is None and the core has no capacity.
     """
-    if not isinstance(policy, MemoryActorCriticPolicy):
-        raise TypeError(
-            f"Expect `policy` to be a policy with memory, as `model.policy`, actual: {type(policy).__name__}"
-        )
     slots = _slots(policy, slots)
     if batch_size is not None:
         check_whole("batch_size", batch_size, at_least=1)

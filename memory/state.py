@@ -117,8 +117,7 @@ class ExpireSpanState:
     def from_bytes(data: bytes, device: torch.device | str = "cpu") -> "ExpireSpanState":
         """The state that `to_bytes` wrote.  Nothing in the bytes is executed, so they may come from anybody.
 
-        Raises TypeError where `data` isn't bytes, and ValueError that names the entry whose type, shape or value is not
-        that of a state.
+        Raises ValueError that names the entry whose type, shape or value is not that of a state.
         """
         entries = read_state(data)
         layers = []

@@ -33,8 +33,6 @@ def write_state(tensors: dict[str, Tensor]) -> bytes:
 
 def read_state(data: bytes) -> dict[str, Tensor]:
     """The entries, on the CPU.  Raises ValueError that names the first entry that is not as described above."""
-    if not isinstance(data, bytes):
-        raise TypeError(f"Expect `data` to be bytes, actual: {type(data).__name__}")
     try:
         tensors = load(data)
     except SafetensorError as error:
