@@ -153,6 +153,15 @@ def test_onnx_does_what_the_model_does(
     compare(model, step, slots, codes=extractor is MiniGridExtractor)
 
 
+def test_the_examples_of_the_docs_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parent.parent / "docs" / "deployment.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec("\n".join(blocks), {})
+    assert len(blocks) == 5
+    assert {"step.onnx", "step.pt2", "ann.state"} <= {path.name for path in tmp_path.iterdir()}
+
+
 def test_discrete_actions_begin_at_their_start() -> None:
     model = made(VECTOR, spaces.Discrete(3, start=-1))
     program = export_policy(model.policy, slots=2, batch_size=5).module()
@@ -171,6 +180,7 @@ def test_a_row_with_more_memories_than_slots_says_so(tmp_path: Path) -> None:
         start = torch.full((ROWS,), number == 0)
         step = policy.act(torch.as_tensor(obs), memory, start, deterministic=True, trace=True)
         outputs, state = program(torch.as_tensor(obs), state, start)
+        assert step.trace is not None
         memory, live = step.state, step.trace[0].live.squeeze(1)
         # Exact until a row has more memories than slots, its own included, and told at that very step.
         torch.testing.assert_close(outputs["overflow"][exact], live[exact] > slots)
@@ -238,10 +248,11 @@ def test_what_cannot_be_exported_is_refused(monkeypatch: pytest.MonkeyPatch, tmp
 def test_enough_slots_never_overflow(span: float, ramp: float, capacity: int | None, slots: int) -> None:
     model = made(VECTOR, spaces.Discrete(4), max_span=span, ramp=ramp, capacity=capacity)
     with torch.no_grad():
-        model.policy.core.layers[0].span.bias.fill_(30.0)  # the longest spans
+        next(model.policy.core.stack()).span.bias.fill_(30.0)  # the longest spans
     assert enough_slots(model.policy.core) == slots
     most, memory = 0, model.policy.initial_state(ROWS)
     for obs in observed(VECTOR, False):
         step = model.policy.act(torch.as_tensor(obs), memory, torch.zeros(ROWS, dtype=torch.bool), trace=True)
+        assert step.trace is not None
         memory, most = step.state, max(most, int(step.trace[0].live.max()))
     assert most == slots or math.ceil(span + ramp) > STEPS
