@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 SLACK = 12
 """Free slots of a new room, beside a quarter of those it begins with."""
@@ -134,25 +135,21 @@ class LayerMemory:
     def split(self) -> list["LayerMemory"]:
         """Each row's live memories in as many slots as it needs, which it shares with nobody."""
         counts = self.live.sum(1).tolist()
-        first = self._sorted(self._needed())
-        return [
-            first.map(lambda tensor, row=row, count=count: tensor[row : row + 1, :count].clone())
-            for row, count in enumerate(counts)
-        ]
+        picked = {name: tensor[self.live].split(counts) for name, tensor in self._tensors().items()}
+        rows: list[LayerMemory] = []
+        for row, count in enumerate(counts):
+            own: dict[str, Any] = {name: parts[row].unsqueeze(0).clone() for name, parts in picked.items()}
+            rows.append(LayerMemory(**own, live=self.live.new_ones(1, count)))
+        return rows
 
     @staticmethod
     def join(memories: Sequence["LayerMemory"]) -> "LayerMemory":
         """The rows of all one after another; where one has fewer slots, those added are not live."""
-        slots = max(memory.live.shape[1] for memory in memories)
-
-        def padded(tensor: Tensor) -> Tensor:
-            missing = slots - tensor.shape[1]
-            free = tensor.new_zeros(len(tensor), missing, *tensor.shape[2:])
-            return torch.cat([tensor, free], 1) if missing else tensor
-
-        parts = [{**memory._tensors(), "live": memory.live} for memory in memories]
-        rows: dict[str, Any] = {name: torch.cat([padded(part[name]) for part in parts]) for name in parts[0]}
-        return LayerMemory(**rows)
+        joined: dict[str, Any] = {}
+        for name in (*memories[0]._tensors(), "live"):
+            rows = [row for memory in memories for row in getattr(memory, name).unbind()]
+            joined[name] = pad_sequence(rows, batch_first=True)
+        return LayerMemory(**joined)
 
     def _sorted(self, slots: int) -> "LayerMemory":
         """A copy with the live memories first, in this many slots, which must be enough for them."""
