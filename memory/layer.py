@@ -21,8 +21,8 @@ from .attention import (
 )
 from .checks import check_choice, check_fraction, check_not_negative, check_positive, check_whole
 from .core import AttentionTrace, LayerTrace, segment_starts
+from .layer_memory import LayerMemory, first_to_expire, outlived
 from .span import SpanPredictor, fading, log_mask
-from .state import LayerMemory, first_to_expire, outlived
 
 
 @dataclass(frozen=True, kw_only=True)
