@@ -94,7 +94,7 @@ class RecordEpisodes(_MemoryCallback):
     """Plays an evaluation episode every so many steps, and at the end of training, for TensorBoard's Memory tab.
 
     It writes where the model logs to, so the model needs `tensorboard_log=` (or a logger with a TensorBoard output).
-    Its pictures go to `memory/timeline` and, where the environment can be seen, `memory/filmstrip` (of the last step);
+    Its pictures go to `timeline/memories` and, where the environment can be seen, `timeline/frames` (of the last step);
     the episode itself to the Memory tab.
 
     Args:
@@ -170,7 +170,7 @@ class RecordEpisodes(_MemoryCallback):
             pictures["filmstrip"] = draw_filmstrip(trace, len(trace.frames) - 1, title)
         for writer in self._writers():
             for name, picture in pictures.items():
-                writer.add_figure(f"memory/{name}", picture, step)
+                writer.add_figure(f"timeline/{name}", picture, step)
             write_episode(writer, trace, str(self.seed), step)
             writer.flush()  # nothing may be logged after the last one
 

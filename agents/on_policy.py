@@ -24,15 +24,15 @@ from stable_baselines3.common.utils import (
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch import Tensor
 
+from ..checks import check_not_negative
 from ..memory import ExpireSpanState
-from ..memory.checks import check_not_negative
 from .actions import check_action_space, environment_actions, read_masks
 from .checkpoint import Target, read_checkpoint, under, write_checkpoint
 from .config import OnPolicyConfig, pick
 from .losses import normalized_advantages
 from .observations import check_finite, kinds_of
 from .policy import MemoryActorCriticPolicy, SequenceEvaluation
-from .pressure import PressureConfig, SpanPressure
+from .pressure import PressureConfig, SpanPressure, check_budget
 from .reward_scale import RewardScale
 from .rollout import SequenceBatch, SequenceRolloutBuffer
 from .saving import describe, load_policy_tensors, read_arguments, restore, stored_spaces, uncompiled
@@ -123,6 +123,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         if _init_setup_model:
             self._check_batch_size()
             self._setup_model()
+            check_budget(pressure, self.policy.memory_config)
 
     def _setup_model(self) -> None:
         self.batch_size = self._batch_size()
@@ -372,11 +373,11 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         """Log an update, and let the pressure on the spans follow what came of it."""
         buffer = self.rollout_buffer
         explained = explained_variance(buffer.values.cpu().numpy().ravel(), buffer.returns.cpu().numpy().ravel())
-        log.add(explained_variance=float(explained), memory__penalty_weight=self.pressure.weight)
+        log.add(explained_variance=float(explained), spans__penalty_weight=self.pressure.weight)
         log.add(reward_scale=self.reward_scale.scale if self._scales_rewards else 1.0)
         if hasattr(self.policy, "log_std"):
             log.add(std=self.policy.log_std.exp().mean().item())
-        log.add(memory__pull=max(self.pressure.pulls, default=0.0))
+        log.add(spans__pull=max(self.pressure.pulls, default=0.0))
         figures = log.figures(self.policy.memory_config.max_span)
         self.pressure.update(figures, 1 - self._current_progress_remaining)
         log.record(self.logger, figures)
@@ -458,7 +459,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         `state` is the memory after the step before it, which the reset has not touched yet.
         """
         extra = torch.zeros(len(dones), device=self.device)
-        cut_off = [row for row in np.flatnonzero(dones) if infos[row].get("TimeLimit.truncated", False)]
+        cut_off = [row for row in np.flatnonzero(dones).tolist() if infos[row].get("TimeLimit.truncated", False)]
         # As SB3 does, without the bootstrap where a VecEnv doesn't tell the last observation.
         rows = [row for row in cut_off if infos[row].get("terminal_observation") is not None]
         if rows:

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from .checks import check_not_negative, check_whole
+from ..checks import check_not_negative, check_whole
 from .core import CoreOutput, MemoryCore, Spared
 from .layer import ExpireSpanConfig, ExpireSpanLayer, read_clock, survivors, trace_layer
 from .layer_memory import LayerMemory
