@@ -1,6 +1,7 @@
 """Policies and algorithms with memory, on Stable-Baselines3."""
 
 from .a2c import A2CConfig, MemoryA2C
+from .callbacks import RecordEpisodes
 from .encoders import MiniGridExtractor, TokenLineExtractor
 from .history import HistorySpace, HistoryWrapper
 from .history_extractor import ExpireSpanExtractor
@@ -22,6 +23,7 @@ __all__ = [
     "MiniGridExtractor",
     "PPOConfig",
     "PressureConfig",
+    "RecordEpisodes",
     "SequenceRolloutBuffer",
     "TokenLineExtractor",
 ]

@@ -43,7 +43,7 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
             environment columns; the message says which sizes do.
     """
 
-    config_class: ClassVar[type[OnPolicyConfig]] = A2CConfig
+    config_class: ClassVar[type[Any]] = A2CConfig
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 import difflib
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any, ClassVar, TypeVar
 
@@ -24,15 +24,15 @@ from stable_baselines3.common.utils import (
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch import Tensor
 
+from ..checks import check_not_negative
 from ..memory import ExpireSpanState
-from ..memory.checks import check_not_negative
 from .actions import check_action_space, environment_actions, read_masks
 from .checkpoint import Target, read_checkpoint, under, write_checkpoint
 from .config import OnPolicyConfig, pick
 from .losses import normalized_advantages
 from .observations import check_finite, kinds_of
 from .policy import MemoryActorCriticPolicy, SequenceEvaluation
-from .pressure import PressureConfig, SpanPressure
+from .pressure import PressureConfig, SpanPressure, check_budget
 from .reward_scale import RewardScale
 from .rollout import SequenceBatch, SequenceRolloutBuffer
 from .saving import describe, load_policy_tensors, read_arguments, restore, stored_spaces, uncompiled
@@ -68,7 +68,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     """SB3's names mean the same policy: its network follows from the observations."""
     policy: MemoryActorCriticPolicy  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower than the parent's
     rollout_buffer: SequenceRolloutBuffer  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower than the parent's
-    config_class: ClassVar[type[OnPolicyConfig]] = OnPolicyConfig
+    config_class: ClassVar[type[Any]] = OnPolicyConfig
+    """The dataclass of its settings, an `OnPolicyConfig`."""
     SCHEDULED: ClassVar[tuple[str, ...]] = ("learning_rate",)
     """Settings that may be functions of the share of the training that remains, from 1 to 0."""
 
@@ -106,7 +107,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         self.batch_size = 0
         super().__init__(
             policy,
-            env,
+            env,  # pyright: ignore[reportArgumentType]  # None for a loaded model
             **{name: given[name] for name in ("learning_rate", "n_steps", "gamma", "gae_lambda")},
             **{name: given[name] for name in ("ent_coef", "vf_coef", "max_grad_norm")},
             use_sde=False,
@@ -122,6 +123,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         if _init_setup_model:
             self._check_batch_size()
             self._setup_model()
+            check_budget(pressure, self.policy.memory_config)
 
     def _setup_model(self) -> None:
         self.batch_size = self._batch_size()
@@ -284,14 +286,14 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         name = type(self).__name__ if tb_log_name is None else tb_log_name
         return super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
 
-    def predict(  # pyright: ignore[reportIncompatibleMethodOverride]  # the state is a memory, not a tuple of arrays
+    def predict(
         self,
         observation: Any,
-        state: ExpireSpanState | None = None,
+        state: Any = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
         action_masks: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, ExpireSpanState]:
+    ) -> tuple[np.ndarray, Any]:
         """Actions, and the memory to hand in with the next observation; see `MemoryActorCriticPolicy.predict`."""
         return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 
@@ -371,11 +373,11 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         """Log an update, and let the pressure on the spans follow what came of it."""
         buffer = self.rollout_buffer
         explained = explained_variance(buffer.values.cpu().numpy().ravel(), buffer.returns.cpu().numpy().ravel())
-        log.add(explained_variance=float(explained), memory__penalty_weight=self.pressure.weight)
+        log.add(explained_variance=float(explained), spans__penalty_weight=self.pressure.weight)
         log.add(reward_scale=self.reward_scale.scale if self._scales_rewards else 1.0)
         if hasattr(self.policy, "log_std"):
             log.add(std=self.policy.log_std.exp().mean().item())
-        log.add(memory__pull=max(self.pressure.pulls, default=0.0))
+        log.add(spans__pull=max(self.pressure.pulls, default=0.0))
         figures = log.figures(self.policy.memory_config.max_span)
         self.pressure.update(figures, 1 - self._current_progress_remaining)
         log.record(self.logger, figures)
@@ -451,13 +453,13 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         scaled = self.reward_scale.scaled(rewards, dones) if self._scales_rewards else rewards
         return torch.as_tensor(scaled, dtype=torch.float32, device=self.device)
 
-    def _truncation_values(self, infos: list[dict[str, Any]], dones: np.ndarray, state: ExpireSpanState) -> Tensor:
+    def _truncation_values(self, infos: Sequence[dict[str, Any]], dones: np.ndarray, state: ExpireSpanState) -> Tensor:
         """What truncated rows would still have earned, [B]: the value of their last observation, discounted.
 
         `state` is the memory after the step before it, which the reset has not touched yet.
         """
         extra = torch.zeros(len(dones), device=self.device)
-        cut_off = [row for row in np.flatnonzero(dones) if infos[row].get("TimeLimit.truncated", False)]
+        cut_off = [row for row in np.flatnonzero(dones).tolist() if infos[row].get("TimeLimit.truncated", False)]
         # As SB3 does, without the bootstrap where a VecEnv doesn't tell the last observation.
         rows = [row for row in cut_off if infos[row].get("terminal_observation") is not None]
         if rows:

@@ -97,7 +97,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
             kwargs.setdefault("optimizer_kwargs", {"eps": 1e-8, "betas": (0.9, 0.98), "fused": True})
         if observations is None and features_extractor_class is not None:
             observations = KIND_OF_EXTRACTOR.get(features_extractor_class)
-        self.observations = check_kinds(observations or kinds_of_space(observation_space), observation_space)
+        self.observations: Kinds = check_kinds(observations or kinds_of_space(observation_space), observation_space)
         if features_extractor_class is None:
             features_extractor_class, settings = default_extractor(observation_space, self.observations)
             kwargs["features_extractor_kwargs"] = settings | (kwargs.get("features_extractor_kwargs") or {})
@@ -299,7 +299,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         Raises ValueError where the observation is NaN or infinite, the rows of the arguments differ, or a mask leaves
         no action.
         """
-        if isinstance(observation, tuple) and len(observation) == 2 and isinstance(observation[1], dict):
+        if isinstance(observation, tuple):
             raise ValueError(
                 "Expect `observation` to be an array or a dictionary, actual: a tuple; Gymnasium's reset returns "
                 "`obs, info`, SB3's VecEnv the observation alone"
@@ -341,7 +341,8 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
 
     def _get_action_dist_from_latent(self, latent_pi: Tensor, action_masks: Tensor | None = None) -> Distribution:
         # A copy, so that the policy holds no tensors of a graph: it could not be copied or pickled with them.
-        distribution, outputs = copy(self.action_dist), self.action_net(latent_pi)
+        distribution: Any = copy(self.action_dist)
+        outputs = self.action_net(latent_pi)
         if isinstance(distribution, DiagGaussianDistribution):
             return distribution.proba_distribution(outputs, self.log_std)
         logits = masked_logits(outputs, action_masks, self.action_space)

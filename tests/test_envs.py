@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from expirespan.checks import check_whole
 from expirespan.envs import (
     CorridorEnv,
     CorridorSolver,
@@ -20,7 +21,6 @@ from expirespan.envs import (
 from expirespan.envs.corridor import CorridorWorld
 from expirespan.envs.single import GridEnv
 from expirespan.envs.vector import WorldVectorEnv
-from expirespan.envs.world import whole_number
 from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX
@@ -216,7 +216,7 @@ def test_bad_arguments_are_named(arguments: dict[str, int], message: str) -> Non
 
 def test_types_of_arguments_are_checked() -> None:
     with pytest.raises(TypeError, match="`max_length` to be an int, actual: 'long'"):
-        whole_number("max_length", "long", 1)
+        check_whole("max_length", "long", at_least=1)
 
 
 def test_bad_actions_are_refused() -> None:
