@@ -171,11 +171,12 @@ def test_ppo_recalls_with_memory_and_guesses_without() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", [DQN, QRDQN, MaskablePPO])
+@pytest.mark.parametrize("algorithm", [DQN, QRDQN, SAC, MaskablePPO])
 def test_the_others_recall_with_memory_and_guess_without(algorithm: Any) -> None:
     settings: dict[str, Any] = {}
-    if algorithm in (DQN, QRDQN):
+    if algorithm is not MaskablePPO:
         settings = {"learning_rate": 3e-3, "gamma": 0.9, "learning_starts": 500, "batch_size": 64, "train_freq": 1}
+    if algorithm in (DQN, QRDQN):
         settings |= {"target_update_interval": 200, "exploration_fraction": 0.5}
     assert success(algorithm, 8000, length=4, **settings) > 0.95
     assert success(algorithm, 8000, length=1, **settings) < 0.65
