@@ -195,11 +195,8 @@ def test_wrong_states_are_refused() -> None:
         state[1]
     others = (narrow, made(replace(BASE, layers=3)).initial_state(1), state.to("meta"))
     for other, found in zip(others, ("width 6", "3 layers", "on meta"), strict=True):
-        with pytest.raises(
-            ValueError,
         rule = "Expect `state` to be one of this core, of 2 layers of width 10 on cpu, actual: .*"
         with pytest.raises(ValueError, match=rule + found):
-        ):
             core(x, other, start)
 
 
