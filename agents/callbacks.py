@@ -165,9 +165,9 @@ class RecordEpisodes(_MemoryCallback):
         )
         self._frames = trace.frames is not None  # what can't be drawn once is not tried again
         title = f"step {step}, return {trace.rewards.sum():g}"
-        pictures = {"timeline": draw_timeline(trace, title)}
+        pictures = {"memories": draw_timeline(trace, title)}
         if trace.frames is not None:
-            pictures["filmstrip"] = draw_filmstrip(trace, len(trace.frames) - 1, title)
+            pictures["frames"] = draw_filmstrip(trace, len(trace.frames) - 1, title)
         for writer in self._writers():
             for name, picture in pictures.items():
                 writer.add_figure(f"timeline/{name}", picture, step)
