@@ -171,7 +171,7 @@ def test_an_environment_without_a_time_limit_ends_training_and_evaluation(
     evaluate.main([str(run), "--episodes", "6", "--num-envs", "2", "--json", str(tmp_path / "e.json")])
     figures = json.loads((tmp_path / "e.json").read_text())
     assert (figures["episodes"], figures["cut_off"], figures["mean_steps"]) == (2, 2, 50)
-    assert "cut off           2 episodes before their end" in capsys.readouterr().out
+    assert "cut off           2 episodes after 50 steps" in capsys.readouterr().out
     evaluate.main([str(run), "--episodes", "2", "--max-episode-steps", "7", "--json", str(tmp_path / "e.json")])
     assert json.loads((tmp_path / "e.json").read_text())["mean_steps"] == 7
 
