@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ..checks import check_not_negative
 from ..memory import ExpireSpanState
-from .actions import check_action_space, environment_actions, read_masks
+from .actions import check_action_space, environment_actions, environment_masks
 from .checkpoint import Target, read_checkpoint, under, write_checkpoint
 from .config import OnPolicyConfig, pick
 from .losses import normalized_advantages
@@ -90,6 +90,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         **kwargs: Any,
     ) -> None:
         check_arguments(type(self).__name__, kwargs)
+        # NumPy's numbers as Python's, which a checkpoint can hold.
+        given = {name: value.item() if isinstance(value, np.generic) else value for name, value in given.items()}
         if isinstance(policy, str):
             check_policy_name(policy, list(self.policy_aliases))
         config = pick(self.config_class, self._numbers(given))
@@ -394,10 +396,6 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         normalized = self._vec_normalize_env is not None and self._vec_normalize_env.norm_reward
         return self.normalize_reward and not normalized
 
-    def _read_masks(self, env: VecEnv) -> Tensor:
-        masks = read_masks(self.action_space, np.stack(env.env_method("action_masks")), env.num_envs)
-        return torch.as_tensor(masks, device=self.device)
-
     def collect_rollouts(  # pyright: ignore[reportIncompatibleMethodOverride]  # a buffer of sequences
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: SequenceRolloutBuffer, n_rollout_steps: int
     ) -> bool:
@@ -420,7 +418,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         starts = torch.as_tensor(self._last_episode_starts, dtype=torch.bool, device=self.device)
         dones, n_steps = np.zeros(env.num_envs, dtype=bool), 0
         while n_steps < n_rollout_steps:
-            action_masks = self._read_masks(env) if masked else None
+            action_masks = environment_masks(env, self.policy) if masked else None
             with torch.no_grad():
                 obs_tensor = obs_as_tensor(self._last_obs, self.device)
                 drawn, values, log_probs, state = self.policy(obs_tensor, state, starts, action_masks=action_masks)
