@@ -4,23 +4,29 @@ import json
 import math
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
+import gymnasium as gym
 import torch
 import tyro
-from expirespan.agents.evaluation import Evaluation, evaluate_policy, record_episode
-from expirespan.agents.inspection import Inspection, as_json, inspect_memory, inspection_lines, side_by_side
+from expirespan.agents.evaluation import MAX_STEPS, evaluate_policy
+from expirespan.agents.figures import as_json, figure_lines
+from expirespan.agents.frames import AgentView
+from expirespan.agents.inspection import Inspection, inspect_memory, inspection_lines, side_by_side
+from expirespan.agents.inspection import as_json as inspection_as_json
 from expirespan.agents.interventions import cut_spans, forget_steps
 from expirespan.agents.on_policy import MemoryOnPolicyAlgorithm
+from expirespan.agents.play import Episode, Task, play_episode
 from expirespan.agents.policy import MemoryActorCriticPolicy
 from expirespan.agents.vec_env import seen_by_policies
-from expirespan.envs import make_batched, make_single, make_viewed
+from expirespan.checks import check_not_negative, check_whole
+from expirespan.command_line import leave, parse_env_args, read
+from expirespan.envs import make_viewed
+from expirespan.envs.make import BrokenEnvironment, step_limit
 from expirespan.memory import storage
-from expirespan.memory.analysis import mean_interval, share_interval
-from expirespan.memory.checks import check_not_negative, check_whole
 from expirespan.memory.curves import save_curves
 from expirespan.memory.filmstrip import save_episode_gif, save_filmstrip
 from expirespan.memory.tab.summary import write_episode
@@ -32,12 +38,14 @@ from expirespan.train_agent import (
     TrainConfig,
     check_device,
     load_model,
-    parse_env_args,
     read_run,
 )
 from gymnasium.vector import VectorEnv
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
+
+WITHOUT_LIMIT = 10_000
+"""Steps after which an episode is cut off where the environment names no limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +59,8 @@ class EvaluateConfig:
     seed: int = EVALUATION_SEED
     """Environment i is seeded with seed + i; training uses seeds from its own --seed on."""
     best: bool = False
-    """Of the checkpoints of RUN, take the one whose latest 100 training episodes earned most, instead of the last.  It
-    may hold more memories than a budget asks for."""
+    """Of the checkpoints of RUN, take the one whose latest 100 training episodes earned most, instead of the last, and
+    so of the run that it is compared with.  It may hold more memories than a budget asks for."""
     sample: bool = False
     """Draw actions from the policy instead of taking the likeliest."""
     num_envs: int = 64
@@ -61,6 +69,9 @@ class EvaluateConfig:
     """Another environment than the one trained on, with the same observations and actions."""
     env_args: tuple[str, ...] = ()
     """Arguments of that environment, as NAME=VALUE."""
+    max_episode_steps: int | None = None
+    """Episodes that take so many steps are cut off and counted.  None for 100,000, or for 10,000 where the environment
+    names no limit of its own: a greedy agent may walk in circles for ever."""
     device: str = "cpu"
     """Where the policy lives: cpu or cuda."""
     threads: int = 1
@@ -68,7 +79,7 @@ class EvaluateConfig:
     json: Path | None = None
     """Write the figures to this file."""
     timeline: bool = False
-    """Write RUN/timeline.png: one episode, with what each layer kept and for how long."""
+    """Write RUN/timeline.png: the episode of --seed, with what each layer kept and for how long."""
     gif: bool = False
     """Write RUN/episode.gif: the same episode, with the frames it still remembers."""
     filmstrip: int | None = None
@@ -86,13 +97,16 @@ class EvaluateConfig:
     """Delete what was written at these steps of an episode before a later step can see it.  For the figures alone:
     pictures, recordings and reports show the agent as it is."""
     record: int = 0
-    """Play this many more episodes one by one and write what the agent kept of each to RUN/episodes/SEED.npz."""
+    """Play this many episodes one by one, the first the one of the pictures, and write what the agent kept of each to
+    RUN/episodes/SEED.npz."""
     attention: bool = False
     """Record also what each step attended to."""
 
     def __post_init__(self) -> None:
         for name in ("episodes", "num_envs", "threads"):
             check_whole(name, getattr(self, name), at_least=1)
+        if self.max_episode_steps is not None:
+            check_whole("max_episode_steps", self.max_episode_steps, at_least=1)
         for name in ("seed", "record"):
             check_whole(name, getattr(self, name), at_least=0)
         if self.filmstrip is not None:
@@ -103,6 +117,11 @@ class EvaluateConfig:
             check_not_negative("cut_span", self.cut_span)
         self._check_combinations()
         parse_env_args(self.env_args)
+
+    @property
+    def checkpoint(self) -> str:
+        """The file of a run that is evaluated."""
+        return BEST if self.best else CHECKPOINT
 
     def _check_combinations(self) -> None:
         others = ("timeline", "gif", "filmstrip", "memory_report", "compare", "record")
@@ -123,70 +142,10 @@ def check_surroundings(config: EvaluateConfig) -> None:
     check_device(config.device)
     if config.compare is not None:
         read_run(config.compare)
+        if not (config.compare / config.checkpoint).is_file():
+            raise ValueError(f"Expect `compare` to be a run with a {config.checkpoint}, actual: {config.compare}")
     if config.json is not None and not config.json.parent.is_dir():
         raise ValueError(f"Expect `json` to be a file in an existing folder, actual: {config.json}")
-
-
-def nice_bins(lengths: np.ndarray, most: int = 5) -> list[tuple[int, int]]:
-    """At most `most` bins with round limits over whole lengths, as (first, last), both included."""
-    low, high = int(lengths.min()), int(lengths.max())
-    steps = (int(base * 10**power) for power in range(10) for base in (1, 2, 2.5, 5) if base * 10**power >= 1)
-    width = next(step for step in steps if math.ceil(high / step) - (low - 1) // step <= most)
-    return [(first + 1, first + width) for first in range((low - 1) // width * width, high, width)]
-
-
-def summarize(result: Evaluation) -> dict[str, Any]:
-    """The figures of an evaluation, as JSON knows them."""
-    successes = result.successes
-    summary: dict[str, Any] = {
-        "episodes": len(successes),
-        "mean_return": dict(zip(("mean", "low", "high"), mean_interval(result.returns), strict=True)),
-        "success": dict(
-            zip(("mean", "low", "high"), share_interval(int(successes.sum()), len(successes)), strict=True)
-        ),
-        "mean_steps": float(result.steps.mean()),
-        "outcomes": {name: float(values.mean()) for name, values in result.outcomes.items()},
-        "keeping_everything": float(result.everything.mean()),
-        "steps_per_second": result.steps_per_second,
-        "layers": [
-            {
-                "live_mean": float(live.mean()),
-                "live_p95": float(np.percentile(live, 95)),
-                "live_max": int(live.max()),
-                "evictions": int(evictions),
-                "retention_score": None if math.isnan(score) else float(score),
-            }
-            for live, evictions, score in zip(result.live.T, result.evictions, result.retention, strict=True)
-        ],
-    }
-    lengths = result.outcomes.get("length")
-    if lengths is not None:
-        bins = ((first, last, (lengths >= first) & (lengths <= last)) for first, last in nice_bins(lengths))
-        summary["success_by_length"] = [
-            {"from": first, "to": last, "episodes": int(chosen.sum()), "success": float(successes[chosen].mean())}
-            for first, last, chosen in bins
-            if chosen.any()
-        ]
-    return summary
-
-
-def report(summary: dict[str, Any]) -> Iterator[str]:
-    """The figures as lines to read."""
-    reward, success = summary["mean_return"], summary["success"]
-    yield f"episodes          {summary['episodes']}, {summary['mean_steps']:.1f} steps each on average"
-    yield f"mean return       {reward['mean']:.3f}  (95 % interval {reward['low']:.3f} to {reward['high']:.3f})"
-    yield f"success           {success['mean']:.1%}  (95 % interval {success['low']:.1%} to {success['high']:.1%})"
-    for name, mean in summary["outcomes"].items():
-        yield f"{name.replace('_', ' '):17} {mean:.3g} on average"
-    for row in summary.get("success_by_length", []):
-        yield f"  length {row['from']:>5} to {row['to']:<5} {row['success']:7.1%}  of {row['episodes']} episodes"
-    yield "memory            live mean   p95   max   evictions   retention score"
-    for number, layer in enumerate(summary["layers"], 1):
-        score = "-" if layer["retention_score"] is None else f"{layer['retention_score']:.3f}"
-        live = f"{layer['live_mean']:9.1f} {layer['live_p95']:5.0f} {layer['live_max']:5d}"
-        yield f"  layer {number}         {live} {layer['evictions']:11d}   {score:>15}"
-    yield f"  everything      {summary['keeping_everything']:9.1f}"
-    yield f"steps per second  {summary['steps_per_second']:.0f}"
 
 
 def check_spaces(policy: MemoryActorCriticPolicy, env: VectorEnv) -> None:
@@ -198,53 +157,86 @@ def check_spaces(policy: MemoryActorCriticPolicy, env: VectorEnv) -> None:
             raise ValueError(f"Expect `env` to have the {name} space {theirs}, actual: {ours}")
 
 
-def draw_episode(
-    policy: MemoryActorCriticPolicy,
-    config: EvaluateConfig,
-    env_id: str,
-    env_args: dict[str, Any],
-    view_size: int | None,
-) -> Iterator[Path]:
-    """Play one episode and write the pictures asked for."""
-    env = make_single(env_id, env_args, view_size, render_mode="rgb_array" if config.gif else None)
-    scenes: list[np.ndarray] = []
-    views: list[np.ndarray] = []
-
-    def photograph() -> None:
-        scene: Any = env.render()
-        scenes.append(scene)
-        pov = getattr(env.unwrapped, "get_pov_render", None)
-        views.append(scene if pov is None else pov(16))
-
-    trace = record_episode(policy, env, config.seed, not config.sample, photograph if config.gif else lambda: None)
+def task_of(config: EvaluateConfig, trained: TrainConfig) -> Task:
+    """What the configuration asks to play.  Raises ValueError where its episodes can't give the pictures asked for."""
+    env_id = config.env or trained.env
+    env_args = parse_env_args(config.env_args if config.env else trained.env_args)
+    env = make_viewed(env_id, env_args, trained.view_size)
+    first, _ = env.reset(seed=config.seed)
+    limit = step_limit(env)
+    max_steps = config.max_episode_steps or (MAX_STEPS if limit is not None else WITHOUT_LIMIT)
+    longest = min(max_steps, limit or max_steps)
+    if config.filmstrip is not None and config.filmstrip >= longest:
+        raise ValueError(
+            f"Expect `filmstrip` to be less than {longest}, the most steps of an episode of {env_id}, "
+            f"actual: {config.filmstrip}"
+        )
+    for name in ("gif", "filmstrip"):
+        asked = getattr(config, name) not in (False, None)
+        if asked and (env.render_mode != "rgb_array" if name == "gif" else AgentView(env)(first) is None):
+            raise ValueError(f"Expect `{name}` with an environment that can be drawn, actual: {env_id}")
     env.close()
+    return Task(env_id=env_id, env_args=env_args, view_size=trained.view_size, max_steps=max_steps)
+
+
+def play(policy: MemoryActorCriticPolicy, config: EvaluateConfig, task: Task, env: gym.Env, seed: int) -> Episode:
+    """Play and record one episode with all that the configuration asks to see of it."""
+    return play_episode(
+        policy,
+        env,
+        seed,
+        not config.sample,
+        task.max_steps,
+        photographed=config.gif and seed == config.seed,
+        attention=config.attention,
+        frames=config.filmstrip is not None or config.record > 0,
+    )
+
+
+def play_first(policy: MemoryActorCriticPolicy, config: EvaluateConfig, task: Task) -> Episode | None:
+    """The episode that all pictures show, if any are asked for.  Raises ValueError where it has no such step."""
+    if not (config.timeline or config.gif or config.record or config.filmstrip is not None):
+        return None
+    env = task.viewed() if config.gif or config.record or config.filmstrip is not None else task.single()
+    episode = play(policy, config, task, env, config.seed)
+    env.close()
+    steps = len(episode.trace.relevant)
+    if config.filmstrip is not None and config.filmstrip >= steps:
+        raise ValueError(
+            f"Expect `filmstrip` to be less than {steps}, the steps of the episode of seed {config.seed}, "
+            f"actual: {config.filmstrip}"
+        )
+    return episode
+
+
+def draw(episode: Episode, config: EvaluateConfig, task: Task) -> Iterator[Path]:
+    """Write the pictures asked for of one episode."""
+    trace, run = episode.trace, config.run
+    title = f"{task.env_id}: {len(trace.relevant)} steps, return {trace.rewards.sum():g}"
     if config.timeline:
-        title = f"{env_id}: {len(trace.relevant)} steps, return {trace.rewards.sum():g}"
-        save_timeline(trace, config.run / "timeline.png", title)
-        yield config.run / "timeline.png"
+        save_timeline(trace, run / "timeline.png", title)
+        yield run / "timeline.png"
     if config.gif:
-        save_episode_gif(trace, scenes, views, config.run / "episode.gif")
-        yield config.run / "episode.gif"
-
-
-def draw_more(
-    policy: MemoryActorCriticPolicy,
-    config: EvaluateConfig,
-    env_id: str,
-    env_args: dict[str, Any],
-    view_size: int | None,
-) -> Iterator[Path]:
-    """Write the filmstrip and the curves of training, where asked for."""
+        save_episode_gif(trace, episode.scenes, episode.views, run / "episode.gif")
+        yield run / "episode.gif"
     if config.filmstrip is not None:
-        env = make_viewed(env_id, env_args, view_size)
-        trace = record_episode(policy, env, config.seed, not config.sample, frames=True)
-        env.close()
-        save_filmstrip(trace, config.filmstrip, config.run / "filmstrip.png", env_id)
-        yield config.run / "filmstrip.png"
-    if config.curves:
-        runs = [config.run] if config.compare is None else [config.run, config.compare]
-        save_curves(_short_names(runs), config.run / "training.png")
-        yield config.run / "training.png"
+        save_filmstrip(trace, config.filmstrip, run / "filmstrip.png", task.env_id)
+        yield run / "filmstrip.png"
+
+
+def record(first: Episode, model: MemoryOnPolicyAlgorithm, config: EvaluateConfig, task: Task) -> Iterator[Path]:
+    """Write the episodes asked for, each into a file named by its seed and into TensorBoard's Memory tab.
+
+    The first is at hand, the others are played.
+    """
+    env, folder = task.viewed(), config.run / "episodes"
+    with SummaryWriter(str(folder)) as writer:
+        for seed in range(config.seed, config.seed + config.record):
+            episode = first if seed == first.seed else play(model.policy, config, task, env, seed)
+            storage.save(episode.trace, folder / f"{seed}.npz")
+            write_episode(writer, episode.trace, str(seed), model.num_timesteps)
+            yield folder / f"{seed}.npz"
+    env.close()
 
 
 def _short_names(runs: list[Path]) -> dict[str, Path]:
@@ -253,107 +245,100 @@ def _short_names(runs: list[Path]) -> dict[str, Path]:
     return names if len(names) == len(runs) else {str(run): run for run in runs}
 
 
-def report_memory(
-    policy: MemoryActorCriticPolicy,
-    config: EvaluateConfig,
-    env_id: str,
-    env_args: dict[str, Any],
-    view_size: int | None,
-    budget: int | None,
-) -> dict[str, Any]:
+def budget_of(run: TrainConfig) -> int | None:
+    """How many memories a run was asked to hold per layer."""
+    asked = run.pressure.memory_budget if run.pressure.has_budget else None
+    return None if asked is None else max(1, math.floor(asked))
+
+
+def report_memory(policy: MemoryActorCriticPolicy, config: EvaluateConfig, task: Task) -> dict[str, Any]:
     """Print the memory report of this agent, or that of two side by side.  Returns them by run."""
 
-    def inspect(asked: MemoryActorCriticPolicy) -> Inspection:
+    def inspect(asked: MemoryActorCriticPolicy, run: Path) -> Inspection:
+        budget, greedy = budget_of(read_run(run)), not config.sample
         return inspect_memory(
-            asked,
-            lambda: make_single(env_id, env_args, view_size),
-            lambda rows: make_batched(env_id, rows, env_args, view_size),
-            config.episodes,
-            config.seed,
-            not config.sample,
-            budget,
+            asked, task.single, task.batched, config.episodes, config.seed, greedy, budget, task.max_steps
         )
 
-    found = {str(config.run): inspect(policy)}
+    found = {str(config.run): inspect(policy, config.run)}
     if config.compare is None:
         print("\n".join(inspection_lines(found[str(config.run)])))
     else:
         # On the same episodes, so that the two differ in nothing but the agent.
-        other = load_model(config.compare, device=config.device).policy
-        played = make_batched(env_id, 1, env_args, view_size)
+        other = load_model(config.compare, device=config.device, name=config.checkpoint).policy
+        played = task.batched(1)
         check_spaces(other, played)
         played.close()
-        found[str(config.compare)] = inspect(other)
+        found[str(config.compare)] = inspect(other, config.compare)
         first, second = found
         print("\n".join(side_by_side(found[first], found[second], (first, second))))
-    return {run: as_json(inspection) for run, inspection in found.items()}
+    return {run: inspection_as_json(inspection) for run, inspection in found.items()}
 
 
-def record_episodes(
-    model: MemoryOnPolicyAlgorithm,
-    config: EvaluateConfig,
-    env_id: str,
-    env_args: dict[str, Any],
-    view_size: int | None,
-) -> Iterator[Path]:
-    """Play the episodes asked for; each goes to a file named by its seed, and into TensorBoard's Memory tab."""
-    env = make_viewed(env_id, env_args, view_size)
-    folder = config.run / "episodes"
-    with SummaryWriter(str(folder)) as writer:
-        for seed in range(config.seed, config.seed + config.record):
-            trace = record_episode(model.policy, env, seed, not config.sample, attention=config.attention, frames=True)
-            storage.save(trace, folder / f"{seed}.npz")
-            write_episode(writer, trace, str(seed), model.num_timesteps)
-            yield folder / f"{seed}.npz"
+def measure(policy: MemoryActorCriticPolicy, config: EvaluateConfig, task: Task) -> dict[str, Any]:
+    """Play the episodes and return the figures."""
+    env = task.batched(min(config.num_envs, config.episodes))
+    check_spaces(policy, env)
+    change = forget_steps(config.forget) if config.forget else None
+    torch.manual_seed(config.seed)
+    with tqdm(total=config.episodes, unit="episode", leave=False) as bar:
+        result = evaluate_policy(
+            policy, env, config.episodes, config.seed, not config.sample, bar.update, change, task.max_steps
+        )
     env.close()
+    return as_json(result)
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Play the episodes, print the report, write the files asked for.  Returns the figures."""
-    trained: TrainConfig = read_run(config.run)
+    trained = read_run(config.run)
     check_surroundings(config)
     torch.set_num_threads(config.threads)
-    env_id = config.env or trained.env
-    args = parse_env_args(config.env_args if config.env else trained.env_args)
-    num_envs = min(config.num_envs, config.episodes)
-    env = make_batched(env_id, num_envs, args, trained.view_size)
-    model = load_model(config.run, device=config.device, name=BEST if config.best else CHECKPOINT)
+    task = task_of(config, trained)
+    model = load_model(config.run, device=config.device, name=config.checkpoint)
     if config.cut_span is not None:
         model.policy = cut_spans(model.policy, config.cut_span)
-    policy = model.policy
-    check_spaces(policy, env)
-    torch.manual_seed(config.seed)
-    with tqdm(total=config.episodes, unit="episode", leave=False) as bar:
-        change = forget_steps(config.forget) if config.forget else None
-        result = evaluate_policy(policy, env, config.episodes, config.seed, not config.sample, bar.update, change)
-    env.close()
-    made = {"run": str(config.run), "steps": model.num_timesteps, "env": env_id}
-    summary = made | {"seed": config.seed, "greedy": not config.sample} | summarize(result)
-    print("\n".join(report(summary)))
+    with closing(task.batched(1)) as env:
+        check_spaces(model.policy, env)
+    first = play_first(model.policy, config, task)
+    made = {
+        "run": str(config.run),
+        "steps": model.num_timesteps,
+        "env": task.env_id,
+        "max_episode_steps": task.max_steps,
+    }
+    summary = made | {"seed": config.seed, "greedy": not config.sample} | measure(model.policy, config, task)
+    print("\n".join(figure_lines(summary)))
     if config.memory_report or config.compare:
-        asked = trained.pressure.memory_budget if model.pressure.has_budget else None
-        budget = None if asked is None else max(1, math.floor(asked))
-        summary["memory_report"] = report_memory(policy, config, env_id, args, trained.view_size, budget)
+        summary["memory_report"] = report_memory(model.policy, config, task)
     if config.json is not None:
         config.json.write_text(json.dumps(summary, indent=2) + "\n")
         print(f"wrote {config.json}")
-    if config.timeline or config.gif:
-        for path in draw_episode(policy, config, env_id, args, trained.view_size):
-            print(f"wrote {path}")
-    for path in draw_more(policy, config, env_id, args, trained.view_size):
+    for path in files(first, model, config, task):
         print(f"wrote {path}")
-    if config.record:
-        for path in record_episodes(model, config, env_id, args, trained.view_size):
-            print(f"wrote {path}")
     return summary
+
+
+def files(first: Episode | None, model: MemoryOnPolicyAlgorithm, config: EvaluateConfig, task: Task) -> Iterator[Path]:
+    """Write the pictures and recordings asked for."""
+    if first is not None:
+        if first.trace.episode_end == "truncated" and len(first.trace.relevant) == task.max_steps:
+            print(f"the episode of seed {first.seed} was cut off after {task.max_steps:,} steps")
+        yield from draw(first, config, task)
+    if config.curves:
+        runs = [config.run] if config.compare is None else [config.run, config.compare]
+        save_curves(_short_names(runs), config.run / "training.png")
+        yield config.run / "training.png"
+    if first is not None and config.record:
+        yield from record(first, model, config, task)
 
 
 def main(args: list[str] | None = None) -> None:
     """The command line: parse, evaluate, and turn errors about arguments into one line."""
     try:
-        evaluate(tyro.cli(EvaluateConfig, args=args, prog="expirespan-evaluate"))
-    except (ValueError, TypeError, FileNotFoundError) as error:
-        sys.exit(f"expirespan-evaluate: {error}")
+        evaluate(read(EvaluateConfig, sys.argv[1:] if args is None else args, "expirespan-evaluate"))
+    except (ValueError, TypeError, FileNotFoundError, BrokenEnvironment) as error:
+        leave("expirespan-evaluate", error)
     except KeyboardInterrupt:
         sys.exit("expirespan-evaluate: stopped before the end")
 

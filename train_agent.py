@@ -1,24 +1,29 @@
 """Train an agent with memory from the command line, into a run folder that can be resumed, watched and evaluated."""
 
-import argparse
 import json
 import signal
 import sys
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, Literal
 
 import torch
 import tyro
 from expirespan.agents import A2CConfig, MemoryA2C, MemoryPPO, PPOConfig, PressureConfig
-from expirespan.agents.callbacks import CheckpointCallback, ProgressCallback, TimelineCallback
+from expirespan.agents.callbacks import CheckpointCallback, ProgressCallback, RecordEpisodes
 from expirespan.agents.checkpoint import read_checkpoint, under
 from expirespan.agents.on_policy import MemoryOnPolicyAlgorithm
+from expirespan.agents.pressure import check_budget
 from expirespan.agents.saving import stored_spaces
+from expirespan.checks import check_whole
+from expirespan.command_line import given, leave, options, parse_env_args, read
 from expirespan.envs import make_batched, make_viewed
+from expirespan.envs.make import BrokenEnvironment
 from expirespan.memory import ExpireSpanConfig
-from expirespan.memory.checks import check_whole
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 from torch.utils.tensorboard import SummaryWriter
 
@@ -61,7 +66,8 @@ class TrainConfig:
     checkpoint_every: int = 100_000
     """Steps between checkpoints.  The best so far, by the return of its latest 100 training episodes, is kept too."""
     timeline_every: int = 250_000
-    """Steps between episodes recorded for TensorBoard, picture and Memory tab; 0 for none."""
+    """Steps between episodes recorded for TensorBoard, picture and Memory tab, beside the one at the end; 0 for none at
+    all."""
     memory: ExpireSpanConfig = field(default_factory=ExpireSpanConfig)
     pressure: PressureConfig = field(default_factory=PressureConfig)
     learning: Annotated[PPOConfig | A2CConfig, tyro.conf.AvoidSubcommands] = field(default_factory=PPOConfig)
@@ -87,26 +93,24 @@ def check_device(device: str) -> None:
         raise ValueError(f"Expect `device` to be cpu, or cuda where there is a GPU, actual: {device!r}")
 
 
-def parse_env_args(pairs: tuple[str, ...]) -> dict[str, Any]:
-    """NAME=VALUE pairs as arguments; a VALUE is read as JSON where it is JSON, else as text."""
-    arguments: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name.isidentifier():
-            raise ValueError(f"Expect `env_args` to be NAME=VALUE, actual: {pair!r}")
-        try:
-            arguments[name] = json.loads(value)
-        except json.JSONDecodeError:
-            arguments[name] = value
-    return arguments
-
-
 def default_config(args: list[str]) -> TrainConfig:
     """The defaults of the algorithm that these arguments of the command line name; PPO's where they name none."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--algo", default="ppo")
-    algo = parser.parse_known_args(args)[0].algo
+    algo: Any = given(args).get("algo", "ppo")
     return TrainConfig(algo=algo, learning=ALGORITHMS[algo].config_class()) if algo in ALGORITHMS else TrainConfig()
+
+
+def check_given(args: list[str], config: TrainConfig) -> None:
+    """Raise ValueError for options that stand on the command line but can't be in force together."""
+    asked = {name: value for name, value in given(args).items() if value != "None"}
+    for algo, algorithm in ALGORITHMS.items():
+        foreign = options(algorithm.config_class()).keys() - options(config.learning).keys()
+        if algo != config.algo and (named := [name for name in asked if name.removeprefix("no_") in foreign]):
+            said = f"as {named[0]} is an option of {algo} alone"
+            raise ValueError(f"Expect `algo` to be {algo}, {said}, actual: {config.algo}")
+    if "penalty_weight" in asked and "memory_budget" in asked:
+        raise ValueError(
+            f"Expect `memory_budget` not to be given beside `penalty_weight`, actual: {asked['memory_budget']}"
+        )
 
 
 def to_json(config: TrainConfig) -> str:
@@ -152,15 +156,14 @@ def start_from(model: MemoryOnPolicyAlgorithm, run: Path, config: TrainConfig) -
 
     Raises ValueError where they do not fit.
     """
-    stored = read_run(run)
-    if stored.memory != config.memory:
-        raise ValueError(
-            f"Expect `init_from` to be a run with the memory options {config.memory}, actual: {stored.memory}"
-        )
+    theirs, ours = options(read_run(run).memory), options(config.memory)
+    if other := [name for name in ours if theirs[name] != ours[name]]:
+        asked, actual = (", ".join(f"{name} {memory[name]}" for name in other) for memory in (ours, theirs))
+        raise ValueError(f"Expect `init_from` to be a run with {asked}, actual: {actual}")
     tensors, document = read_checkpoint(run / CHECKPOINT)
-    for name, theirs in zip(("observation_space", "action_space"), stored_spaces(document), strict=True):
-        if (ours := getattr(model, name)) != theirs:
-            raise ValueError(f"Expect `init_from` to be a run with the {name} {ours}, actual: {theirs}")
+    for name, space in zip(("observation_space", "action_space"), stored_spaces(document), strict=True):
+        if getattr(model, name) != space:
+            raise ValueError(f"Expect `init_from` to be a run with the {name} {getattr(model, name)}, actual: {space}")
     model.policy.load_state_dict(under("policy", tensors))
     model.reward_scale.adopt(document["reward_scale"])
 
@@ -168,9 +171,9 @@ def start_from(model: MemoryOnPolicyAlgorithm, run: Path, config: TrainConfig) -
 def prepare(config: TrainConfig) -> tuple[TrainConfig, Path, MemoryOnPolicyAlgorithm]:
     """The configuration in force, the run folder and the agent, new or resumed."""
     if config.resume is not None:
-        plain = TrainConfig()
-        given = [f.name for f in fields(config) if getattr(config, f.name) != getattr(plain, f.name)]
-        if extra := [name for name in given if name not in ("resume", "total_steps", "device")]:
+        plain = options(default_config(["--algo", config.algo]))
+        changed = [name for name, value in options(config).items() if value != plain[name]]
+        if extra := [name for name in changed if name not in ("resume", "total_steps", "device")]:
             raise ValueError(
                 f"Expect `resume` with no other options than total_steps and device, actual: {', '.join(extra)}"
             )
@@ -178,6 +181,7 @@ def prepare(config: TrainConfig) -> tuple[TrainConfig, Path, MemoryOnPolicyAlgor
         total, device = config.total_steps or stored.total_steps, config.device or stored.device
         config = replace(stored, total_steps=total, device=device)
     else:
+        check_budget(config.pressure, config.memory)
         config = replace(config, total_steps=config.total_steps or TOTAL_STEPS)
         run = config.out or Path("runs") / f"{config.env.rsplit('/')[-1]}-{datetime.now():%Y%m%d-%H%M%S}"
         if run.exists() and (not run.is_dir() or any(run.iterdir())):
@@ -222,39 +226,59 @@ def train(config: TrainConfig) -> Path:
     (run / CONFIGURATION).write_text(to_json(config))
     events = Events(run, model.num_timesteps)
     model.set_logger(Logger(str(run), [events]))
-    args = parse_env_args(config.env_args)
     saving = CheckpointCallback(run / CHECKPOINT, run / BEST, config.checkpoint_every)
-    timeline = TimelineCallback(
-        lambda: make_viewed(config.env, args, config.view_size), config.timeline_every, EVALUATION_SEED + config.seed
-    )
-    print(f"Training into {run}; watch it with: tensorboard --logdir {run}")
+    progress = ProgressCallback(total)
+    print(f"Training into {run}; watch it with: tensorboard --logdir {quote(str(run))}")
     previous = signal.signal(signal.SIGINT, saving.interrupt)
     try:
-        progress = ProgressCallback(total)
-        model.learn(left, callback=[saving, timeline, progress], reset_num_timesteps=model.num_timesteps == 0)
+        callbacks = [saving, *recording(config), progress]
+        model.learn(left, callback=callbacks, reset_num_timesteps=model.num_timesteps == 0)
     finally:
         signal.signal(signal.SIGINT, previous)
-    if saving.stopped:
-        print(f"Stopped and saved at {saving.saved_at} steps; go on with: expirespan-train --resume {run}")
-        return run
-    model.logger.dump(model.num_timesteps)
-    saving.save()
-    print(f"Trained for {model.num_timesteps} steps; evaluate with: expirespan-evaluate {run}")
+    if not saving.stopped:
+        model.logger.dump(model.num_timesteps)
+        saving.save()
+    for line in closing_lines(run, saving, progress):
+        print(line)
     return run
+
+
+def recording(config: TrainConfig) -> list[RecordEpisodes]:
+    """What records episodes for TensorBoard, if it is asked for."""
+    if not config.timeline_every:
+        return []
+    env = partial(make_viewed, config.env, parse_env_args(config.env_args), config.view_size)
+    return [RecordEpisodes(env, config.timeline_every, EVALUATION_SEED + config.seed)]
+
+
+def closing_lines(run: Path, saving: CheckpointCallback, progress: ProgressCallback) -> Iterator[str]:
+    """Where training stands and what can be done next."""
+    steps, folder = saving.saved_at, quote(str(run))
+    if saving.stopped:
+        yield f"Stopped and saved at {steps:,} steps; go on with: expirespan-train --resume {folder}"
+    else:
+        yield f"Trained for {steps:,} steps"
+    yield from progress.closing_lines()
+    yield "Next:"
+    yield f"  expirespan-evaluate {folder} --memory-report --timeline   # what it earns and what it keeps"
+    yield f"  tensorboard --logdir {folder}   # curves, and the Memory tab with recorded episodes"
+    if not saving.stopped:
+        yield f"  expirespan-train --resume {folder} --total-steps {2 * steps}   # as many steps again"
 
 
 def parse(args: list[str]) -> TrainConfig:
     """The configuration that arguments of the command line describe."""
-    config = tyro.conf.OmitArgPrefixes[TrainConfig]
-    return tyro.cli(config, args=args, default=default_config(args), prog="expirespan-train")
+    default = default_config(args)
+    check_given(args, default)
+    return read(tyro.conf.OmitArgPrefixes[TrainConfig], args, "expirespan-train", default)
 
 
 def main(args: list[str] | None = None) -> None:
     """The command line: parse, train, and turn errors about arguments into one line."""
     try:
         train(parse(sys.argv[1:] if args is None else args))
-    except (ValueError, TypeError, FileNotFoundError) as error:
-        sys.exit(f"expirespan-train: {error}")
+    except (ValueError, TypeError, FileNotFoundError, BrokenEnvironment) as error:
+        leave("expirespan-train", error)
 
 
 if __name__ == "__main__":

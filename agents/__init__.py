@@ -1,7 +1,10 @@
 """Policies and algorithms with memory, on Stable-Baselines3."""
 
 from .a2c import A2CConfig, MemoryA2C
+from .callbacks import RecordEpisodes
 from .encoders import MiniGridExtractor, TokenLineExtractor
+from .history import HistorySpace, HistoryWrapper
+from .history_extractor import ExpireSpanExtractor
 from .masked_evaluation import MaskedEvalCallback, WithMasks
 from .policy import MemoryActorCriticPolicy
 from .ppo import MemoryPPO, PPOConfig
@@ -11,7 +14,10 @@ from .vec_env import GymnasiumVecEnv
 
 __all__ = [
     "A2CConfig",
+    "ExpireSpanExtractor",
     "GymnasiumVecEnv",
+    "HistorySpace",
+    "HistoryWrapper",
     "MaskedEvalCallback",
     "MemoryA2C",
     "MemoryActorCriticPolicy",
@@ -19,6 +25,7 @@ __all__ = [
     "MiniGridExtractor",
     "PPOConfig",
     "PressureConfig",
+    "RecordEpisodes",
     "SequenceRolloutBuffer",
     "TokenLineExtractor",
     "WithMasks",

@@ -13,10 +13,11 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 
+from ..checks import check_whole
 from ..memory.analysis import event_labels
 from ..memory.report import FOREMOST, MemoryNumbers, comparison_lines, memory_numbers, report_lines
 from ..memory.trace import EpisodeTrace
-from .evaluation import evaluate_policy, record_episode
+from .evaluation import MAX_STEPS, evaluate_policy, record_episode
 from .interventions import STANDARD, action_changes
 from .policy import MemoryActorCriticPolicy
 from .sensitivity import policy_sensitivity, span_agreement
@@ -71,6 +72,7 @@ def inspect_memory(
     seed: int,
     deterministic: bool = True,
     budget: int | None = None,
+    max_steps: int = MAX_STEPS,
 ) -> Inspection:
     """Play an agent's episodes and take everything together.
 
@@ -82,20 +84,20 @@ def inspect_memory(
         seed: Of the first one.
         deterministic: Take the likeliest actions.
         budget: As for `memory_numbers`.
+        max_steps: Episodes are cut off after so many, as in `evaluate_policy`.
     """
-    if episodes < 2:
-        raise ValueError(f"Expect `episodes` to be at least 2, actual: {episodes}")
+    check_whole("episodes", episodes, at_least=2)
     env = _Observed(single())
     traces, decisions = [], []
     for number in range(min(RECORDED, episodes)):
-        trace = record_episode(policy, env, seed + number, deterministic, attention=True)
+        trace = record_episode(policy, env, seed + number, deterministic, attention=True, max_steps=max_steps)
         traces.append(trace)
         decisions.append(_last_decision(policy, env.observations[:-1], trace))
     env.close()
     return Inspection(
         kept=memory_numbers(traces, budget),
         decision=_mean_decision(decisions),
-        effects=_effects(policy, batched, episodes, seed, deterministic),
+        effects=_effects(policy, batched, episodes, seed, deterministic, max_steps),
     )
 
 
@@ -175,26 +177,28 @@ def _effects(
     episodes: int,
     seed: int,
     deterministic: bool,
+    max_steps: int,
 ) -> dict[str, Effect]:
     rows = min(64, episodes)
     tried = {name: make() for name, make in STANDARD.items()}
     env = batched(rows)
     discrete = isinstance(policy.action_space, spaces.Discrete)
-    changes = action_changes(policy, env, seed, tried, deterministic) if discrete else {}
+    changes = action_changes(policy, env, seed, tried, deterministic, max_steps) if discrete else {}
     env.close()
     effects = {}
     for name, make in {"as it is": None, **STANDARD}.items():
         env = batched(rows)
-        played = evaluate_policy(policy, env, episodes, seed, deterministic, intervene=None if make is None else make())
+        change = None if make is None else make()
+        played = evaluate_policy(policy, env, episodes, seed, deterministic, intervene=change, max_steps=max_steps)
         env.close()
-        change = changes.get(name)
+        moved = changes.get(name)
         unknown = 0.0 if make is None else float("nan")
         effects[name] = Effect(
             mean_return=float(played.returns.mean()),
             success=float(played.successes.mean()),
-            variation=unknown if change is None else float(np.nanmax(change.total_variation, 0).mean()),
-            divergence=unknown if change is None else float(np.nanmax(change.divergence, 0).mean()),
-            switched=unknown if change is None else float(np.nanmax(change.switched, 0).mean()),
+            variation=unknown if moved is None else float(np.nanmax(moved.total_variation, 0).mean()),
+            divergence=unknown if moved is None else float(np.nanmax(moved.divergence, 0).mean()),
+            switched=unknown if moved is None else float(np.nanmax(moved.switched, 0).mean()),
         )
     return effects
 

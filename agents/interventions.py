@@ -15,7 +15,8 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor
 
 from ..memory import ExpireSpanState, LayerMemory
-from .policy import MemoryActorCriticPolicy, environment_actions
+from .actions import environment_actions, environment_masks
+from .policy import MemoryActorCriticPolicy
 from .vec_env import GymnasiumVecEnv
 
 Intervention = Callable[[ExpireSpanState, Tensor], ExpireSpanState]
@@ -143,10 +144,12 @@ def action_changes(
     seed: int,
     interventions: Mapping[str, Intervention],
     deterministic: bool = True,
+    max_steps: int = 100_000,
 ) -> dict[str, ActionChange]:
     """One episode in each row of `env`, row i seeded with `seed + i`, played as if nothing happened.
 
-    At each step the agent is also asked what it would do with each of the changed memories.
+    At each step the agent is also asked what it would do with each of the changed memories.  Episodes are followed for
+    `max_steps` at most.
 
     Raises:
         ValueError: Where the actions are not discrete.
@@ -161,13 +164,15 @@ def action_changes(
     state = policy.initial_state(rows.num_envs)
     changed = dict.fromkeys(interventions, state)
     found: dict[str, list[np.ndarray]] = {name: [] for name in interventions}
-    while not over.all():
+    masked = rows.has_attr("action_masks")
+    for _ in range(max_steps):
+        masks = environment_masks(rows, policy) if masked else None
         with torch.no_grad():
             tensor, first = policy.obs_to_tensor(observations)[0], torch.as_tensor(starts, device=policy.device)
             relevant = torch.tensor([bool(info.get("relevant", False)) for info in infos], device=policy.device)
-            plain, state = policy.action_logits(tensor, state, first)
+            plain, state = policy.action_logits(tensor, state, first, masks)
             for name, intervene in interventions.items():
-                logits, after = policy.action_logits(tensor, changed[name], first)
+                logits, after = policy.action_logits(tensor, changed[name], first, masks)
                 found[name].append(np.where(over, np.nan, _differences(plain, logits)))
                 changed[name] = intervene(after, relevant)
             actions = plain.argmax(1) if deterministic else torch.distributions.Categorical(logits=plain).sample()
@@ -176,6 +181,8 @@ def action_changes(
         for row in np.flatnonzero(starts).tolist():
             infos[row] = rows.reset_infos[row]
         over |= starts
+        if over.all():
+            break
     stacked = {name: np.stack(steps, 1) for name, steps in found.items()}
     return {n: ActionChange(total_variation=v[0], divergence=v[1], switched=v[2]) for n, v in stacked.items()}
 

@@ -23,16 +23,16 @@ from stable_baselines3.common.utils import (
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch import Tensor
 
+from ..checks import check_not_negative
 from ..memory import ExpireSpanState
-from ..memory.checks import check_not_negative
-from .actions import check_action_space, environment_actions, read_masks
+from .actions import check_action_space, environment_actions, environment_masks
 from .arguments import REFUSED, check_arguments, check_policy
 from .checkpoint import Target, read_checkpoint, under, write_checkpoint
 from .config import OnPolicyConfig, pick
 from .losses import normalized_advantages
 from .observations import check_finite, kinds_of
 from .policy import MemoryActorCriticPolicy, SequenceEvaluation
-from .pressure import PressureConfig, SpanPressure
+from .pressure import PressureConfig, SpanPressure, check_budget
 from .reward_scale import RewardScale
 from .rollout import SequenceBatch, SequenceRolloutBuffer
 from .saving import describe, load_policy_tensors, read_arguments, restore, stored_spaces, uncompiled
@@ -80,6 +80,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         **kwargs: Any,
     ) -> None:
         check_arguments(type(self).__name__, kwargs)
+        # NumPy's numbers as Python's, which a checkpoint can hold.
+        given = {name: value.item() if isinstance(value, np.generic) else value for name, value in given.items()}
         check_policy(policy, list(self.policy_aliases), MemoryActorCriticPolicy, policy_kwargs or {})
         config = pick(self.config_class, self._numbers(given))
         self._policy_kwargs = dict(policy_kwargs or {})
@@ -112,6 +114,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         if _init_setup_model:
             self._check_batch_size()
             self._setup_model()
+            check_budget(pressure, self.policy.memory_config)
 
     def _setup_model(self) -> None:
         self.batch_size = self._batch_size()
@@ -365,11 +368,11 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         """Log an update, and let the pressure on the spans follow what came of it."""
         buffer = self.rollout_buffer
         explained = explained_variance(buffer.values.cpu().numpy().ravel(), buffer.returns.cpu().numpy().ravel())
-        log.add(explained_variance=float(explained), memory__penalty_weight=self.pressure.weight)
+        log.add(explained_variance=float(explained), spans__penalty_weight=self.pressure.weight)
         log.add(reward_scale=self.reward_scale.scale if self._scales_rewards else 1.0)
         if hasattr(self.policy, "log_std"):
             log.add(std=self.policy.log_std.exp().mean().item())
-        log.add(memory__pull=max(self.pressure.pulls, default=0.0))
+        log.add(spans__pull=max(self.pressure.pulls, default=0.0))
         figures = log.figures(self.policy.memory_config.max_span)
         self.pressure.update(figures, 1 - self._current_progress_remaining)
         log.record(self.logger, figures)
@@ -385,10 +388,6 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         """Whether rewards are divided by `reward_scale`; not where SB3's VecNormalize does the same."""
         normalized = self._vec_normalize_env is not None and self._vec_normalize_env.norm_reward
         return self.normalize_reward and not normalized
-
-    def _read_masks(self, env: VecEnv) -> Tensor:
-        masks = read_masks(self.action_space, np.stack(env.env_method("action_masks")), env.num_envs)
-        return torch.as_tensor(masks, device=self.device)
 
     def collect_rollouts(  # pyright: ignore[reportIncompatibleMethodOverride]  # a buffer of sequences
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: SequenceRolloutBuffer, n_rollout_steps: int
@@ -412,7 +411,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         starts = torch.as_tensor(self._last_episode_starts, dtype=torch.bool, device=self.device)
         dones, n_steps = np.zeros(env.num_envs, dtype=bool), 0
         while n_steps < n_rollout_steps:
-            action_masks = self._read_masks(env) if masked else None
+            action_masks = environment_masks(env, self.policy) if masked else None
             with torch.no_grad():
                 obs_tensor = obs_as_tensor(self._last_obs, self.device)
                 drawn, values, log_probs, state = self.policy(obs_tensor, state, starts, action_masks=action_masks)

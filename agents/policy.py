@@ -361,7 +361,8 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
 
     def _get_action_dist_from_latent(self, latent_pi: Tensor, action_masks: Tensor | None = None) -> Distribution:
         # A copy, so that the policy holds no tensors of a graph: it could not be copied or pickled with them.
-        distribution, outputs = copy(self.action_dist), self.action_net(latent_pi)
+        distribution: Any = copy(self.action_dist)
+        outputs = self.action_net(latent_pi)
         if isinstance(distribution, DiagGaussianDistribution):
             return distribution.proba_distribution(outputs, self.log_std)
         logits = masked_logits(outputs, action_masks, self.action_space)

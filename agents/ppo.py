@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from stable_baselines3.common.utils import FloatSchedule
 
-from ..memory.checks import check_positive, check_whole
+from ..checks import check_positive, check_whole
 from .config import OnPolicyConfig, Scheduled, pick
 from .losses import clipped_surrogate, value_loss
 from .on_policy import MemoryOnPolicyAlgorithm

@@ -24,12 +24,13 @@ The rent is charged on every live memory, not only on those on their ramp as the
 outlasts the episodes is never on its ramp.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..memory import Spared
-from ..memory.checks import check_not_negative, check_positive
+from ..checks import check_not_negative, check_positive
+from ..memory import ExpireSpanConfig, Spared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ class PressureConfig:
 
     memory_budget: float | None = 20.0
     """Mean live memories per layer that training aims at; None for no pull.  The ramp alone holds about as many
-    memories as it has steps, so a budget below the ramp can't be met."""
+    memories as it has steps, so a budget below the ramp is refused."""
     budget_pull: float = 0.3
     """How far an update of the policy shortens spans while a layer holds twice its budget or more, in logits of the
     span of a typical memory: 0.3 takes about a quarter off a span that is well below its maximum."""
@@ -46,7 +47,7 @@ class PressureConfig:
     """How far, in the same unit, an update lengthens spans in the second half of which a memory was used: a little
     later it would have been missed.  Needs a budget."""
     penalty_weight: float | None = None
-    """The paper's constant weight (alpha) in place of the budget."""
+    """The paper's constant weight (alpha) in place of the budget, which then can't be given."""
 
     def __post_init__(self) -> None:
         if self.memory_budget is not None:
@@ -55,8 +56,36 @@ class PressureConfig:
         check_not_negative("late_pull", self.late_pull)
         if self.penalty_weight is not None:
             check_not_negative("penalty_weight", self.penalty_weight)
+            if self.memory_budget not in (None, type(self).memory_budget):
+                raise ValueError(
+                    f"Expect `memory_budget` not to be given beside `penalty_weight`, actual: {self.memory_budget}"
+                )
         if self.late_pull and (self.memory_budget is None or self.penalty_weight is not None):
             raise ValueError(f"Expect `late_pull` to be 0 where no memory budget is kept, actual: {self.late_pull}")
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether a budget, not a constant weight or nothing, decides about the spans."""
+        return self.memory_budget is not None and self.penalty_weight is None
+
+
+def smallest_budget(memory: ExpireSpanConfig) -> int:
+    """The fewest memories that a layer holds in a long episode: each lives for the ramp at least, span or no span.
+
+    A capacity below the ramp evicts some of them; the present step's own is beyond the capacity.
+    """
+    held = math.ceil(memory.ramp)
+    return held if memory.capacity is None else min(held, memory.capacity + 1)
+
+
+def check_budget(pressure: PressureConfig, memory: ExpireSpanConfig) -> None:
+    """Raise ValueError where no span is short enough for the budget."""
+    least = smallest_budget(memory)
+    if pressure.memory_budget is not None and pressure.has_budget and pressure.memory_budget < least:
+        raise ValueError(
+            f"Expect `memory_budget` to be at least {least}, which a layer holds with a ramp of {memory.ramp:g} steps, "
+            f"actual: {pressure.memory_budget:g}"
+        )
 
 
 UPKEEP = 0.1
@@ -118,7 +147,7 @@ class SpanPressure:
     @property
     def has_budget(self) -> bool:
         """Whether a budget, not a constant weight or nothing, decides about the spans."""
-        return self.config.memory_budget is not None and self.config.penalty_weight is None
+        return self.config.has_budget
 
     def update(self, layers: Sequence[LayerFigures], progress: float) -> None:
         """Take note of one update of the policy, `progress` being the share of the training that has passed."""

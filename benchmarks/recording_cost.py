@@ -18,9 +18,10 @@ import torch
 from expirespan.agents.actions import environment_actions
 from expirespan.agents.evaluation import record_episode
 from expirespan.agents.policy import MemoryActorCriticPolicy
+from expirespan.command_line import parse_env_args
 from expirespan.envs import make_viewed
 from expirespan.memory import storage
-from expirespan.train_agent import EVALUATION_SEED, load_model, parse_env_args, read_run
+from expirespan.train_agent import EVALUATION_SEED, load_model, read_run
 
 EPISODES, ROUNDS = 10, 3
 WAYS: dict[str, dict[str, bool] | None] = {

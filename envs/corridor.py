@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import check_whole
 from .single import GridEnv
 from .vector import WorldVectorEnv
-from .world import BALL, CLOSED, COLOR_CODES, COLORS, DOOR, EMPTY, WALL, GridWorld, whole_number
+from .world import BALL, CLOSED, COLOR_CODES, COLORS, DOOR, EMPTY, WALL, GridWorld
 
 
 class CorridorWorld(GridWorld):
@@ -20,7 +21,10 @@ class CorridorWorld(GridWorld):
     the start; the doors take two of the three cells around the last one, so both are seen from there in a 3x3 view.
     """
 
-    mission = "leave by the door of the same color as the ball"
+    @staticmethod
+    def mission() -> str:
+        """What MiniGrid shows as the mission."""
+        return "leave by the door of the same color as the ball"
 
     def __init__(
         self,
@@ -31,11 +35,11 @@ class CorridorWorld(GridWorld):
         view_size: int = 3,
         num_colors: int = 2,
     ) -> None:
-        self.min_length = whole_number("min_length", min_length, 1)
-        self.max_length = whole_number("max_length", max_length, 1)
+        self.min_length = check_whole("min_length", min_length, at_least=1)
+        self.max_length = check_whole("max_length", max_length, at_least=1)
         if max_length < min_length:
             raise ValueError(f"Expect `max_length` to be at least `min_length` ({min_length}), actual: {max_length}")
-        self.num_colors = whole_number("num_colors", num_colors, 2)
+        self.num_colors = check_whole("num_colors", num_colors, at_least=2)
         if num_colors > len(COLORS):
             raise ValueError(f"Expect `num_colors` to be at most {len(COLORS)}, actual: {num_colors}")
         super().__init__(num_worlds, max_length + 2, 3, 5 * max_length if max_steps is None else max_steps, view_size)

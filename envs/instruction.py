@@ -12,9 +12,10 @@ import numpy as np
 from gymnasium import spaces
 from PIL import Image, ImageDraw, ImageFont
 
+from ..checks import check_whole
 from .lines import ACTIONS, CHARACTERS, LINE_WIDTH, VOCABULARY, Kind, decode, draw_lines
 from .vector import WorldVectorEnv
-from .world import StepResult, World, whole_number
+from .world import StepResult, World
 
 NOTHING = 0
 """The action of doing nothing; action k is the k-th of `lines.ACTIONS`, counted from 1."""
@@ -37,16 +38,16 @@ class InstructionWorld(World):
         num_actions: int = 5,
     ) -> None:
         super().__init__(num_worlds)
-        self.num_instructions = whole_number("num_instructions", num_instructions, 1)
-        self.min_distractors = whole_number("min_distractors", min_distractors, 0)
-        self.max_distractors = whole_number("max_distractors", max_distractors, 0)
+        self.num_instructions = check_whole("num_instructions", num_instructions, at_least=1)
+        self.min_distractors = check_whole("min_distractors", min_distractors, at_least=0)
+        self.max_distractors = check_whole("max_distractors", max_distractors, at_least=0)
         if max_distractors < min_distractors:
             raise ValueError(
                 f"Expect `max_distractors` to be at least `min_distractors` ({min_distractors}), "
                 f"actual: {max_distractors}"
             )
-        self.num_characters = whole_number("num_characters", num_characters, 2)
-        self.num_tasks = whole_number("num_actions", num_actions, 2)
+        self.num_characters = check_whole("num_characters", num_characters, at_least=2)
+        self.num_tasks = check_whole("num_actions", num_actions, at_least=2)
         for name, most in (("num_characters", len(CHARACTERS)), ("num_actions", len(ACTIONS))):
             if locals()[name] > most:
                 raise ValueError(f"Expect `{name}` to be at most {most}, actual: {locals()[name]}")

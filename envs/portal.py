@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import check_bool, check_whole
 from .single import GridEnv
 from .vector import WorldVectorEnv
-from .world import BALL, BOX, CLOSED, COLOR_CODES, COLORS, DOOR, GridWorld, true_or_false, whole_number
+from .world import BALL, BOX, CLOSED, COLOR_CODES, COLORS, DOOR, GridWorld
 
 SIZE = 5
 """Cells across a room, its walls included."""
@@ -40,7 +41,10 @@ class PortalWorld(GridWorld):
     is to remember: room, colour, and outcome.
     """
 
-    mission = "find the doors that lead on to the last room"
+    @staticmethod
+    def mission() -> str:
+        """What MiniGrid shows as the mission."""
+        return "find the doors that lead on to the last room"
 
     def __init__(
         self,
@@ -53,17 +57,17 @@ class PortalWorld(GridWorld):
         reward_again: bool = True,
         largest_number: int | None = None,
     ) -> None:
-        self.num_rooms = whole_number("num_rooms", num_rooms, 2)
+        self.num_rooms = check_whole("num_rooms", num_rooms, at_least=2)
         if num_rooms > MOST_ROOMS:
             raise ValueError(f"Expect `num_rooms` to be at most {MOST_ROOMS} (two digits), actual: {num_rooms}")
-        self.max_mistakes = whole_number("max_mistakes", max_mistakes, 1)
-        self.num_colors = whole_number("num_colors", num_colors, 2)
+        self.max_mistakes = check_whole("max_mistakes", max_mistakes, at_least=1)
+        self.num_colors = check_whole("num_colors", num_colors, at_least=2)
         if num_colors > len(COLORS):
             raise ValueError(f"Expect `num_colors` to be at most {len(COLORS)}, actual: {num_colors}")
-        self.reward_again = true_or_false("reward_again", reward_again)
+        self.reward_again = check_bool("reward_again", reward_again)
         self.largest_number = largest_number
         if largest_number is not None:
-            whole_number("largest_number", largest_number, num_rooms)
+            check_whole("largest_number", largest_number, at_least=num_rooms)
             if largest_number > MOST_ROOMS:
                 raise ValueError(f"Expect `largest_number` to be at most {MOST_ROOMS}, actual: {largest_number}")
         super().__init__(num_worlds, SIZE * num_rooms, SIZE, max_steps, view_size)

@@ -3,6 +3,7 @@
 It holds a world of one row, and mirrors it into MiniGrid's Grid, so that MiniGrid's rendering and wrappers work.
 """
 
+from functools import partial
 from typing import Any, SupportsFloat
 
 import numpy as np
@@ -21,9 +22,8 @@ class GridEnv(MiniGridEnv):
     """One world behind MiniGrid's interface.  The view is centred on the agent and does not turn with it."""
 
     def __init__(self, world: GridWorld, render_mode: str | None = None, **kwargs: Any) -> None:
-        mission = world.mission
         super().__init__(
-            mission_space=MissionSpace(mission_func=lambda: mission),
+            mission_space=MissionSpace(mission_func=world.mission),
             width=world.width,
             height=world.height,
             max_steps=world.max_steps,
@@ -99,7 +99,7 @@ class GridEnv(MiniGridEnv):
         self._follow_world()
         beneath = self.grid.get(*self.agent_pos)
         if beneath is not None:  # what can be entered is up to the world, but MiniGrid's reset asks the object
-            beneath.can_overlap = lambda: True
+            beneath.can_overlap = partial(bool, True)
 
     def _follow_world(self) -> None:
         self.agent_pos = (int(self.world.positions[0, 0]), int(self.world.positions[0, 1]))

@@ -17,6 +17,8 @@ from gymnasium import spaces
 from gymnasium.utils import seeding
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
 
+from ..checks import check_whole
+
 EMPTY = (OBJECT_TO_IDX["empty"], 0, 0)
 WALL = (OBJECT_TO_IDX["wall"], COLOR_TO_IDX["grey"], 0)
 DOOR, CLOSED = OBJECT_TO_IDX["door"], STATE_TO_IDX["closed"]
@@ -46,22 +48,6 @@ class StepResult(NamedTuple):
     truncated: np.ndarray
 
 
-def whole_number(name: str, value: object, at_least: int) -> int:
-    """The value as an int; raises where it is not one or is too small."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"Expect `{name}` to be an int, actual: {value!r}")
-    if value < at_least:
-        raise ValueError(f"Expect `{name}` to be at least {at_least}, actual: {value}")
-    return int(value)
-
-
-def true_or_false(name: str, value: object) -> bool:
-    """The value as a bool; raises where it is not one."""
-    if not isinstance(value, bool):
-        raise TypeError(f"Expect `{name}` to be a bool, actual: {value!r}")
-    return value
-
-
 class World(ABC):
     """B episodes of one task, each with a random stream of its own."""
 
@@ -72,7 +58,7 @@ class World(ABC):
     """What the observations are: "minigrid" (its codes) or "tokens"; agents choose their network by it."""
 
     def __init__(self, num_worlds: int) -> None:
-        self.num_worlds = whole_number("num_envs", num_worlds, 1)
+        self.num_worlds = check_whole("num_envs", num_worlds, at_least=1)
         self.generators: list[np.random.Generator] = [seeding.np_random(None)[0] for _ in range(num_worlds)]
         self._rows = np.arange(num_worlds)
 
@@ -120,13 +106,12 @@ class World(ABC):
 class GridWorld(World):
     """B grids of `width` x `height` cells, with the rules that a task adds."""
 
-    mission: str
     observation_kind = "minigrid"
 
     def __init__(self, num_worlds: int, width: int, height: int, max_steps: int, view_size: int) -> None:
         super().__init__(num_worlds)
-        self.max_steps = whole_number("max_steps", max_steps, 1)
-        self.view_size = whole_number("view_size", view_size, 3)
+        self.max_steps = check_whole("max_steps", max_steps, at_least=1)
+        self.view_size = check_whole("view_size", view_size, at_least=3)
         if self.view_size % 2 == 0:
             raise ValueError(f"Expect `view_size` to be odd, actual: {view_size}")
         self.width, self.height, self.margin = width, height, self.view_size // 2
@@ -185,6 +170,11 @@ class GridWorld(World):
     def _enterable(self, codes: np.ndarray) -> np.ndarray:
         """Whether an agent can stand in a cell of these codes, bool [B] for codes [B, 3]."""
         return codes[:, 0] == EMPTY[0]
+
+    @staticmethod
+    @abstractmethod
+    def mission() -> str:
+        """What MiniGrid shows as the mission."""
 
     @abstractmethod
     def relevant(self) -> np.ndarray:

@@ -3,8 +3,9 @@
 from .core import AttentionTrace, CoreOutput, LayerTrace, MemoryCore, Spared
 from .expire_span import ExpireSpan
 from .layer import ExpireSpanConfig
+from .layer_memory import LayerMemory
 from .span import expire_mask, span_penalty
-from .state import ExpireSpanState, LayerMemory
+from .state import ExpireSpanState
 
 __all__ = [
     "AttentionTrace",

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .attention import NEVER, Projected, Reading, Surroundings
-from .state import LayerMemory
+from .layer_memory import LayerMemory
 
 VERSION = 1
 """Of kernels.c."""

@@ -13,6 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 SCORES = {"rollout/success_rate": "success", "rollout/ep_rew_mean": "mean return"}
 LIVE = "memory/live_layer_"
+STROKES = (("-", 3.0, 0.4), ("--", 1.3, 1.0), (":", 1.3, 1.0), ("-.", 1.3, 1.0))
+"""Stroke, width and opacity of a layer's curve: where layers hold the same, the gaps show the one beneath."""
 
 Curve = tuple[np.ndarray, np.ndarray]
 """Steps and the values there."""
@@ -48,11 +50,13 @@ def draw_curves(runs: Mapping[str, Mapping[str, Curve]]) -> Figure:
     tag, words = next(iter(named.items()), ("", "score"))
     for number, (name, curves) in enumerate(runs.items()):
         color = f"C{number}"
-        _line(score, curves.get(tag), color=color, label=name)
-        layers = sorted(tag for tag in curves if tag.startswith(LIVE))
+        _line(score, curves.get(tag), color=color, linewidth=1.3, label=name)
+        # Shorter tags first: layer_2 stands before layer_10.
+        layers = sorted((tag for tag in curves if tag.startswith(LIVE)), key=lambda tag: (len(tag), tag))
         for place, layer in enumerate(layers):
             label = f"{name}, layer {layer.removeprefix(LIVE)}"
-            _line(live, curves[layer], color=color, linestyle=("-", "--", ":", "-.")[place % 4], label=label)
+            stroke, width, alpha = STROKES[place % len(STROKES)]
+            _line(live, curves[layer], color=color, linestyle=stroke, linewidth=width, alpha=alpha, label=label)
     score.set(ylabel=words)
     live.set(ylabel="live memories", xlabel="environment steps", yscale="log")
     live.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -73,4 +77,4 @@ def save_curves(runs: Mapping[str, Path], path: Path) -> None:
 
 def _line(panel: Axes, curve: Curve | None, **style: Any) -> None:
     if curve is not None:
-        panel.plot(*curve, linewidth=1.3, **style)
+        panel.plot(*curve, **style)

@@ -96,7 +96,9 @@ def draw_filmstrip(trace: EpisodeTrace, step: int, title: str = "") -> Figure:
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(kept) + 1, 1, height_ratios=[1.2, *inches])
     _lay_out(axes[0], trace, np.array([step]), 1)
-    axes[0].set_title(f"{title}{', ' if title else ''}step {step}", loc="left", fontsize="medium")
+    framed = any(trace.relevant[steps].any() for steps in kept) or trace.relevant[step]
+    explained = "; framed in red: relevant steps, whose observation a later step needs" if framed else ""
+    axes[0].set_title(f"{title}{', ' if title else ''}step {step}{explained}", loc="left", fontsize="medium")
     for number, (panel, steps, count) in enumerate(zip(axes[1:], kept, rows, strict=True), 1):
         _lay_out(panel, trace, steps[:STRIP_MOST], count)
         left_out = f", the newest {len(steps) - STRIP_MOST} not shown" if len(steps) > STRIP_MOST else ""

@@ -4,7 +4,8 @@ Arrays of an episode of T steps (what each means stands in trace.py):
 
 - `format` (the text "expirespan episode") and `version` (1);
 - `relevant` bool [T], `rewards` float32 [T], `actions` [T, ...], `values` float32 [T], `episode_end` text;
-- `events` text [T] and `frames` uint8 [T, height, width, 3 or 1] (grey), where there are any;
+- `events` text [T], `frames` uint8 [T, height, width, 3 or 1] (grey) and `action_names` text [actions], where there are
+  any;
 - for each layer n from 1 on, `layer_n_span` float32 [T], `layer_n_deleted` int32 [T], `layer_n_evicted` bool [T],
   `layer_n_live` int32 [T], and where attention was recorded `layer_n_attention_query` int32 [N],
   `layer_n_attention_memory` int32 [N], `layer_n_attention_weight` float32 [N].
@@ -88,7 +89,7 @@ def _reading(data: bytes, name: str) -> Iterator[Any]:
             raise ValueError(f"it unpacks to {size} bytes, more than {MOST_BYTES}")
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             yield archive
-    except (ValueError, KeyError, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+    except (ValueError, TypeError, KeyError, OSError, EOFError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"Expect `{name}` to be a whole recorded episode, actual: {error}") from error
     except (zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"Expect `{name}` to be a whole NumPy archive (.npz), actual: {error}") from error
@@ -105,6 +106,8 @@ def to_arrays(trace: EpisodeTrace) -> Arrays:
         "values": trace.values.astype(np.float32),
         "episode_end": np.array(trace.episode_end),
     }
+    if trace.action_names:
+        arrays["action_names"] = np.array(trace.action_names)
     if trace.events is not None:
         arrays["events"] = trace.events
     if trace.frames is not None:
@@ -139,6 +142,7 @@ def from_arrays(arrays: Arrays) -> EpisodeTrace:
         relevant=_checked(arrays, "relevant", "b", (steps,)),
         rewards=_checked(arrays, "rewards", "f", (steps,)),
         actions=_checked(arrays, "actions", "iufb", (steps, *arrays["actions"].shape[1:])),
+        action_names=_read_names(arrays),
         values=_checked(arrays, "values", "f", (steps,)),
         events=_checked(arrays, "events", "U", (steps,)) if "events" in arrays else None,
         frames=_read_frames(arrays),
@@ -174,6 +178,12 @@ def _read_frames(arrays: Arrays) -> np.ndarray | None:
         return None
     channels = 1 if arrays["frames"].shape[3:] == (1,) else 3
     return _checked(arrays, "frames", "u", (len(arrays["relevant"]), *arrays["frames"].shape[1:3], channels))
+
+
+def _read_names(arrays: Arrays) -> tuple[str, ...]:
+    if "action_names" not in arrays:
+        return ()
+    return tuple(_checked(arrays, "action_names", "U", arrays["action_names"].shape[:1]).tolist())
 
 
 def _checked(arrays: Arrays, name: str, kinds: str, shape: tuple[int, ...]) -> np.ndarray:

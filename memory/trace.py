@@ -62,6 +62,8 @@ class EpisodeTrace:
     """Whether the observation of each step carries what a later step needs, as the environment says; bool [T]."""
     rewards: np.ndarray
     actions: np.ndarray
+    action_names: tuple[str, ...] = ()
+    """What the environment calls actions 0, 1, ...; empty where it does not name them."""
     values: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
     """The agent's estimate of what is still to be earned, discounted and in the units that it was trained in (rewards
     divided by the scale of returns); float32 [T], NaN where it gave none."""
@@ -92,6 +94,7 @@ def in_color(pictures: np.ndarray) -> np.ndarray:
 class EpisodeRecorder:
     """Collects the steps of one episode played with a batch of one row."""
 
+    action_names: tuple[str, ...] = ()
     _layers: list[tuple[LayerTrace, ...]] = field(default_factory=list)
     _attention: list[tuple[AttentionRecord | None, ...]] = field(default_factory=list)
     _relevant: list[bool] = field(default_factory=list)
@@ -134,6 +137,7 @@ class EpisodeRecorder:
             relevant=np.array(self._relevant),
             rewards=np.array(self._rewards),
             actions=np.array(self._actions),
+            action_names=self.action_names,
             values=np.array(self._values, dtype=np.float32),
             events=np.array(self._events) if any(self._events) else None,
             frames=np.stack(frames) if len(frames) == len(self._layers) else None,

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from expirespan.memory import ExpireSpan, ExpireSpanConfig, ExpireSpanState, compiled
-from expirespan.memory.state import SLACK
+from expirespan.memory.layer_memory import SLACK
 from reference import randomize, reference_core
 from torch import Tensor
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,32 +27,44 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # Playwright
 
 RUN = (
     "--env expirespan/CorridorShort-v0 --env-args min_length=20 --num-envs 4 --n-steps 32 --batch-size 64 --width 16 "
-    "--ff-width 16 --ramp 4 --max-span 40 --total-steps 640 --timeline-every 256"
+    "--ff-width 16 --ramp 4 --max-span 40 --timeline-every 256"
 ).split()
+LISTED = '"expirespan_memory": {"disable_reload": true, "enabled": true'
 PAINTED = "c => new Set(new Uint32Array(c.getContext('2d').getImageData(0, 0, c.width, c.height).data.buffer)).size"
 
 
 @pytest.fixture(scope="module")
 def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two runs with episodes recorded while training, one of them with evaluation episodes too."""
+    """Two runs with episodes recorded while training, one of them with evaluation episodes too.
+
+    The first has trained for longest, and its evaluation episodes are the latest.
+    """
     folder = tmp_path_factory.mktemp("logs")
     for seed, name in enumerate(("first", "second")):
-        train_agent.main([*RUN, "--seed", str(seed), "--out", str(folder / name)])
+        steps = ["--total-steps", str(640 - 128 * seed)]
+        train_agent.main([*RUN, *steps, "--seed", str(seed), "--out", str(folder / name)])
     evaluate.main([str(folder / "first"), "--episodes", "4", "--record", "2", "--attention"])
     return folder
+
+
+@contextmanager
+def board(logs: Path) -> Iterator[str]:
+    """The address of a TensorBoard that serves a log directory."""
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [Path(sys.executable).with_name("tensorboard"), "--logdir", logs, "--host", "127.0.0.1", "--port", port]
+    served = subprocess.Popen([str(word) for word in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    yield f"http://127.0.0.1:{port}/"
+    served.terminate()
+    served.wait()
 
 
 @pytest.fixture(scope="module")
 def address(logs: Path) -> Iterator[str]:
     """Of a TensorBoard that serves the runs."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [Path(sys.executable).with_name("tensorboard"), "--logdir", logs, "--host", "127.0.0.1", "--port", port]
-    board = subprocess.Popen([str(word) for word in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    yield f"http://127.0.0.1:{port}/"
-    board.terminate()
-    board.wait()
+    with board(logs) as at:
+        yield at
 
 
 @pytest.fixture(scope="module")
@@ -69,26 +81,27 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def page(browser: Any, address: str) -> Iterator[Any]:
     """A page whose console must stay free of errors and that asks no other server for anything."""
-    from playwright.sync_api import Error
-
     context = browser.new_context(viewport={"width": 1400, "height": 1000})
     opened, complaints = context.new_page(), []
     opened.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     opened.on("pageerror", lambda error: complaints.append(str(error)))
     local = ("http://127.0.0.1:", "data:", "blob:")
     opened.on("request", lambda asked: complaints.append(asked.url) if not asked.url.startswith(local) else None)
-    for _ in range(150):
-        try:
-            opened.goto(f"{address}data/plugins_listing")
-            if '"expirespan_memory": {"disable_reload": true, "enabled": true' in opened.content():
-                break
-        except Error:
-            pass  # TensorBoard is not up yet
-        time.sleep(0.2)
+    until(lambda: answers(opened, address) and LISTED in opened.content(), limit=30)
     complaints.clear()
     yield opened
     context.close()
     assert complaints == []
+
+
+def answers(page: Any, address: str) -> bool:
+    """Whether TensorBoard is up; its list of plugins is then what the page shows."""
+    from playwright.sync_api import Error
+
+    try:
+        return page.goto(f"{address}data/plugins_listing").ok
+    except Error:
+        return False
 
 
 def open_tab(page: Any, address: str) -> Any:
@@ -119,9 +132,138 @@ def choose(frame: Any, name: str, value: str, pane: int = 0) -> None:
     frame.locator(f"select[name='{name}']").nth(pane).select_option(value=value)
 
 
+def shown(frame: Any, name: str, pane: int = 0) -> str:
+    """The words of what is chosen in a list."""
+    return frame.locator(f"select[name='{name}']").nth(pane).evaluate("list => list.selectedOptions[0].text")
+
+
+def test_it_opens_on_the_latest_recording_at_a_step_that_remembers_and_takes_keys_without_a_click(
+    page: Any, address: str
+) -> None:
+    frame = open_tab(page, f"{address}#expirespan_memory")
+    canvas = frame.locator("canvas.timeline")
+    # The run with most training steps; of its last recordings the one made last, by expirespan-evaluate.
+    until(lambda: shown(frame, "episode") == "seed 1000001")
+    assert (shown(frame, "run"), shown(frame, "training step")) == ("first", "640")
+    opened = int(data(canvas, "cursor"))
+    details = frame.locator(".details")
+    until(lambda: f"step {opened:,}" in details.inner_text())
+    assert opened > 0 and "step 0\n" in details.inner_text()  # the sign at step 0 is what a corridor needs later
+    assert "p.expirespan_memory" not in link_of(page)  # nothing chosen yet: a reload shall find the latest again
+
+    page.keyboard.press("p")
+    until(lambda: data(canvas, "cursor") < opened)
+    page.keyboard.press("Home")
+    page.keyboard.press("n")
+    until(lambda: data(canvas, "cursor") == 1)  # an untrained agent stays at the sign for some steps
+    page.get_by_role("tab", name="Scalars").click()
+    page.get_by_role("tab", name="Memory").click()
+    page.keyboard.press("End")
+    until(lambda: data(canvas, "cursor") == data(canvas, "to") - 1)
+    frame.locator("select[name='layer']").focus()  # a list keeps the keys until the pointer is on the timeline
+    page.keyboard.press("Home")
+    time.sleep(0.3)
+    assert data(canvas, "cursor") == data(canvas, "to") - 1
+    canvas.hover(position={"x": 600, "y": 100})
+    page.keyboard.press("Home")
+    until(lambda: data(canvas, "cursor") == 0)
+
+
+def test_recordings_of_training_and_of_evaluation_stand_in_one_list_by_step_and_seed(page: Any, address: str) -> None:
+    frame = open_tab(page, f"{address}#expirespan_memory")
+    runs = frame.locator("select[name='run'] option")
+    assert runs.all_inner_texts() == ["first", "second"]
+    assert frame.locator("select[name='training step'] option").all_inner_texts() == ["256", "512", "640"]
+    seeds = frame.locator("select[name='episode'] option")
+    assert seeds.all_inner_texts() == ["seed 1000000", "seed 1000001"]
+    choose(frame, "training step", "512")
+    until(lambda: seeds.all_inner_texts() == ["seed 1000000"])
+    choose(frame, "run", "second")
+    until(lambda: shown(frame, "training step") == "512")
+
+
+def test_a_new_recording_is_shown_until_something_is_chosen_and_equal_seeds_are_told_apart(
+    page: Any, address: str
+) -> None:
+    shows = ["training", "evaluation", "one more"]
+
+    def growing(route: Any) -> None:
+        answer = route.fetch()
+        listing = answer.json()
+        training = [known for known in listing["episodes"] if known["source"] == "first"]
+        late = [known | {"step": 512} for known in listing["episodes"] if known["source"] == "first/episodes"]
+        listing["episodes"] = training[:1] if shows[0] == "training" else [*training, late[0]]
+        if shows[0] == "one more":
+            listing["episodes"].append(late[1] | {"step": 1000})
+        route.fulfill(response=answer, json=listing)
+
+    page.route("**/favicon.ico", lambda route: route.fulfill(status=204))  # the browser asks, TensorBoard has none
+    page.route("**/expirespan_memory/episodes*", growing)
+    page.goto("about:blank")
+    page.clock.install()
+    frame = open_tab(page, f"{address}#expirespan_memory")
+    until(lambda: shown(frame, "training step") == "256")
+    shows.pop(0)
+    page.clock.fast_forward(16_000)
+    until(lambda: shown(frame, "training step") == "512")
+    labels = frame.locator("select[name='episode'] option").all_inner_texts()
+    assert labels == ["seed 1000000, of first", "seed 1000000, of first/episodes"]
+    page.keyboard.press("Home")
+    shows.pop(0)
+    page.clock.fast_forward(16_000)
+    until(lambda: frame.locator("select[name='training step'] option").count() == 3)
+    assert shown(frame, "training step") == "512"
+
+
+def test_actions_marks_layers_and_keys_are_told_in_words(page: Any, address: str) -> None:
+    frame = open_tab(page, f"{address}#expirespan_memory")
+    details, legend = frame.locator(".details"), frame.locator(".legend")
+    until(lambda: any(f"action {name}" in details.inner_text() for name in ("RIGHT", "DOWN", "LEFT", "UP")))
+    said = legend.inner_text()
+    for words in (
+        "a memory, from the step that wrote it to the step that deleted it",
+        "memory of a relevant step: a later step needs its observation",
+        "attended to at the cursor's step",
+        "live memories of layer 1",
+        "live memories of layer 2",
+    ):
+        assert words in said
+    styles = legend.locator(".mark.curve").evaluate_all("marks => marks.map((mark) => mark.style.borderTopStyle)")
+    assert styles == ["solid", "dashed"]  # where both layers hold the same, the gaps show the one beneath
+    keys = frame.locator(".help kbd").all_inner_texts()
+    assert keys == [
+        "←",
+        "→",
+        "n",
+        "p",
+        "home",
+        "end",
+        "+",
+        "\N{MINUS SIGN}",
+        "a",
+        "d",
+        "page up",
+        "page down",
+        "0",
+        "esc",
+    ]
+
+
+def test_an_empty_log_directory_is_met_with_what_to_do(browser: Any, tmp_path: Path) -> None:
+    with board(tmp_path) as empty:
+        opened = browser.new_page()
+        until(lambda: answers(opened, empty))
+        opened.goto(f"{empty}#expirespan_memory")
+        messages = opened.frame_locator("iframe[src*=expirespan_memory]").locator(".messages")
+        until(lambda: "No recorded episodes" in messages.inner_text())
+        for words in ("expirespan-evaluate RUN --record 3", "tensorboard_log=", "callback=RecordEpisodes(eval_env"):
+            assert words in messages.inner_text()
+        opened.close()
+
+
 def test_timeline_cursor_zoom_layer_and_keys(page: Any, address: str, tmp_path: Path) -> None:
     frame = open_tab(page, f"{address}#expirespan_memory")
-    choose(frame, "run", "first/episodes")
+    choose(frame, "run", "first")
     canvas = frame.locator("canvas.timeline")
     until(lambda: data(canvas, "to") > 8 and data(canvas, "missing") == 0)
     steps = data(canvas, "to")
@@ -148,7 +290,7 @@ def test_timeline_cursor_zoom_layer_and_keys(page: Any, address: str, tmp_path: 
     choose(frame, "layer", "2")
     until(lambda: "layer 1:" not in details.inner_text())
     choose(frame, "colour", "attention")
-    until(lambda: "attention" in frame.locator(".summary").inner_text() and data(canvas, "missing") == 0)
+    until(lambda: "attention received" in frame.locator(".legend").inner_text() and data(canvas, "missing") == 0)
     canvas.press("+")
     until(lambda: "attention" in link_of(page))
     page.screenshot(path=tmp_path / "tab.png")
@@ -160,6 +302,7 @@ def test_the_page_works_and_restores_its_view_alone(page: Any, address: str) -> 
     page.goto(f"{address}data/plugin_entry.html?name=expirespan_memory")
     canvas = page.locator("canvas.timeline")
     page.locator("canvas.timeline[data-missing='0']").wait_for()
+    canvas.press("Home")
     canvas.press("ArrowRight")
     until(lambda: "%22at%22%3A1" in link_of(page))
     page.reload()
@@ -172,8 +315,8 @@ def test_a_link_restores_the_view(page: Any, address: str) -> None:
     canvas = frame.locator("canvas.timeline")
     until(lambda: "second" in link_of(page))
     canvas.press("+")
-    canvas.press("ArrowRight")
-    canvas.press("ArrowRight")
+    for key in ("Home", "ArrowRight", "ArrowRight"):
+        canvas.press(key)
     choose(frame, "layer", "2")
     until(lambda: "%22at%22%3A2" in link_of(page) and "%22layer%22%3A%222%22" in link_of(page))
     link, shown = link_of(page), (data(canvas, "to"), data(canvas, "cursor"))
@@ -193,8 +336,9 @@ def test_a_link_to_an_episode_that_is_loaded_later_waits_for_it_and_a_failed_one
     choose(frame, "run", "second")
     canvas = frame.locator("canvas.timeline")
     until(lambda: "second" in link_of(page))
+    canvas.press("Home")
     canvas.press("ArrowRight")
-    until(lambda: "%22at%22%3A1" in link_of(page))
+    until(lambda: "%22at%22%3A1%2C" in link_of(page))
     link, late, broken = link_of(page), [True], [True]
 
     def without_second(route: Any) -> None:
@@ -218,7 +362,7 @@ def test_a_link_to_an_episode_that_is_loaded_later_waits_for_it_and_a_failed_one
     page.clock.install()
     frame = open_tab(page, link)
     canvas = frame.locator("canvas.timeline")
-    assert frame.locator("select[name='run']").input_value() != "second" and data(canvas, "cursor") == 0
+    assert frame.locator("select[name='run']").input_value() != "second" and data(canvas, "cursor") != 1
     time.sleep(0.5)
     assert link_of(page) == link
     page.clock.fast_forward(16_000)
@@ -243,6 +387,7 @@ def test_two_training_steps_side_by_side_in_both_themes(page: Any, address: str,
     chosen = [frame.locator("select[name='training step']").nth(pane).input_value() for pane in (0, 1)]
     assert chosen[0] != chosen[1]
     left.press("+")
+    left.press("Home")
     left.press("ArrowRight")
     until(lambda: data(right, "cursor") == data(left, "cursor") == 1 and data(right, "to") == data(left, "to"))
     choose(frame, "run", "second", pane=1)

@@ -5,9 +5,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from expirespan.checks import check_bool
 from expirespan.envs import Move, PortalEnv, PortalSolver, PortalVectorEnv
 from expirespan.envs.portal import DIGITS, PortalWorld
-from expirespan.envs.world import true_or_false
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX
 
 DOOR, WALL = OBJECT_TO_IDX["door"], OBJECT_TO_IDX["wall"]
@@ -208,4 +208,4 @@ def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> Non
 
 def test_types_of_arguments_are_checked() -> None:
     with pytest.raises(TypeError, match="`reward_again` to be a bool, actual: 1"):
-        true_or_false("reward_again", 1)
+        check_bool("reward_again", 1)

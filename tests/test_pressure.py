@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from expirespan.agents.pressure import LayerFigures, PressureConfig, SpanPressure
+from expirespan.agents.pressure import LayerFigures, PressureConfig, SpanPressure, check_budget, smallest_budget
 from expirespan.memory import ExpireSpan, ExpireSpanConfig, Spared
 from reference import randomize
 
@@ -136,6 +136,38 @@ def test_lengthening_without_a_budget_is_refused() -> None:
         PressureConfig(late_pull=0.3, memory_budget=None)
     with pytest.raises(ValueError, match=message):
         PressureConfig(late_pull=0.3, penalty_weight=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("ramp", "capacity", "least"), [(16.0, None, 16), (15.5, None, 16), (0.5, None, 1), (16.0, 3, 4), (16.0, 0, 1)]
+)
+def test_a_budget_that_the_ramp_makes_impossible_is_refused_with_the_smallest_possible_one(
+    ramp: float, capacity: int | None, least: int
+) -> None:
+    memory = ExpireSpanConfig(ramp=ramp, capacity=capacity)
+    assert smallest_budget(memory) == least
+    check_budget(PressureConfig(memory_budget=float(least)), memory)
+    message = (
+        f"Expect `memory_budget` to be at least {least}, which a layer holds with a ramp of {ramp:g} steps, actual"
+    )
+    with pytest.raises(ValueError, match=message):
+        check_budget(PressureConfig(memory_budget=least - 0.25), memory)
+    check_budget(PressureConfig(memory_budget=None), memory)
+    check_budget(PressureConfig(penalty_weight=1e-6), memory)
+
+
+def test_no_layer_holds_less_than_the_smallest_budget_however_short_its_spans_are() -> None:
+    core = ExpireSpan(ExpireSpanConfig(layers=1, width=8, heads=1, ff_width=7, ramp=3.5)).cut(0.0)
+    x, resets = torch.randn(1, 12, 8), torch.zeros(1, 12, dtype=torch.bool)
+    output = core(x, core.initial_state(1), resets, trace=True)
+    assert output.trace is not None
+    assert output.trace[0].live[0, 4:].tolist() == [smallest_budget(core.config)] * 8
+
+
+def test_a_budget_beside_the_papers_weight_is_refused() -> None:
+    message = "Expect `memory_budget` not to be given beside `penalty_weight`, actual: 30"
+    with pytest.raises(ValueError, match=message):
+        PressureConfig(memory_budget=30.0, penalty_weight=1e-6)
 
 
 def test_going_up_the_overdue_rent_lengthens_the_spans_of_memories_used_late() -> None:

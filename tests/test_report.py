@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from expirespan import evaluate
 from expirespan.memory.curves import draw_curves, read_curves, save_curves
-from expirespan.memory.filmstrip import save_filmstrip
+from expirespan.memory.filmstrip import draw_filmstrip, save_filmstrip
 from expirespan.memory.report import comparison_lines, foremost, layer_numbers, memory_numbers, report_lines
 from expirespan.memory.timeline import draw_timeline
 from expirespan.memory.trace import AttentionRecord, EpisodeTrace, LayerRecord
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
 from test_memory_numbers import STEPS, episode, first_layer
 from test_scripts import ROLLOUT, SMALL, train
 from torch.utils.tensorboard import SummaryWriter
@@ -85,6 +87,11 @@ def test_filmstrip(channels: int, tmp_path: Path) -> None:
     trace = replace(recorded(), frames=np.zeros((STEPS, 5, 3, channels), dtype=np.uint8))
     save_filmstrip(trace, 6, tmp_path / "strip.png")
     assert (tmp_path / "strip.png").read_bytes()[:4] == b"\x89PNG"
+    assert draw_filmstrip(trace, 6, "Corridor").axes[0].get_title("left") == (
+        "Corridor, step 6; framed in red: relevant steps, whose observation a later step needs"
+    )
+    silent = replace(trace, relevant=np.zeros(STEPS, dtype=bool))
+    assert draw_filmstrip(silent, 6).axes[0].get_title("left") == "step 6"
     with pytest.raises(ValueError, match="`step` to be from 0 to 6, actual: 7"):
         save_filmstrip(trace, 7, tmp_path / "strip.png")
     with pytest.raises(ValueError, match="`trace` to be recorded with frames, actual: without"):
@@ -102,8 +109,47 @@ def test_timeline_of_a_thousand_steps_names_every_kind_once() -> None:
     )
     zeros = np.zeros(steps)
     trace = EpisodeTrace(layers=(layer,), relevant=written % 101 == 0, rewards=zeros, actions=zeros)
-    legend = draw_timeline(trace).axes[0].get_legend()
-    assert legend is not None and [text.get_text() for text in legend.get_texts()] == ["kept", "evicted", "relevant"]
+    assert words_of(draw_timeline(trace)) == [
+        "a memory, from the step that wrote it to the step that deleted it",
+        "evicted: the capacity pushed it out before it expired",
+        "memory of a relevant step: a later step needs its observation",
+        "pale end of a bar: past its predicted span the memory fades out",
+        "diagonal: the present step, where every bar begins",
+    ]
+
+
+def words_of(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_a_timeline_draws_lifetimes_pale_and_predicted_spans_strong_and_both_layers_counts() -> None:
+    figure = draw_timeline(recorded())
+    bars = [part for part in figure.axes[0].collections if isinstance(part, LineCollection)]
+    ends: dict[float, dict[int, float]] = {0.35: {}, 1.0: {}}
+    for part in bars:
+        for segment in part.get_segments():
+            (start, _), (end, written) = np.asarray(segment).tolist()
+            assert start == written
+            ends[part.get_alpha() or 1.0][int(written)] = end
+    layer = recorded().layers[0]
+    assert [ends[0.35][step] for step in range(len(layer.span))] == layer.deleted.tolist()
+    strong = np.minimum(np.arange(len(layer.span)) + layer.span, layer.deleted)
+    np.testing.assert_allclose([ends[1.0][step] for step in range(len(layer.span))], strong)
+    counts = {str(line.get_label()): line for line in figure.axes[-1].lines}
+    first, second = counts["layer 1"], counts["layer 2"]
+    assert (first.get_linestyle(), second.get_linestyle()) == ("-", "--")
+    assert first.get_linewidth() > second.get_linewidth() and first.get_color() != second.get_color()
+
+
+def test_a_timeline_without_relevant_steps_says_so() -> None:
+    trace = replace(recorded(), relevant=np.zeros(len(recorded().relevant), dtype=bool))
+    assert words_of(draw_timeline(trace))[-1] == "the environment marks no step of this episode as relevant"
+
+
+def test_curves_list_the_tenth_layer_after_the_second() -> None:
+    line = np.array([1, 2]), np.array([3.0, 4.0])
+    figure = draw_curves({"a": {f"memory/live_layer_{layer}": line for layer in (10, 2, 1)}})
+    assert [label.get_label() for label in figure.axes[1].lines] == ["a, layer 1", "a, layer 2", "a, layer 10"]
 
 
 def test_curves_of_training(tmp_path: Path) -> None:

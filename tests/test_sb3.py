@@ -357,7 +357,7 @@ def test_what_was_never_counted_is_not_logged() -> None:
     counted, uncounted = small(memory_budget=20.0), small(memory_budget=None)
     for model in (counted, uncounted):
         model.learn(64)
-    assert "memory/used_layer_1" in counted.logger.name_to_value
+    assert "spans/used_layer_1" in counted.logger.name_to_value
     assert not any("used" in name for name in uncounted.logger.name_to_value)
 
 

@@ -11,6 +11,8 @@ import torch
 from expirespan.agents import MemoryPPO
 from expirespan.agents.actions import LeanCategorical, environment_actions, masked_logits, read_masks
 from expirespan.agents.encoders import MiniGridExtractor, SmallPictureExtractor, TokenLineExtractor
+from expirespan.agents.evaluation import evaluate_policy, record_episode
+from expirespan.agents.interventions import action_changes, forget_steps
 from expirespan.agents.observations import check_kinds, is_picture, kinds_of, prepare
 from expirespan.agents.vec_env import GymnasiumVecEnv, as_vec_env
 from expirespan.envs import InstructionVectorEnv, make_single
@@ -336,6 +338,15 @@ def test_masked_actions_are_never_taken_and_learned_from_as_they_were_drawn(kind
     torch.testing.assert_close(now.entropy, torch.zeros(8, 2), atol=1e-5, rtol=0)
     with pytest.raises(AssertionError):
         model.learn(48, use_masking=False)
+
+
+def test_masked_actions_are_never_taken_in_evaluation_or_recording() -> None:
+    policy = small(MaskedDiscrete(), n_steps=8, batch_size=None).policy
+    rows = SyncVectorEnv([MaskedDiscrete] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
+    assert evaluate_policy(policy, rows, 2, 1, deterministic=False).returns.tolist() == [7.0, 7.0]
+    assert record_episode(policy, MaskedDiscrete(), 1, deterministic=False).actions.tolist() == [7, 5, 7, 5, 7, 5, 7]
+    changes = action_changes(policy, rows, 1, {"forgotten": forget_steps([0])}, deterministic=False)
+    assert np.nanmax(changes["forgotten"].total_variation) < 1e-6
 
 
 def test_predict_takes_masks_and_refuses_those_that_leave_nothing() -> None:

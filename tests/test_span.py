@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 from expirespan.memory.attention import position_scores, used_memories
+from expirespan.memory.layer_memory import first_to_expire, outlived
 from expirespan.memory.span import SpanPredictor, expire_mask, expiry_bias, fading, initial_bias, span_penalty
-from expirespan.memory.state import first_to_expire, outlived
 
 
 def test_mask_is_one_until_the_span_and_falls_to_zero_over_the_ramp() -> None:

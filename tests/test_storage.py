@@ -82,6 +82,8 @@ def bomb() -> bytes:
         (changed(version=np.array(2)), "version 2 of the format where 1 can be read"),
         (changed(relevant=np.zeros(0, dtype=bool)), "an episode of 0 steps"),
         (changed(values=None), "values"),
+        (changed(version=np.array([1, 1])), "to be a whole recorded episode"),
+        (changed(relevant=np.array(True)), "to be a whole recorded episode"),
         (changed(rewards=np.zeros(3, dtype=np.float32)), r"rewards of type float32 and shape \(3,\)"),
         (changed(layer_2_span=np.array(["long"] * STEPS)), "layer_2_span of type <U4"),
         (changed(layer_1_deleted=np.zeros(STEPS, dtype=np.int32)), "layer_1_deleted with steps before"),

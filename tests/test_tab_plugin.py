@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from expirespan.memory.tab.episodes import action_words, run_of, telling_step
 from expirespan.memory.tab.plugin import MemoryPlugin
 from expirespan.memory.tab.raster import TILE
 from expirespan.memory.tab.summary import PLUGIN_NAME, Listing, episode_summary, write_episode
+from expirespan.memory.trace import EpisodeTrace
 from recordings import made_up
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
@@ -63,9 +65,12 @@ def test_episodes_are_listed_from_the_metadata(tab: Tab) -> None:
     found = tab.json("/episodes")
     assert found["messages"] == [] and found["tile"] == TILE
     assert [(each["run"], each["tag"]) for each in found["episodes"]] == [("a", TAG), ("a", "memory/episode/8/2000")]
-    assert found["episodes"][0] | {"run": 0, "tag": 0} == {
-        "run": 0,
-        "tag": 0,
+    assert found["episodes"][0]["wall_time"] > 1e9
+    assert found["episodes"][0] | {"wall_time": 0} == {
+        "run": "a",
+        "source": "a",
+        "tag": TAG,
+        "wall_time": 0,
         "name": "7",
         "step": 2000,
         "steps": 1301,
@@ -84,9 +89,65 @@ def test_an_episode_describes_itself(tab: Tab) -> None:
     assert not plain["has_frames"] and plain["layers"][0]["attention"] is None
 
 
+def test_episodes_of_training_and_of_evaluation_are_listed_as_of_one_run(tmp_path: Path) -> None:
+    write(tmp_path / "a", episode_summary(made_up(5, 1), "7", 2000))
+    write(tmp_path / "a" / "episodes", episode_summary(made_up(7, 1), "7", 2000))
+    tab = Tab(tmp_path)
+    found = tab.json("/episodes")["episodes"]
+    assert [(each["run"], each["source"]) for each in found] == [("a", "a"), ("a", "a/episodes")]
+    assert tab.json("/episode")["steps"] == 5 and tab.json("/episode", run="a/episodes")["steps"] == 7
+    assert [run_of(source) for source in ("episodes", "a/b/episodes", "b/my_episodes", ".")] == [
+        ".",
+        "a/b",
+        "b/my_episodes",
+        ".",
+    ]
+
+
+def remembering(deleted: list[list[int]], relevant: list[int]) -> EpisodeTrace:
+    """An episode of 11 steps whose layers delete their memories at these steps."""
+    steps = np.arange(11)
+    layers = tuple(replace(made_up(11, 1).layers[0], deleted=np.array(gone)) for gone in deleted)
+    return replace(made_up(11, 1), layers=layers, relevant=np.isin(steps, relevant))
+
+
+def test_an_episode_opens_where_what_matters_is_still_remembered() -> None:
+    passing = list(range(1, 12))
+    kept, longer = [*passing], [*passing]
+    kept[2], kept[4], longer[1] = 7, 6, 10
+    assert telling_step(remembering([passing, kept], [2, 4])) == 6  # of two relevant memories the longest-lived
+    assert telling_step(remembering([longer, kept], [2])) == 6  # not the longest-lived of all
+    assert telling_step(remembering([longer, kept], [3])) == 9  # relevant step 3 is forgotten at once
+    assert telling_step(remembering([longer, kept], [])) == 9
+
+
+def test_actions_are_told_by_name_by_number_or_as_numbers() -> None:
+    names = ("left", "right")
+    assert action_words(np.int64(1), names) == "right"
+    assert [action_words(np.array(number), names) for number in (2, -1)] == ["action 2", "action -1"]
+    assert action_words(3, ()) == "action 3"
+    assert action_words(np.array([0.12345, -1.5], dtype=np.float32), names) == "[0.123, -1.5]"
+    assert action_words(np.array([1, 0]), names) == "[1, 0]" and action_words(np.float32(0.25), names) == "0.25"
+
+
+def test_each_of_many_relevant_steps_is_listed(tmp_path: Path) -> None:
+    trace = made_up(6007, 1, full=False)
+    write(tmp_path / "a", episode_summary(replace(trace, relevant=np.ones(6007, dtype=bool)), "7", 2000))
+    assert Tab(tmp_path).json("/episode")["relevant"] == list(range(6007))
+
+
+def test_numbers_that_are_not_finite_are_told_as_unknown(tmp_path: Path) -> None:
+    trace = replace(made_up(5, 1), rewards=np.array([0, np.nan, 1, np.inf, 0]))
+    write(tmp_path / "a", episode_summary(trace, "7", 2000))
+    tab = Tab(tmp_path)
+    about = tab.json("/episode")
+    assert about["total_reward"] is None and about["rewards"] == [0, 1]
+    assert [tab.json("/step", step=step)["reward"] for step in range(5)] == [0, None, 1, None, 0]
+
+
 def test_a_step_tells_what_is_live_and_attended_to(tab: Tab) -> None:
     step = tab.json("/step", step=1)
-    assert step["event"] == "<img src=x onerror=alert(1)>" and step["action"] == TRACE.actions[1]
+    assert step["event"] == "<img src=x onerror=alert(1)>" and step["action"] == f"action {TRACE.actions[1]}"
     assert step["value"] == pytest.approx(float(TRACE.values[1]))
     for number, layer in enumerate(step["layers"]):
         deleted = TRACE.layers[number].deleted
@@ -173,6 +234,21 @@ def test_damage_in_one_place_leaves_the_rest(tmp_path: Path) -> None:
     for name, message in (("8", "to be a whole"), ("9", "to be one string of bytes")):
         answer = tab.get("/episode", tag=f"memory/episode/{name}/2000")
         assert answer.status_code == 400 and message in json.loads(answer.data)["error"]
+
+
+def test_nested_metadata_and_an_episode_without_layers_leave_the_rest(tmp_path: Path) -> None:
+    nested = episode_summary(made_up(5, 1), "8", 2000)
+    nested.value[0].metadata.plugin_data.content = b"[" * 200_000
+    bare = episode_summary(replace(made_up(5, 1), layers=()), "9", 2000)
+    write(tmp_path / "a", episode_summary(made_up(5, 1), "7", 2000), nested, bare)
+    tab = Tab(tmp_path)
+    found = tab.json("/episodes")
+    assert [each["name"] for each in found["episodes"]] == ["7", "9"] and len(found["messages"]) == 1
+    assert tab.get("/episode").status_code == 200
+    answer = tab.get("/episode", tag="memory/episode/9/2000")
+    assert (
+        answer.status_code == 400 and "the memories of at least 1 layer, actual: 0" in json.loads(answer.data)["error"]
+    )
 
 
 def test_an_episode_that_is_written_again_replaces_the_one_before(tmp_path: Path) -> None:

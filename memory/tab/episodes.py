@@ -19,8 +19,8 @@ MOST_EPISODES = 8
 """Episodes kept unpacked."""
 MOST_MEMORIES = 48
 """Live memories of a layer that a step lists."""
-MOST_RELEVANT = 5000
-"""Relevant steps that an episode lists."""
+EVALUATION = "episodes"
+"""Folder below a run's where expirespan-evaluate writes the events of its episodes: TensorBoard's run RUN/episodes."""
 
 
 class Episode:
@@ -29,6 +29,8 @@ class Episode:
     def __init__(self, data: bytes, name: str) -> None:
         self._data, self._name = data, name
         self.trace: EpisodeTrace = storage.from_bytes(data, name, frames=False)
+        if not self.trace.layers:
+            raise ValueError(f"Expect `{name}` to hold the memories of at least 1 layer, actual: 0")
         self._bars: dict[int, LayerBars] = {}
         self._lock = RLock()
 
@@ -47,15 +49,16 @@ class Episode:
     def describe(self) -> dict[str, Any]:
         """What a timeline needs to know before it is drawn."""
         trace = self.trace
-        relevant = np.flatnonzero(trace.relevant)
         return {
             "steps": len(trace.relevant),
+            "start": telling_step(trace),
             "episode_end": trace.episode_end,
-            "total_reward": float(trace.rewards.sum()),
+            "total_reward": _number(trace.rewards.sum()),
+            "rewards": _range(trace.rewards),
+            "has_events": trace.events is not None and bool((trace.events != "").any()),
             "has_frames": storage.has_frames(self._data),
             "value_range": _range(trace.values),
-            "relevant": relevant[:MOST_RELEVANT].tolist(),
-            "relevant_total": len(relevant),
+            "relevant": np.flatnonzero(trace.relevant).tolist(),
             "layers": [self._describe_layer(number) for number in range(len(trace.layers))],
         }
 
@@ -74,9 +77,9 @@ class Episode:
         trace = self.trace
         return {
             "step": step,
-            "action": np.asarray(trace.actions[step]).tolist(),
+            "action": action_words(trace.actions[step], trace.action_names),
             "value": _number(trace.values[step]),
-            "reward": float(trace.rewards[step]),
+            "reward": _number(trace.rewards[step]),
             "relevant": bool(trace.relevant[step]),
             "event": "" if trace.events is None else str(trace.events[step]),
             "layers": [self._describe_memories(number, step) for number in range(len(trace.layers))],
@@ -115,6 +118,34 @@ def attention_of(layer: LayerRecord, step: int) -> np.ndarray:
     return weight
 
 
+def telling_step(trace: EpisodeTrace) -> int:
+    """The step to open an episode at: the last one that the longest-lived memory of a relevant step is live at.
+
+    Where no relevant step is remembered beyond itself, the longest-lived memory of any step decides.
+    """
+    written = np.arange(len(trace.relevant))
+    deleted = np.max([layer.deleted for layer in trace.layers], axis=0)
+    lifetime = deleted - written
+    kept = trace.relevant & (lifetime > 1)
+    return int(deleted[np.argmax(np.where(kept, lifetime, 0) if kept.any() else lifetime)]) - 1
+
+
+def action_words(action: Any, names: tuple[str, ...]) -> str:
+    """An action's name, "action 3" where it has none; the numbers of an action that is no whole number."""
+    value = np.asarray(action)
+    if value.ndim or value.dtype.kind == "f":
+        short: Any = {"float_kind": lambda number: f"{number:.3g}"}
+        return np.array2string(value, formatter=short, separator=", ", threshold=16, max_line_width=1000)
+    number = int(value)
+    return names[number] if 0 <= number < len(names) else f"action {number}"
+
+
+def run_of(source: str) -> str:
+    """The run that TensorBoard's run `source` belongs to: itself, or of RUN/episodes RUN ("." is the log directory)."""
+    above, _, name = source.rpartition("/")
+    return source if name != EVALUATION else above or "."
+
+
 def fate(layer: LayerRecord, memory: int) -> str:
     """Why a memory went: evicted, expired, or the end of the episode."""
     if layer.evicted[memory]:
@@ -131,17 +162,22 @@ class EpisodeStore:
         self._lock = RLock()
 
     def listings(self, context: Any, experiment: str) -> dict[str, Any]:
-        """Every episode's listing with its run and tag, and messages about those that can't be listed."""
+        """Every episode's listing, and messages about those that can't be listed.
+
+        A listing has its `tag`, TensorBoard's run as `source`, the run that it belongs to as `run` (`run_of`), and the
+        `wall_time` in seconds at which it was written.
+        """
         found = self._provider.list_tensors(context, experiment_id=experiment, plugin_name=PLUGIN_NAME)
         episodes, messages = [], []
-        for run, tags in sorted(found.items()):
+        for source, tags in sorted(found.items()):
             for tag, series in sorted(tags.items()):
                 try:
                     listing = Listing.from_json(series.plugin_content)
-                except ValueError as error:
-                    messages.append(f"{run}, {tag}: {error}")
+                except (ValueError, RecursionError) as error:
+                    messages.append(f"{source}, {tag}: {error}")
                 else:
-                    episodes.append({"run": run, "tag": tag} | asdict(listing))
+                    place = {"run": run_of(source), "source": source, "tag": tag, "wall_time": series.max_wall_time}
+                    episodes.append(place | asdict(listing))
         return {"episodes": episodes, "messages": messages}
 
     def episode(self, context: Any, experiment: str, run: str, tag: str) -> Episode:

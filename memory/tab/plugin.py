@@ -3,6 +3,10 @@
 Routes answer with JSON or with the bytes of little-endian arrays; wrong requests and damaged episodes are answered with
 a message and leave the others working.  Files come from this package's `static` folder, by name; episodes only through
 TensorBoard's data provider.
+
+TensorBoard shows the page in a frame of the same origin.  The page gives its first timeline the keyboard's focus
+whenever that frame comes into view, unless a list or a text field has it, and a timeline takes it when the pointer
+enters it, so keys need no click.
 """
 
 import mimetypes

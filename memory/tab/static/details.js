@@ -33,11 +33,11 @@ export class Details {
       "div",
       { className: "facts" },
       fact("step", step.step.toLocaleString("en")),
-      fact("action", JSON.stringify(step.action)),
+      fact("action", step.action.replace(/^action /, "")),
       fact("value", format(step.value)),
       fact("reward", format(step.reward)),
     );
-    if (step.relevant) facts.append(element("span", { className: "fact relevant" }, "relevant"));
+    if (step.relevant) facts.append(element("span", { className: "fact relevant" }, "relevant: a later step needs this observation"));
     if (step.event) facts.append(fact("event", step.event));
     return facts;
   }
@@ -64,7 +64,7 @@ export class Details {
     } else if (hasFrames) {
       item.append(element("span", { className: "blank" }));
     }
-    item.append(element("span", {}, `${memory.written}`));
+    item.append(element("span", {}, `step ${memory.written}`));
     if (attention) {
       const bar = element("span", { className: "weight" });
       bar.style.width = `${Math.round(100 * memory.weight)}%`;

@@ -6,6 +6,11 @@ import { Pane } from "./pane.js";
 import { readHash, writeHash } from "./view.js";
 
 const EVERY = 15000;
+const ADVICE = [
+  "No recorded episodes in this log directory yet. This tab shows them within half a minute of being written.",
+  "Command line: expirespan-train records an episode every --timeline-every steps; expirespan-evaluate RUN --record 3 --attention records three of a finished run.",
+  "Python: from expirespan.agents import RecordEpisodes; MemoryPPO(..., tensorboard_log=\"runs\") and model.learn(..., callback=RecordEpisodes(eval_env, every=50_000)).",
+];
 
 /** TensorBoard's own window, whose address a link restores; this frame where there is none or it is out of reach. */
 function outer() {
@@ -20,6 +25,8 @@ class Tab {
   constructor() {
     this.outer = outer();
     this.panes = [];
+    // Until somebody chooses something, the latest recording is shown and the address left alone.
+    this.touched = false;
     this.messages = element("div", { className: "messages" });
     this.messages.setAttribute("role", "status");
     this.compare = this.toggle("compare", () => this.setPanes(this.compare.checked ? 2 : 1));
@@ -32,17 +39,31 @@ class Tab {
     document.body.replaceChildren(this.bar, this.messages, this.body);
     this.watchTheme();
     this.outer.addEventListener("hashchange", () => this.restore());
+    document.addEventListener("keydown", (event) => {
+      if (!event.target.closest("input, select, canvas")) this.panes[0].timeline.takeKey(event);
+    });
+    // TensorBoard shows a tab by showing its frame: at first, and each time that one returns to it.
+    new IntersectionObserver((seen) => seen.at(-1).isIntersecting && this.takeFocus()).observe(this.body);
     setInterval(() => document.visibilityState === "visible" && this.reload(), EVERY);
   }
 
   toggle(name, choose) {
     const box = element("input", { type: "checkbox" });
     box.addEventListener("change", () => {
+      this.touched = true;
       choose();
       this.remember();
     });
     element("label", {}, box, ` ${name}`);
     return box;
+  }
+
+  /** Let keys reach the first timeline without a click, unless somebody is typing or choosing elsewhere. */
+  takeFocus() {
+    const busy = ({ activeElement }) => activeElement?.matches("input, select, textarea");
+    if (busy(document) || (this.outer !== window && busy(this.outer.document))) return;
+    window.focus();
+    this.panes[0]?.canvas.focus({ preventScroll: true });
   }
 
   async start() {
@@ -62,15 +83,15 @@ class Tab {
     }
     const first = !this.episodes?.length;
     Object.assign(this, { episodes: found.episodes, tile: found.tile });
-    const advice = found.episodes.length ? [] : ["No recorded episodes yet: expirespan-train records one every --timeline-every steps, expirespan-evaluate RUN --record 3 some of a finished run."];
-    this.say([...advice, ...found.messages]);
+    this.say([...(found.episodes.length ? [] : ADVICE), ...found.messages]);
+    this.body.hidden = !found.episodes.length;
     if (this.wanted && (first || this.holds(this.wanted))) this.restoreView(this.wanted);
-    else for (const pane of this.panes) pane.offer(this.episodes, this.tile);
+    else for (const pane of this.panes) pane.offer(this.episodes, this.tile, !this.touched);
   }
 
   /** Whether all episodes of a view have been loaded; TensorBoard reads runs one after another. */
   holds(view) {
-    return view.panes.every((asked) => this.episodes.some((known) => known.run === asked.run && known.tag === asked.tag));
+    return view.panes.every((asked) => this.episodes.some((known) => known.source === asked.run && known.tag === asked.tag));
   }
 
   say(messages) {
@@ -93,20 +114,20 @@ class Tab {
 
   /** A second pane begins with another episode than the first: an earlier training step, or the next run. */
   beginPane(pane) {
-    pane.offer(this.episodes, this.tile);
     const shown = this.panes[0].listing;
-    if (pane === this.panes[0] || !shown) return;
-    const others = this.episodes.filter((listing) => listing.tag !== shown.tag || listing.run !== shown.run);
-    const other = others.find((listing) => listing.run === shown.run) ?? others[0];
-    if (!other) return;
+    const others = this.episodes.filter((listing) => listing !== shown);
+    const earlier = others.filter((listing) => listing.run === shown?.run && listing.step !== shown.step);
+    const other = earlier[0] ?? others[0];
+    pane.offer(this.episodes, this.tile, false);
+    if (pane === this.panes[0] || !shown || !other) return;
     const { from, to, at, pinned, layer, color } = this.panes[0].view;
     const steps = this.linked.checked ? { from, to, at, pinned } : {};
-    pane.restore({ run: other.run, tag: other.tag, layer, color, ...steps });
+    pane.restore({ run: other.source, tag: other.tag, layer, color, ...steps });
   }
 
   /** Something changed in a pane: the other one follows, and the address too. */
   follow(pane, what) {
-    if (what === "choice" || what === "window") this.wanted = null;
+    if (what === "choice" || what === "window") Object.assign(this, { wanted: null, touched: true });
     if (what === "window" && this.linked.checked && this.panes.length > 1) {
       for (const other of this.panes) {
         if (other === pane || !other.timeline.episode) continue;
@@ -127,7 +148,7 @@ class Tab {
   remember() {
     clearTimeout(this.timer);
     // A link whose episodes are still to come stays as it is, until something else is looked at.
-    if (this.wanted) return;
+    if (this.wanted || !this.touched) return;
     this.timer = setTimeout(() => {
       const { location, history } = this.outer;
       if (this.outer !== window && !location.hash.startsWith("#expirespan_memory")) return;
@@ -145,11 +166,11 @@ class Tab {
 
   restoreView(view) {
     this.wanted = this.holds(view) ? null : view;
+    this.touched ||= !this.wanted;
     this.setPanes(Math.min(Math.max(view.panes.length, 1), 2));
     this.linked.checked = view.linked !== false;
     this.panes.forEach((pane, number) => {
-      pane.offer(this.episodes, this.tile);
-      pane.tag = undefined;
+      pane.offer(this.episodes, this.tile, !this.touched);
       pane.restore(view.panes[number]);
     });
   }
@@ -178,7 +199,7 @@ class Tab {
       document.documentElement.dataset.theme = this.theme;
       for (const pane of this.panes) {
         pane.timeline.theme = this.theme;
-        pane.timeline.draw();
+        pane.redraw();
       }
     };
     system.addEventListener("change", choose);

@@ -3,11 +3,8 @@
 import { Episode } from "./data.js";
 import { Details, element } from "./details.js";
 import { Timeline } from "./timeline.js";
+import { KEYS_IN_WORDS, keyHelp, legend } from "./legend.js";
 import { format } from "./view.js";
-
-const HELP =
-  "wheel: zoom · drag or shift + wheel: pan · click: hold the cursor · ← → (shift: ten): step · " +
-  "+ −: zoom · a d, page keys: pan · 0: all · n p: next or last relevant step · esc: let go";
 
 export class Pane {
   /** `changed(pane, what)` is called when what is shown has changed: by a "choice", a "window", or in "place". */
@@ -16,19 +13,21 @@ export class Pane {
     this.failed = failed;
     this.listings = [];
     this.token = 0;
-    this.run = this.select("run", () => this.fillSteps());
-    this.step = this.select("training step", () => this.fillNames());
-    this.name = this.select("episode", () => this.open());
+    this.run = this.select("run", () => this.choose(latest(this.listings.filter((known) => known.run === this.run.value))));
+    this.step = this.select("training step", () => this.choose(this.sameNameAt(this.step.value)));
+    this.name = this.select("episode", () => this.choose(this.listings.find((known) => idOf(known) === this.name.value)));
     this.layer = this.select("layer", () => this.redraw());
     this.color = this.select("colour", () => this.redraw());
     this.summary = element("p", { className: "summary" });
     this.canvas = element("canvas", { className: "timeline", tabIndex: 0 });
     this.canvas.setAttribute("role", "application");
-    this.canvas.setAttribute("aria-label", `Timeline of the memories of an episode. Keys: ${HELP}`);
+    this.canvas.setAttribute("aria-label", `Timeline of the memories of an episode. Keys: ${KEYS_IN_WORDS}`);
+    this.legend = element("p", { className: "legend" });
+    this.help = element("p", { className: "help" });
     this.below = element("div", { className: "details" });
     const choices = [this.run, this.step, this.name, this.layer, this.color].map((choice) => choice.parentElement);
     this.box = element("section", { className: "pane" }, element("div", { className: "choices" }, ...choices), this.summary);
-    this.box.append(this.canvas, element("p", { className: "help" }, HELP), this.below);
+    this.box.append(this.legend, this.canvas, this.help, this.below);
     this.details = new Details(this.below);
     this.timeline = new Timeline(this.canvas, () => {
       this.tell();
@@ -46,76 +45,74 @@ export class Pane {
     return made;
   }
 
-  /** Offer these episodes; keeps what is chosen where it is still there. */
-  offer(listings, tile) {
+  /** Offer these episodes; `follow` chooses the latest of them, otherwise what is chosen stays. */
+  offer(listings, tile, follow) {
     this.tile = tile;
     this.listings = listings;
-    const before = this.tag;
-    fill(this.run, unique(listings.map((listing) => listing.run)), this.run.value);
-    this.fillSteps(before === undefined);
+    this.choose((!follow && this.listing) || latest(listings));
   }
 
   /** Show what a link asked for, if it is there. */
   restore(view) {
-    const listing = view && this.listings.find((known) => known.run === view.run && known.tag === view.tag);
+    const listing = view && this.listings.find((known) => known.source === view.run && known.tag === view.tag);
     if (!listing) return;
     this.wanted = view;
-    this.run.value = listing.run;
-    this.fillSteps(false, false);
-    this.step.value = String(listing.step);
-    this.fillNames(false);
-    this.name.value = listing.name;
-    this.open();
+    this.chosen = this.shown = undefined;
+    this.choose(listing);
   }
 
   /** What a link must hold to show the same. */
   get view() {
     const { window, cursor, pinned } = this.timeline;
-    const place = { run: this.run.value, tag: this.tag, layer: this.layer.value, color: this.color.value };
+    const { source: run, tag } = this.listing ?? {};
+    const place = { run, tag, layer: this.layer.value, color: this.color.value };
     return { ...place, from: Math.round(window.from), to: Math.round(window.to), at: cursor, pinned };
   }
 
-  fillSteps(latest = true, open = true) {
-    const steps = unique(this.listings.filter((listing) => listing.run === this.run.value).map((listing) => String(listing.step)));
-    steps.sort((a, b) => a - b);
-    fill(this.step, steps, latest ? steps.at(-1) : this.step.value, (step) => Number(step).toLocaleString("en"));
-    this.fillNames(open);
-  }
-
-  fillNames(open = true) {
-    const here = this.listings.filter((listing) => listing.run === this.run.value && String(listing.step) === this.step.value);
-    fill(this.name, unique(here.map((listing) => listing.name)), this.name.value);
-    if (open) this.open();
+  /** Choose an episode; the lists offer what stands beside it. */
+  choose(listing) {
+    if (!listing) return;
+    this.chosen = idOf(listing);
+    const inRun = this.listings.filter((known) => known.run === listing.run);
+    const here = inRun.filter((known) => known.step === listing.step);
+    const steps = unique(inRun.map((known) => known.step)).sort((a, b) => a - b);
+    fill(this.run, unique(this.listings.map((known) => known.run)), listing.run);
+    fill(this.step, steps.map(String), String(listing.step), (step) => Number(step).toLocaleString("en"));
+    fill(this.name, here.map(idOf), this.chosen, (id) => nameAmong(here, id));
+    this.open(listing);
   }
 
   get listing() {
-    return this.listings.find(
-      (known) => known.run === this.run.value && String(known.step) === this.step.value && known.name === this.name.value,
-    );
+    return this.listings.find((known) => idOf(known) === this.chosen);
+  }
+
+  /** The episode of the chosen run at a training step (text) that is called as the present one, or the latest there. */
+  sameNameAt(step) {
+    const there = this.listings.filter((known) => known.run === this.run.value && String(known.step) === step);
+    return there.find((known) => known.name === this.listing?.name) ?? latest(there);
   }
 
   /** Read the chosen episode, unless it is shown already. */
-  async open() {
-    const listing = this.listing;
-    if (!listing || (this.tag === listing.tag && this.shownRun === listing.run && !this.broken)) return;
-    Object.assign(this, { tag: listing.tag, shownRun: listing.run, broken: false });
+  async open(listing) {
+    if (this.shown === this.chosen) return;
+    this.shown = this.chosen;
     const token = ++this.token;
     this.box.setAttribute("aria-busy", "true");
     try {
-      const episode = await new Episode(listing.run, listing.tag, this.tile, () => this.arrived(), this.failed).open();
-      if (token === this.token) this.begin(episode, listing);
+      const episode = await new Episode(listing.source, listing.tag, this.tile, () => this.arrived(), this.failed).open();
+      if (token === this.token) this.begin(episode);
     } catch (error) {
       if (token !== this.token) return;
-      this.broken = true; // to be tried again with the next list of episodes
+      this.shown = undefined; // to be tried again with the next list of episodes
       this.timeline.episode = null;
       this.canvas.getContext("2d").clearRect(0, 0, this.canvas.width, this.canvas.height);
-      this.below.replaceChildren();
+      for (const part of [this.below, this.legend, this.help]) part.replaceChildren();
       this.summary.textContent = `This episode can't be shown: ${error.message}`;
     }
-    this.box.removeAttribute("aria-busy");
+    if (token === this.token) this.box.removeAttribute("aria-busy");
   }
 
-  begin(episode, listing) {
+  begin(episode) {
     const about = episode.about;
     const layers = about.layers.map((_, number) => String(number + 1));
     fill(this.layer, ["all", ...layers], this.layer.value || "all");
@@ -132,7 +129,7 @@ export class Pane {
     const asked = { from: Number(view?.from) || 0, to: Number(view?.to) || 0 };
     this.timeline.setWindow(asked.to > asked.from ? asked : whole, false);
     this.timeline.pinned = Boolean(view?.pinned);
-    this.timeline.setCursor(Number(view?.at) || 0, false);
+    this.timeline.setCursor(Number(view?.at ?? about.start) || 0, false);
     this.details.shown = null;
     this.redraw();
     this.changed(this, "place");
@@ -144,16 +141,16 @@ export class Pane {
     const about = episode.about;
     const layers = this.layer.value === "all" ? about.layers.map((_, number) => number) : [Number(this.layer.value) - 1];
     this.timeline.show(episode, layers, this.color.value || "span");
-    const ranges = layers.map((number) => about.layers[number][this.timeline.color]).filter(Boolean);
-    const [low, high] = [Math.min(...ranges.map((range) => range[0])), Math.max(...ranges.map((range) => range[1]))];
     const evictions = about.layers.reduce((sum, layer) => sum + layer.evictions, 0);
-    this.summary.replaceChildren(
-      `${format(about.steps)} steps, return ${format(about.total_reward)}${about.episode_end ? `, ${about.episode_end}` : ""}, ` +
-        `${format(about.relevant_total)} relevant, ${format(evictions)} evictions · ${this.color.value} ${format(low)} `,
-      element("span", { className: "legend" }),
-      ` ${format(high)} · `,
-      element("span", { className: "key" }, "relevant ", element("span", { className: "legend relevant" })),
-    );
+    this.summary.textContent = [
+      counted(about.steps, "step"),
+      `return ${format(about.total_reward)}`,
+      ...(about.episode_end ? [about.episode_end] : []),
+      ...(about.relevant.length ? [counted(about.relevant.length, "relevant step")] : []),
+      counted(evictions, "eviction"),
+    ].join(", ");
+    this.legend.replaceChildren(...legend(about, layers, this.timeline.color, this.timeline.theme));
+    this.help.replaceChildren(...keyHelp(about.relevant.length > 0));
     this.tell();
   }
 
@@ -176,6 +173,26 @@ export class Pane {
 
 const unique = (values) => [...new Set(values)];
 
+const counted = (count, name) => `${format(count)} ${name}${count === 1 ? "" : "s"}`;
+
+/** Tells an episode from all others, as the value of a choice. */
+const idOf = (listing) => JSON.stringify([listing.source, listing.tag]);
+
+/** The recording of the highest training step, of several the one written last. */
+function latest(listings) {
+  const later = (one, other) => one.step - other.step || one.wall_time - other.wall_time;
+  return listings.reduce((best, known) => (best && later(best, known) >= 0 ? best : known), undefined);
+}
+
+/** How an episode is called among those of its training step: by its seed, and its folder where two have the same. */
+function nameAmong(listings, id) {
+  const listing = listings.find((known) => idOf(known) === id);
+  const name = /^\d+$/.test(listing.name) ? `seed ${listing.name}` : listing.name;
+  const alone = listings.filter((known) => known.name === listing.name).length === 1;
+  return alone ? name : `${name}, of ${listing.source}`;
+}
+
+/** Offer these values in a list; a list that offers them already is left alone, so that it may stay open. */
 function fill(select, values, chosen, label = (value) => value) {
   const same = select.options.length === values.length && values.every((value, i) => select.options[i].value === value);
   if (!same) select.replaceChildren(...values.map((value) => element("option", { value }, label(value))));

@@ -1,5 +1,8 @@
 // Pure functions: which steps are in view, how a view stands in a link, and colours.
 
+/** Pixels left of the steps in a picture, the height of a curve, and the gap between two parts. */
+export const [LEFT, CURVE, GAP] = [72, 46, 8];
+
 /** The window {from, to} of at least 8 steps, moved and cut so that it lies within the episode. */
 export function clampWindow(window, steps) {
   const width = Math.min(Math.max(window.to - window.from, Math.min(8, steps)), steps);
@@ -65,6 +68,19 @@ export function ramp(theme, kind) {
     const low = Math.min(Math.floor(at), 1);
     return stops[low].map((value, i) => Math.round(value + (stops[low + 1][i] - value) * (at - low)));
   });
+}
+
+const LAYER_COLORS = { light: ["#2f6db3", "#b3541e", "#2f7d4f", "#7a4fa3"], dark: ["#7db4f0", "#f2a25c", "#74c99a", "#c3a0ea"] };
+const LAYER_STROKES = [
+  { name: "solid", dash: [], width: 3 },
+  { name: "dashed", dash: [7, 5], width: 1.5 },
+  { name: "dotted", dash: [2, 6], width: 1.5 },
+];
+
+/** Colour and stroke of a layer's curve: one drawn over another leaves it visible in its gaps. */
+export function layerStyle(theme, number) {
+  const stroke = LAYER_STROKES[number % LAYER_STROKES.length];
+  return { color: LAYER_COLORS[theme][number % LAYER_COLORS[theme].length], ...stroke };
 }
 
 /** A number as one reads it. */

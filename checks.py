@@ -2,23 +2,32 @@
 
 import math
 from collections.abc import Collection
+from numbers import Integral, Real
 
 
-def check_whole(name: str, value: object, *, at_least: int) -> None:
-    """An int (not a bool) of at least `at_least`."""
-    if not isinstance(value, int) or isinstance(value, bool):
+def check_whole(name: str, value: object, *, at_least: int) -> int:
+    """An int of Python's or NumPy's (not a bool) of at least `at_least`; returns it as Python's."""
+    if not isinstance(value, Integral) or isinstance(value, bool):
         raise TypeError(f"Expect `{name}` to be an int, actual: {value!r}")
     if value < at_least:
         raise ValueError(f"Expect `{name}` to be at least {at_least}, actual: {value}")
+    return int(value)
+
+
+def check_bool(name: str, value: object) -> bool:
+    """True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"Expect `{name}` to be a bool, actual: {value!r}")
+    return value
 
 
 def check_number(name: str, value: object) -> float:
-    """A finite int or float (not a bool)."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    """A finite int or float of Python's or NumPy's (not a bool); returns it as a float."""
+    if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"Expect `{name}` to be a number, actual: {value!r}")
     if not math.isfinite(value):
         raise ValueError(f"Expect `{name}` to be finite, actual: {value}")
-    return value
+    return float(value)
 
 
 def check_positive(name: str, value: object) -> None:

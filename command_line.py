@@ -1,0 +1,147 @@
+"""What both programs share: their arguments as a configuration, and what is wrong with them in one line.
+
+tyro says what is wrong in a box and leaves with 2; here every error about what was asked for is one line, and leaves
+with 1.
+"""
+
+import contextlib
+import difflib
+import io
+import json
+import re
+import sys
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import tyro
+
+COUNTS = ("total_steps", "checkpoint_every", "timeline_every", "max_episode_steps", "n_steps", "batch_size", "episodes")
+"""Options that are large numbers, which may be written as 1e6, 1_000_000 or 1M too."""
+UNITS = {"": 1, "k": 1_000, "M": 1_000_000}
+
+
+def read(kind: Any, args: list[str], prog: str, default: Any = None) -> Any:
+    """The configuration of a kind that these arguments describe.
+
+    Args:
+        kind: The class, or what tyro makes one of.
+        args: As the shell hands them over.
+        prog: Name of the program.
+        default: What is in force where nothing is given, if not the defaults of the class.
+
+    Raises:
+        ValueError: Where they describe none; the message is one line.
+    """
+    check_options(args, options(kind if default is None else default))
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(kind, args=[*with_whole_counts(args)], default=default, prog=prog)
+    except SystemExit as end:
+        if not end.code:
+            raise  # --help
+        raise ValueError(_first_words(end) or in_one_line(said.getvalue())) from end
+
+
+def options(config: Any) -> dict[str, Any]:
+    """The options of a configuration, or of its class, with those of its parts and their values, by name."""
+    named: dict[str, Any] = {}
+    for field in fields(config):
+        value = getattr(config, field.name, None)
+        named |= options(value) if is_dataclass(value) else {field.name: value}
+    return named
+
+
+def given(args: list[str]) -> dict[str, str]:
+    """The options among the arguments, each with the text after it ("" where another option follows)."""
+    found = {}
+    for word, after in zip(args, [*args[1:], ""], strict=False):
+        if word.startswith("--") and len(word) > 2:
+            name, equals, value = word[2:].partition("=")
+            found[name.replace("-", "_")] = value if equals else "" if after.startswith("--") else after
+    return found
+
+
+def check_options(args: list[str], known: Mapping[str, Any]) -> None:
+    """Raise ValueError for an option that does not exist, with one that may have been meant."""
+    names = [*known, *(f"no_{name}" for name, value in known.items() if isinstance(value, bool))]
+    for name in given(args):
+        if name not in names and name != "help" and not name.startswith("tyro_"):
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"; did you mean --{near[0].replace('_', '-')}?" if near else ""
+            raise ValueError(f"Expect only options that --help lists, actual: --{name.replace('_', '-')}{hint}")
+
+
+def with_whole_counts(args: list[str]) -> Iterator[str]:
+    """The arguments with counts as Python writes them.  Raises ValueError for one that is no whole number."""
+    counts = ""
+    for word in args:
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            counts = name.replace("-", "_") if name.replace("-", "_") in COUNTS else ""
+            if equals and counts:
+                yield f"--{name}={_whole(counts, value)}"
+                counts = ""
+                continue
+        elif counts:
+            word, counts = _whole(counts, word), ""
+        yield word
+
+
+def _whole(name: str, text: str) -> str:
+    if text == "None":
+        return text
+    parts = re.fullmatch(r"(-?[\d_]+(?:\.\d*)?(?:e\+?\d+)?)([kM]?)", text)
+    number = float(parts[1].replace("_", "")) * UNITS[parts[2]] if parts else 0.5
+    if not number.is_integer():
+        said = "a whole number, such as 1000000, 1_000_000, 1e6 or 1M"
+        raise ValueError(f"Expect `{name}` to be {said}, actual: {text!r}")
+    return str(int(number))
+
+
+def parse_env_args(pairs: Collection[str]) -> dict[str, Any]:
+    """NAME=VALUE pairs as arguments; a VALUE is read as JSON where it is JSON, else as text."""
+    arguments: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise ValueError(f"Expect `env_args` to be NAME=VALUE, actual: {pair!r}")
+        try:
+            arguments[name] = json.loads(value)
+        except json.JSONDecodeError:
+            arguments[name] = value
+    return arguments
+
+
+def leave(prog: str, error: Exception) -> NoReturn:
+    """End the program with an error in one line; one that is not this project's with where it was raised."""
+    trace, place = error.__traceback__, ""
+    while trace is not None:
+        ours = str(trace.tb_frame.f_globals.get("__name__")).partition(".")[0] in ("expirespan", "__main__")
+        place = "" if ours else f" ({Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno})"
+        trace = trace.tb_next
+    sys.exit(f"{prog}: {' '.join(str(error).split())}{place}")
+
+
+def _first_words(end: BaseException) -> str:
+    """What a check of ours said, which tyro caught; "" where it was tyro that found something."""
+    seen: BaseException | None = end
+    while seen is not None:
+        if str(seen).startswith("Expect "):
+            return str(seen)
+        seen = seen.__cause__ or seen.__context__
+    return ""
+
+
+def in_one_line(box: str) -> str:
+    """What stands in the first part of one of tyro's boxes."""
+    lines = [line.strip("│╭╮╰╯ ") for line in re.sub("\x1b\\[[0-9;]*m", "", box).splitlines()]
+    begun = lines[1:] if lines and set(lines[0]) & {"─"} else lines
+    kept = []
+    for line in begun:
+        if set(line) == {"─"}:
+            break
+        kept.append(line)
+    return " ".join(" ".join(kept).split())

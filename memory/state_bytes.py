@@ -1,0 +1,93 @@
+"""A state as bytes and back: a safetensors file in memory, which executes nothing when read.
+
+The entries are `time` int64 [B] and for each layer n from 0 `n.hidden` [B, S, D], `n.key_value` [B, S, 2 D], `n.span`
+[B, S], all of one floating-point type, `n.birth` int64 [B, S] and `n.live` bool [B, S]; S is each layer's own.  Keys,
+values and spans would follow from `hidden` and the weights, but not to the last bit, and not without the model.
+
+Bytes from outside are checked entry by entry, so that what is read is a state that a step could have returned.
+"""
+
+import json
+import re
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+FORMAT = "expirespan-state-1"
+FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+PARTS = ("hidden", "key_value", "span", "birth", "live")
+"""Of each layer."""
+LATEST = 2**53
+"""Times stay below this: larger ones are not exact in float64, in which memories are compared."""
+
+
+def write_state(tensors: dict[str, Tensor]) -> bytes:
+    """The bytes of these entries."""
+    # Copies, since safetensors refuses tensors that share memory.
+    return save(
+        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, {"format": FORMAT}
+    )
+
+
+def read_state(data: bytes) -> dict[str, Tensor]:
+    """The entries, on the CPU.  Raises ValueError that names the first entry that is not as described above."""
+    try:
+        tensors = load(data)
+    except SafetensorError as error:
+        raise ValueError(f"Expect `data` to be the bytes of a state, actual: {error}") from error
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    found = header.get("__metadata__", {}).get("format")
+    if found != FORMAT:
+        raise ValueError(f"Expect `data` to be a state of the format {FORMAT}, actual: {found}")
+    layers = sum(re.fullmatch(r"\d+\.hidden", name) is not None for name in tensors)
+    names = [f"{n}.{name}" for n in range(layers) for name in PARTS]
+    if not layers or set(tensors) != {"time", *names}:
+        raise ValueError(f"Expect the entries {', '.join(['time', *names])}, actual: {', '.join(sorted(tensors))}")
+    _check_time(tensors["time"])
+    for number in range(layers):
+        _check_layer(number, tensors)
+    return tensors
+
+
+def _check_time(time: Tensor) -> None:
+    _check("time", "be int64 [B] with B > 0", time, time.dtype == torch.int64 and time.dim() == 1 and len(time) > 0)
+    _check_range("time", "be from 0 to 2^53", time, (time >= 0) & (time < LATEST))
+
+
+def _check_layer(number: int, tensors: dict[str, Tensor]) -> None:
+    hidden, key_value, span, birth, live = (tensors[f"{number}.{name}"] for name in PARTS)
+    time, kind = tensors["time"], tensors["0.hidden"].dtype
+    right = hidden.dtype == kind and kind in FLOATS and hidden.dim() == 3 and len(hidden) == len(time)
+    width = tensors["0.hidden"].shape[-1] if tensors["0.hidden"].dim() == 3 else 0
+    right = right and 0 < width == hidden.shape[2]
+    rule = f"be floating-point [{len(time)}, S, D], of one type and D > 0 in all layers"
+    _check(f"{number}.hidden", rule, hidden, right)
+    slots = hidden.shape[:2]
+    for name, part, shape, dtype in (
+        ("key_value", key_value, (*slots, 2 * width), kind),
+        ("span", span, slots, kind),
+        ("birth", birth, slots, torch.int64),
+        ("live", live, slots, torch.bool),
+    ):
+        rule = f"be {str(dtype).removeprefix('torch.')} {list(shape)}"
+        _check(f"{number}.{name}", rule, part, part.dtype == dtype and part.shape == shape)
+    bits = live.view(torch.uint8)  # a bool of another value than 0 and 1 is neither true nor false
+    _check_range(f"{number}.live", "be 0 or 1", bits, bits <= 1)
+    for name, part in (("hidden", hidden), ("key_value", key_value)):
+        _check_range(f"{number}.{name}", "be finite", part, part.isfinite())
+    _check_range(f"{number}.span", "be finite and at least 0", span, span.isfinite() & (span >= 0))
+    past = (birth >= 0) & ((birth < time.unsqueeze(1)) | ~live)
+    _check_range(f"{number}.birth", "be at least 0 and before `time`", birth, past)
+
+
+def _check(name: str, rule: str, tensor: Tensor, holds: bool) -> None:
+    if not holds:
+        actual = f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+        raise ValueError(f"Expect the entry `{name}` to {rule}, actual: {actual}")
+
+
+def _check_range(name: str, rule: str, tensor: Tensor, holds: Tensor) -> None:
+    if not holds.all():
+        raise ValueError(f"Expect the entry `{name}` to {rule}, actual: {tensor[~holds][0].item()}")
