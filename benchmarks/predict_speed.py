@@ -17,7 +17,7 @@ from expirespan.agents import MemoryPPO
 from sb3_contrib import RecurrentPPO
 
 BEFORE, WINDOW, ROUNDS = 200, 50, 60
-"""Steps before the clock runs; steps that one agent is timed for before it is the next one's turn; turns of each."""
+"""Steps before the clock runs; steps of a turn; turns of each agent."""
 MEMORY = "MemoryPPO, 2 layers of width 64"
 
 
@@ -33,14 +33,14 @@ def agents() -> dict[str, Any]:
 
 def play(agent: Any, observations: np.ndarray, state: Any, deterministic: bool) -> Any:
     """The state after these observations of one episode."""
-    starts = np.array([state is None])
     for observation in observations:
+        starts = np.array([state is None])
         _, state = agent.predict(observation, state=state, episode_start=starts, deterministic=deterministic)
     return state
 
 
 def main() -> None:
-    """Print microseconds a step of each agent, and the ratio to the first."""
+    """Print microseconds of processor time a step of each agent, and the first one's as a multiple."""
     torch.set_num_threads(1)
     observations = np.random.default_rng(1).normal(size=(BEFORE, 4)).astype(np.float32)
     print(f"{'agent':36} {'actions':>8} {'us a step':>10} {'MemoryPPO / this':>17}")

@@ -9,11 +9,13 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from expirespan.agents import MemoryA2C, MemoryPPO
+from expirespan.agents import MemoryA2C, MemoryActorCriticPolicy, MemoryPPO
+from expirespan.agents.arguments import check_policy
 from gymnasium import spaces
 from models import SMALL, Blinker
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import FakeImageEnv, IdentityEnvBox
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 ALGORITHMS = [MemoryPPO, MemoryA2C]
@@ -233,6 +235,11 @@ def test_policies_and_environments_that_cannot_be_had_are_named(
 ) -> None:
     with pytest.raises(kind, match=message):
         MemoryPPO(policy, env(), policy_kwargs=SMALL)
+
+
+def test_a_policy_of_sb3_is_refused() -> None:
+    with pytest.raises(ValueError, match="a name or a subclass of MemoryActorCriticPolicy, actual: <class"):
+        check_policy(ActorCriticPolicy, [], MemoryActorCriticPolicy, {})  # what MemoryPPO calls first
 
 
 class FakeDict(Blinker):
