@@ -87,10 +87,8 @@ def evaluate_policy(
     while (counted := played < quota).any():
         with torch.no_grad():
             tensor = policy.obs_to_tensor(observations)[0]
-            first, masks = (
-                torch.as_tensor(starts, device=policy.device),
-                environment_masks(rows, policy) if masked else None,
-            )
+            first = torch.as_tensor(starts, device=policy.device)
+            masks = environment_masks(rows, policy) if masked else None
             action = policy.act(tensor, state, first, deterministic, trace=True, action_masks=masks)
         state, trace = action.state, action.trace or ()
         span, live, evicted = (
