@@ -19,9 +19,9 @@ from ..memory.trace import EpisodeRecorder, EpisodeTrace
 from .action_names import action_names
 from .actions import environment_actions, environment_masks, read_masks
 from .frames import AgentView
+from .gymnasium_vec_env import GymnasiumVecEnv
 from .interventions import Intervention
 from .policy import MemoryActorCriticPolicy
-from .vec_env import GymnasiumVecEnv
 
 MAX_STEPS = 100_000
 """Steps after which an episode is cut off, where nothing else is asked for: not every environment ends its own."""

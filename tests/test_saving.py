@@ -92,7 +92,7 @@ FILES = Path(__file__).parent / "files"
     [
         (
             "checkpoint-1-dictionary",
-            {"velocity": np.float32([[0.9], [-0.3]]), "angle": np.float32([[-0.4], [0.7]])},
+            {"velocity": np.array([[0.9], [-0.3]], np.float32), "angle": np.array([[-0.4], [0.7]], np.float32)},
             [0.0273543, 0.0362822],
             [[1, 1], [1, 1]],
         ),
