@@ -3,6 +3,7 @@
 from .a2c import A2CConfig, MemoryA2C
 from .callbacks import RecordEpisodes
 from .encoders import MiniGridExtractor, TokenLineExtractor
+from .gymnasium_vec_env import GymnasiumVecEnv
 from .history import HistorySpace, HistoryWrapper
 from .history_extractor import ExpireSpanExtractor
 from .masked_evaluation import MaskedEvalCallback, WithMasks
@@ -10,7 +11,6 @@ from .policy import MemoryActorCriticPolicy
 from .ppo import MemoryPPO, PPOConfig
 from .pressure import PressureConfig
 from .rollout import SequenceRolloutBuffer
-from .vec_env import GymnasiumVecEnv
 
 __all__ = [
     "A2CConfig",

@@ -19,9 +19,9 @@ from ..memory.trace import EpisodeRecorder, EpisodeTrace
 from .action_names import action_names
 from .actions import environment_actions, environment_masks, read_masks
 from .frames import AgentView
+from .gymnasium_vec_env import GymnasiumVecEnv
 from .interventions import Intervention
 from .policy import MemoryActorCriticPolicy
-from .vec_env import GymnasiumVecEnv
 
 MAX_STEPS = 100_000
 """Steps after which an episode is cut off, where nothing else is asked for: not every environment ends its own."""
@@ -87,10 +87,8 @@ def evaluate_policy(
     while (counted := played < quota).any():
         with torch.no_grad():
             tensor = policy.obs_to_tensor(observations)[0]
-            first, masks = (
-                torch.as_tensor(starts, device=policy.device),
-                environment_masks(rows, policy) if masked else None,
-            )
+            first = torch.as_tensor(starts, device=policy.device)
+            masks = environment_masks(rows, policy) if masked else None
             action = policy.act(tensor, state, first, deterministic, trace=True, action_masks=masks)
         state, trace = action.state, action.trace or ()
         span, live, evicted = (

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ..memory import ExpireSpanState, LayerMemory
 from .actions import environment_actions, environment_masks
+from .gymnasium_vec_env import GymnasiumVecEnv
 from .policy import MemoryActorCriticPolicy
-from .vec_env import GymnasiumVecEnv
 
 Intervention = Callable[[ExpireSpanState, Tensor], ExpireSpanState]
 """(the state of B rows after a step, bool [B] whether the environment called that step relevant) -> another state."""

@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from expirespan import evaluate, train_agent
-from expirespan.agents import PressureConfig, RecordEpisodes
+from expirespan.agents import MemoryPPO, PressureConfig, RecordEpisodes
 from expirespan.agents.evaluation import evaluate_policy, record_episode
 from expirespan.agents.inspection import inspect_memory
 from expirespan.agents.pressure import check_budget
@@ -77,7 +77,7 @@ TRAIN = [
     ("--seed -1", "`seed` to be at least 0, actual: -1"),
     (
         "--batch-size 100",
-        "`batch_size` to be a multiple of `n_steps` (128), since a minibatch is whole environment columns, of at most 4096, ",
+        "`batch_size` to be a multiple of `n_steps` (128), since a minibatch is whole environment columns",
     ),
     ("--algo a2c --n-epochs 4", "`algo` to be ppo, as n_epochs is an option of ppo alone, actual: a2c"),
     ("--algo a2c --clip_range=0.1", "`algo` to be ppo, as clip_range is an option of ppo alone, actual: a2c"),
@@ -229,7 +229,11 @@ PYTHON: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: small(gym.make_vec("CartPole-v1", 2)), ValueError, "`env` to have same-step or disabled autoreset"),
     (lambda: small().set_env(Blinker()), ValueError, "Observation spaces do not match"),
     (lambda: small().predict(corridor().reset(seed=1)), ValueError, "`observation` to be an array or a dictionary"),
-    (lambda: small().predict(corridor().reset(seed=1)[0], action_masks=[1]), ValueError, "`action_masks` to have 4"),
+    (
+        lambda: small().predict(corridor().reset(seed=1)[0], action_masks=np.ones(1)),
+        ValueError,
+        "`action_masks` to have 4",
+    ),
     (lambda: MemoryPPO.load("nowhere"), FileNotFoundError, "There is no checkpoint at nowhere"),
     (lambda: small().save("x", include=["env"]), ValueError, "`exclude` and `include` to be None, actual: None"),
     (
