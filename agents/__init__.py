@@ -6,6 +6,7 @@ from .encoders import MiniGridExtractor, TokenLineExtractor
 from .gymnasium_vec_env import GymnasiumVecEnv
 from .history import HistorySpace, HistoryWrapper
 from .history_extractor import ExpireSpanExtractor
+from .masked_evaluation import MaskedEvalCallback, WithMasks
 from .policy import MemoryActorCriticPolicy
 from .ppo import MemoryPPO, PPOConfig
 from .pressure import PressureConfig
@@ -17,6 +18,7 @@ __all__ = [
     "GymnasiumVecEnv",
     "HistorySpace",
     "HistoryWrapper",
+    "MaskedEvalCallback",
     "MemoryA2C",
     "MemoryActorCriticPolicy",
     "MemoryPPO",
@@ -26,4 +28,5 @@ __all__ = [
     "RecordEpisodes",
     "SequenceRolloutBuffer",
     "TokenLineExtractor",
+    "WithMasks",
 ]

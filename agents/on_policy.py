@@ -1,6 +1,5 @@
 """Collecting experience with memory: what the on-policy algorithms share."""
 
-import difflib
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ from torch import Tensor
 from ..checks import check_not_negative
 from ..memory import ExpireSpanState
 from .actions import check_action_space, environment_actions, environment_masks
+from .arguments import REFUSED, check_arguments, check_policy
 from .checkpoint import Target, read_checkpoint, under, write_checkpoint
 from .config import OnPolicyConfig, pick
 from .losses import normalized_advantages
@@ -44,16 +44,6 @@ LARGEST_BATCH = 1024
 """Steps of a minibatch that is not asked for, at most."""
 FEWEST_BATCHES = 4
 """Minibatches of a rollout where no size is asked for, at least, as far as there are environments."""
-SB3_ARGUMENTS = ("stats_window_size", "tensorboard_log", "verbose", "seed", "device")
-REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "use_sde": ((False,), "state-dependent exploration is not supported"),
-    "sde_sample_freq": ((-1,), "state-dependent exploration is not supported"),
-    "rollout_buffer_class": ((None,), "rollouts are kept as whole sequences with their memory"),
-    "rollout_buffer_kwargs": ((None, {}), "rollouts are kept as whole sequences with their memory"),
-    "use_rms_prop": ((), "give policy_kwargs={'optimizer_class': torch.optim.RMSprop}"),
-    "rms_prop_eps": ((), "give policy_kwargs={'optimizer_kwargs': {'eps': ...}}"),
-}
-"""SB3's arguments that can't be had: the values that ask for nothing, and what to do or why."""
 
 
 class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
@@ -92,13 +82,12 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         check_arguments(type(self).__name__, kwargs)
         # NumPy's numbers as Python's, which a checkpoint can hold.
         given = {name: value.item() if isinstance(value, np.generic) else value for name, value in given.items()}
-        if isinstance(policy, str):
-            check_policy_name(policy, list(self.policy_aliases))
+        check_policy(policy, list(self.policy_aliases), MemoryActorCriticPolicy, policy_kwargs or {})
         config = pick(self.config_class, self._numbers(given))
         self._policy_kwargs = dict(policy_kwargs or {})
         asked = self._policy_kwargs.get("observations")
         kinds = asked
-        if env is not None:  # as it may be for a loaded model
+        if env is not None or _init_setup_model:  # a loaded model may have none
             env = as_vec_env(env, asked)
             check_action_space(env.action_space)
             kinds = asked or kinds_of(env)
@@ -283,7 +272,11 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
 
         `tb_log_name` is the name of the class where None.  Where the environment has `action_masks()`, as for
         sb3-contrib's MaskablePPO, only actions that it allows are taken, unless `use_masking` is False.
+
+        Raises ValueError where the model was loaded without an environment.
         """
+        if self.env is None:
+            raise ValueError("Expect an environment to learn in, actual: none; give `env` to `load`, or call `set_env`")
         self.use_masking = use_masking
         name = type(self).__name__ if tb_log_name is None else tb_log_name
         return super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
@@ -472,33 +465,6 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
                 values = self.policy.predict_values(obs_as_tensor(last, self.device), state.rows(index), no_starts)
             extra[index] = self.gamma * values
         return extra
-
-
-def check_arguments(algorithm: str, given: Mapping[str, Any]) -> None:
-    """Raise TypeError for arguments that no algorithm has, ValueError for those of SB3's that can't be had."""
-    for name, value in given.items():
-        if name in REFUSED:
-            idle, why = REFUSED[name]
-            if not any(value is nothing or value == nothing for nothing in idle):
-                raise ValueError(f"Expect `{name}` not to be given: {why}; actual: {value!r}")
-        elif name not in SB3_ARGUMENTS:
-            known = [*SB3_ARGUMENTS, "policy_kwargs", *_known_settings()]
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"; did you mean `{near[0]}`?" if near else ""
-            raise TypeError(f"Expect arguments of {algorithm}, actual: `{name}`{hint}")
-
-
-def _known_settings() -> list[str]:
-    configs = [OnPolicyConfig, *OnPolicyConfig.__subclasses__(), PressureConfig]
-    return [field.name for config in configs for field in fields(config)]
-
-
-def check_policy_name(name: str, known: list[str]) -> None:
-    """Raise ValueError for an unknown name of a policy, with the nearest known one."""
-    if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"Expect `policy` to be one of {', '.join(known)}, or a class, actual: {name!r}{hint}")
 
 
 def _plain_schedule(value: Any) -> Any:
