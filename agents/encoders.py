@@ -1,5 +1,6 @@
 """SB3 features extractors for MiniGrid's grids, lines of tokens, pictures of any size, and dictionaries of these."""
 
+import math
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
@@ -35,14 +36,14 @@ def is_token_line(space: spaces.Space) -> TypeGuard[spaces.Box]:
 
 
 def is_minigrid_image(space: spaces.Space) -> bool:
-    """Whether the space can be that of MiniGrid's encoded views; small pictures have the same."""
-    return (
-        isinstance(space, spaces.Box)
-        and space.dtype == np.uint8
-        and len(space.shape) == 3
-        and space.shape[2] == 3
-        and max(space.shape[:2]) <= LARGEST_VIEW
-    )
+    """Whether the space can be that of MiniGrid's encoded views; small pictures have the same.
+
+    The codes of a cell come last, or first behind SB3's VecTransposeImage, which takes every view for a picture.
+    """
+    if not isinstance(space, spaces.Box) or space.dtype != np.uint8 or len(space.shape) != 3:
+        return False
+    sides = space.shape[:2] if space.shape[2] == 3 else space.shape[1:]
+    return 3 in (space.shape[0], space.shape[2]) and max(sides) <= LARGEST_VIEW
 
 
 class MiniGridExtractor(BaseFeaturesExtractor):
@@ -60,12 +61,13 @@ class MiniGridExtractor(BaseFeaturesExtractor):
     def __init__(self, observation_space: spaces.Space, features_dim: int = 64) -> None:
         if not is_minigrid_image(observation_space):
             raise ValueError(
-                f"Expect `observation_space` to be a Box of shape (width, height, 3) with sides of at most "
-                f"{LARGEST_VIEW}, actual: {observation_space}"
+                "Expect `observation_space` to be a Box of shape (width, height, 3) or (3, width, height) with sides "
+                f"of at most {LARGEST_VIEW}, actual: {observation_space}"
             )
         super().__init__(observation_space, features_dim)
         assert observation_space.shape is not None
-        cells, things = observation_space.shape[0] * observation_space.shape[1], OBJECTS * COLORS * STATES
+        self.codes_last = observation_space.shape[2] == 3
+        cells, things = math.prod(observation_space.shape) // 3, OBJECTS * COLORS * STATES
         self.register_buffer("scale", torch.tensor([COLORS * STATES, STATES, 1]), persistent=False)
         self.register_buffer("offsets", torch.arange(cells) * things, persistent=False)
         self.embedding = nn.EmbeddingBag(cells * things, features_dim, mode="sum")
@@ -74,10 +76,12 @@ class MiniGridExtractor(BaseFeaturesExtractor):
         self.hidden = nn.Linear(features_dim, features_dim)
 
     def forward(self, observations: Tensor) -> Tensor:
-        """Codes [N, width, height, 3] to features [N, features_dim].
+        """Codes [N, width, height, 3] (or [N, 3, width, height]) to features [N, features_dim].
 
         Raises ValueError where the observations are no codes: small pictures have the same space.
         """
+        if not self.codes_last:
+            observations = observations.movedim(1, -1)
         # An exported graph holds no such check: what it is given is not there yet.
         largest = [0] * 3 if torch.compiler.is_compiling() else observations.flatten(0, -2).amax(0).tolist()
         if any(code >= limit for code, limit in zip(largest, (OBJECTS, COLORS, STATES), strict=True)):

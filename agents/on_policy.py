@@ -316,7 +316,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     def _update_learning_rate(self, optimizers: Any) -> None:
         remaining = self._current_progress_remaining
         rate = self.lr_schedule(remaining)
-        if self.anneal and not callable(self.learning_rate):
+        # A constant schedule, as RL Zoo makes of every number, is a number.
+        if self.anneal and not callable(_plain_schedule(self.learning_rate)):
             rate *= remaining
         self.logger.record("train/learning_rate", rate)
         for group in self.policy.optimizer.param_groups:

@@ -1,5 +1,6 @@
 """Environments of every kind as a Stable-Baselines3 VecEnv, with their pictures' channels first, and their states."""
 
+import inspect
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -17,6 +18,17 @@ from .gymnasium_vec_env import GymnasiumVecEnv
 from .observations import check_observation_space, kinds_of
 
 
+class EpisodeMonitor(VecMonitor):
+    """SB3's VecMonitor, which can be copied and pickled with the model."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "class_attributes"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.class_attributes = dict(inspect.getmembers(type(self)))
+
+
 def as_vec_env(env: Any, kinds: Any = None) -> VecEnv:
     """An environment of any kind as a VecEnv that reports its episodes.
 
@@ -31,7 +43,7 @@ def as_vec_env(env: Any, kinds: Any = None) -> VecEnv:
     if isinstance(env, str):
         env = _by_id(env)
     if isinstance(env, gym.vector.VectorEnv):
-        env = VecMonitor(GymnasiumVecEnv(env))
+        env = EpisodeMonitor(GymnasiumVecEnv(env))
     if isinstance(env, gym.Env):
         monitored = env if is_wrapped(env, Monitor) else Monitor(env)
         check_observation_space(env.observation_space)
@@ -48,7 +60,7 @@ def _by_id(env_id: str) -> VecEnv:
     """One environment by its id: with SB3's own DummyVecEnv, or batched where this project has it so."""
     vector = make_batched(env_id, 1)
     if not isinstance(vector, SyncVectorEnv):
-        return VecMonitor(GymnasiumVecEnv(vector))
+        return EpisodeMonitor(GymnasiumVecEnv(vector))
     vector.close()
     return DummyVecEnv([partial(_monitored, env_id)])
 

@@ -396,6 +396,12 @@ def test_attributes_and_methods_reach_the_environments() -> None:
         env.close()
     ours = GymnasiumVecEnv(corridor(2))
     assert ours.get_attr("max_length") == [7, 7]
+    ours.set_attr("max_length", 4)
+    ours.reset()
+    assert max(ours.get_attr("lengths")[0]) <= 4
+    ours.set_attr("max_length", 8)
+    with pytest.raises(ValueError, match="the 7 cells that the grid was made for, actual: 3 and 8"):
+        ours.reset()
     with pytest.raises(AttributeError, match="no attribute 'max_lenght', did you mean 'max_length'"):
         ours.set_attr("max_lenght", 5)
     with pytest.raises(ValueError, match=r"`indices` to be None for 'max_length' .* actual: \[1\]"):

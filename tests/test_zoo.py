@@ -1,0 +1,148 @@
+"""RL Zoo trains, plays and searches MemoryPPO and MemoryA2C through `python -m expirespan.agents.zoo`.
+
+What needs RL Zoo itself runs where it is installed.  CI has none: it needs python-dateutil below 3 (by pytablewriter
+and typepy), constraints.txt has 4.0.0.
+"""
+
+import inspect
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from expirespan.agents import MemoryPPO, zoo
+from models import corridor
+from optuna.trial import FixedTrial
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecNormalize
+
+needs_zoo = pytest.mark.skipif(find_spec("rl_zoo3") is None, reason="RL Zoo is not installed (pip install rl_zoo3)")
+FILES = sorted((Path(__file__).parent.parent / "examples" / "zoo").glob("*.yml"))
+OF_ZOO = {"n_envs", "n_timesteps", "normalize", "env_wrapper"}
+"""Keys of a YAML file that are not the algorithm's."""
+SETTINGS = """
+CartPole-v1:
+  policy: MlpPolicy
+  n_envs: 4
+  n_timesteps: 384
+  n_steps: 32
+  normalize: true
+  learning_rate: lin_0.01
+  clip_range: 0.2
+  policy_kwargs:
+    memory: {width: 16, ff_width: 16, position_window: 4}
+"""
+
+
+def run_zoo(folder: Path, *arguments: str) -> str:
+    """What the command prints; it must succeed."""
+    command = [sys.executable, "-m", "expirespan.agents.zoo", *arguments]
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+def returns(folder: Path, steps: int, remember: bool) -> list[float]:
+    """Returns of the episodes that `enjoy --seed 5` plays, played here."""
+    model = MemoryPPO.load(folder / "CartPole-v1.zip", device="cpu")
+    env = VecNormalize.load(str(folder / "CartPole-v1/vecnormalize.pkl"), make_vec_env("CartPole-v1", 1, seed=5))
+    env.training = env.norm_reward = False
+    observations: Any = env.reset()
+    state, starts, found, total = None, np.ones(1, dtype=bool), [], 0.0
+    for _ in range(steps):
+        actions, state = model.predict(observations, state if remember else None, starts, deterministic=True)
+        observations, rewards, starts, _ = env.step(actions)
+        total += float(rewards[0])
+        if starts[0]:
+            found, total = [*found, total], 0.0
+    return found
+
+
+@needs_zoo
+def test_a_yaml_file_trains_and_enjoy_plays_with_memory(tmp_path: Path) -> None:
+    (tmp_path / "settings.yml").write_text(SETTINGS)
+    which = ("--algo", "memory_ppo", "--env", "CartPole-v1", "--device", "cpu")
+    training = ("-conf", "settings.yml", "--seed", "3", "--eval-freq", "128", "--save-freq", "128")
+    run_zoo(tmp_path, "train", *which, *training)
+    run = tmp_path / "logs/memory_ppo/CartPole-v1_1"
+    files = {"best_model.zip", "rl_model_128_steps.zip", "CartPole-v1.zip"}
+    assert files <= {path.name for path in run.iterdir()}
+    printed = run_zoo(tmp_path, "enjoy", *which, "-f", "logs", "--no-render", "-n", "400", "--seed", "5")
+    played = [float(found) for found in re.findall(r"Episode Reward: ([\d.]+)", printed)]
+    assert played == returns(run, 400, remember=True) != returns(run, 400, remember=False)
+    run_zoo(tmp_path, "enjoy", *which, "-f", "logs", "--no-render", "-n", "20", "--load-best")
+    run_zoo(tmp_path, "train", *which, *training, "-i", str(run / "CartPole-v1.zip"), "-n", "128")
+
+
+@needs_zoo
+def test_zoo_searches(tmp_path: Path) -> None:
+    (tmp_path / "settings.yml").write_text(SETTINGS)
+    which = ("--algo", "memory_ppo", "--env", "CartPole-v1", "--device", "cpu", "-conf", "settings.yml", "-n", "128")
+    few = ("--n-trials", "1", "--n-evaluations", "1", "--no-optim-plots")
+    study = ("--storage", "sqlite:///study.db", "--study-name", "study")
+    assert "Number of finished trials:  1\nBest trial:" in run_zoo(tmp_path, "train", *which, "-optimize", *few, *study)
+
+
+@needs_zoo
+def test_settings_that_are_missing_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = [sys.executable, "-m", "expirespan.agents.zoo", "train", "--algo", "memory_a2c"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert re.search(r"memory_a2c\.yml'; name a YAML file of settings by -conf$", ended.stderr.strip())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_yaml_files_name_arguments_that_exist(path: Path) -> None:
+    known = set(inspect.signature(zoo.ALGORITHMS[path.stem]).parameters) | OF_ZOO
+    for settings in yaml.safe_load(path.read_text()).values():
+        assert set(settings) <= known and {"policy", "n_envs", "n_timesteps"} <= set(settings)
+        zoo.ALGORITHMS[path.stem].config_class(
+            **{name: value for name, value in settings.items() if name in ("gamma", "n_steps", "learning_rate")}
+        )
+
+
+def test_trials_become_settings_of_the_algorithm() -> None:
+    drawn = {
+        "learning_rate": 1e-3,
+        "n_steps": 32,
+        "one_minus_gamma": 0.01,
+        "one_minus_gae_lambda": 0.25,
+        "ent_coef": 0.002,
+        "max_grad_norm": 1.0,
+    }
+    settings = {
+        "learning_rate": 1e-3,
+        "n_steps": 32,
+        "gamma": 0.99,
+        "gae_lambda": 0.75,
+        "ent_coef": 0.002,
+        "max_grad_norm": 1.0,
+        "batch_size": None,
+    }
+    of_ppo = {"n_epochs": 7, "clip_range": 0.3}
+    assert zoo.sample_a2c(FixedTrial(drawn), 0, 4, {}) == settings  # pyright: ignore[reportArgumentType]  # no Trial
+    assert zoo.sample_ppo(FixedTrial(drawn | of_ppo), 0, 4, {}) == settings | of_ppo  # pyright: ignore[reportArgumentType]
+    model = MemoryPPO("MemoryPolicy", corridor(), **zoo.settings_of(drawn | of_ppo))
+    assert (model.gamma, model.n_epochs, model.batch_size) == (0.99, 7, 32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Expect train or enjoy first, actual: ''"),
+        (["plot"], "Expect train or enjoy first, actual: 'plot'"),
+        (["train"], "install RL Zoo by: pip install rl_zoo3 pandas"),
+    ],
+)
+def test_what_is_missing_is_said_in_one_line(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["zoo.py", *arguments])
+    monkeypatch.setitem(sys.modules, "rl_zoo3", None)
+    with pytest.raises(SystemExit, match=message):
+        zoo.main()
