@@ -68,7 +68,7 @@ def kinds_of_space(space: spaces.Space) -> Kinds:
 
 def kinds_before_version_2(space: spaces.Space) -> Kinds:
     """What checkpoints that say nothing about it were trained with: a guess by the space."""
-    if is_minigrid_image(space) and (space.shape or ())[-1] == 3:
+    if is_minigrid_image(space) and (space.shape or (0,))[-1] == 3:
         return "minigrid"
     return "tokens" if is_token_line(space) else kinds_of_space(space)
 
