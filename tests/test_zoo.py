@@ -23,7 +23,8 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
 needs_zoo = pytest.mark.skipif(find_spec("rl_zoo3") is None, reason="RL Zoo is not installed (pip install rl_zoo3)")
-FILES = sorted((Path(__file__).parent.parent / "examples" / "zoo").glob("*.yml"))
+ROOT = Path(__file__).parent.parent
+FILES = sorted((ROOT / "examples/zoo").glob("*.yml"))
 OF_ZOO = {"n_envs", "n_timesteps", "normalize", "env_wrapper"}
 """Keys of a YAML file that are not the algorithm's."""
 SETTINGS = """
@@ -93,16 +94,18 @@ def test_a_yaml_file_trains_and_enjoy_plays_with_memory(tmp_path: Path) -> None:
 
 
 @needs_zoo
-def test_zoo_searches_and_trains_what_it_found(tmp_path: Path) -> None:
-    (tmp_path / "settings.yml").write_text(SETTINGS)
-    study = "--storage sqlite:///study.db --study-name study"
-    train = f"train --algo memory_ppo --env CartPole-v1 --device cpu -conf settings.yml -n 128 {study}"
-    search = f"{train} -optimize --n-trials 2 --n-evaluations 1 --eval-episodes 1 --no-optim-plots"
-    printed = run_zoo(tmp_path, search, f"{train} --trial-id 1 --eval-freq -1")
+def test_the_commands_of_the_docs_run(tmp_path: Path) -> None:
+    """Trains and plays, searches, and trains what a trial of the search had."""
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    begin = "python -m expirespan.agents.zoo "
+    lines = [line for line in (ROOT / "docs/tools.md").read_text().splitlines() if line.startswith(begin)]
+    train, enjoy, search, of_trial = (f"{line.removeprefix(begin)} --device cpu -n 64" for line in lines)
+    few = "--n-trials 2 --n-evaluations 1 --eval-episodes 1 --no-optim-plots"
+    printed = run_zoo(tmp_path, train, enjoy, f"{search} {few}", f"{of_trial} --trial-id 1 --eval-freq -1")
     assert "Number of finished trials:  2\nBest trial:" in printed
-    (found,) = {path.parent for path in tmp_path.glob("logs/memory_ppo/CartPole-v1_*/CartPole-v1.zip")}
-    trial = load_study(study_name="study", storage=f"sqlite:///{tmp_path / 'study.db'}").trials[1]
-    assert MemoryPPO.load(found / "CartPole-v1.zip", device="cpu").gamma == 1 - trial.params["one_minus_gamma"]
+    trial = load_study(study_name="cartpole", storage=f"sqlite:///{tmp_path / 'study.db'}").trials[1]
+    (found,) = tmp_path.glob("logs/memory_ppo/CartPoleNoVel-v1_*/CartPoleNoVel-v1.zip")
+    assert MemoryPPO.load(found, device="cpu").gamma == 1 - trial.params["one_minus_gamma"]
 
 
 @needs_zoo
