@@ -301,11 +301,14 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     with closing(task.batched(1)) as env:
         check_spaces(model.policy, env)
     first = play_first(model.policy, config, task)
-    made = {"run": str(config.run), "steps": model.num_timesteps, "env": task.env_id}
+    made = {
+        "run": str(config.run),
+        "steps": model.num_timesteps,
+        "env": task.env_id,
+        "max_episode_steps": task.max_steps,
+    }
     summary = made | {"seed": config.seed, "greedy": not config.sample} | measure(model.policy, config, task)
     print("\n".join(figure_lines(summary)))
-    if summary["cut_off"]:
-        print(f"  (after {task.max_steps:,} steps; --max-episode-steps asks for others)")
     if config.memory_report or config.compare:
         summary["memory_report"] = report_memory(model.policy, config, task)
     if config.json is not None:

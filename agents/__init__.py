@@ -3,13 +3,14 @@
 from .a2c import A2CConfig, MemoryA2C
 from .callbacks import RecordEpisodes
 from .encoders import MiniGridExtractor, TokenLineExtractor
+from .gymnasium_vec_env import GymnasiumVecEnv
 from .history import HistorySpace, HistoryWrapper
 from .history_extractor import ExpireSpanExtractor
+from .masked_evaluation import MaskedEvalCallback, WithMasks
 from .policy import MemoryActorCriticPolicy
 from .ppo import MemoryPPO, PPOConfig
 from .pressure import PressureConfig
 from .rollout import SequenceRolloutBuffer
-from .vec_env import GymnasiumVecEnv
 
 __all__ = [
     "A2CConfig",
@@ -17,6 +18,7 @@ __all__ = [
     "GymnasiumVecEnv",
     "HistorySpace",
     "HistoryWrapper",
+    "MaskedEvalCallback",
     "MemoryA2C",
     "MemoryActorCriticPolicy",
     "MemoryPPO",
@@ -26,4 +28,5 @@ __all__ = [
     "RecordEpisodes",
     "SequenceRolloutBuffer",
     "TokenLineExtractor",
+    "WithMasks",
 ]

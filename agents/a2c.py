@@ -91,3 +91,4 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
         self._step(loss, now, batch.old_values.numel() / (self.n_steps * self.n_envs))
         log.add_memory(now)
         log.add_losses(policy_loss, values_loss, entropy, loss)
+        log.add(policy_loss=policy_loss.item())  # the name that SB3's A2C gives it

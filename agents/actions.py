@@ -11,6 +11,7 @@ from gymnasium import spaces
 from jaxtyping import Bool, Float
 from stable_baselines3.common.distributions import CategoricalDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 RULED_OUT = -1e8
@@ -88,6 +89,12 @@ def read_masks(space: spaces.Space, masks: object, rows: int) -> np.ndarray:
         if len(empty := np.flatnonzero(~choice.any(1))):
             raise ValueError(f"Expect `action_masks` to leave an action to every row, actual: none to row {empty[0]}")
     return array
+
+
+def environment_masks(env: VecEnv, policy: ActorCriticPolicy) -> Tensor:
+    """The masks of all rows now, bool [B, mask_width], from `action_masks()`, as sb3-contrib's MaskablePPO asks."""
+    masks = read_masks(policy.action_space, np.stack(env.env_method("action_masks")), env.num_envs)
+    return torch.as_tensor(masks, device=policy.device)
 
 
 def masked_logits(

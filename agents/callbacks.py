@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from ..checks import check_whole
 from ..envs import make_viewed
+from ..envs.make import step_limit
 from ..memory.filmstrip import draw_filmstrip
 from ..memory.tab.summary import write_episode
 from ..memory.timeline import draw_timeline
@@ -27,6 +28,8 @@ from .evaluation import record_episode
 from .on_policy import MemoryOnPolicyAlgorithm
 from .vec_env import seen_by_policies
 
+LONGEST, WITHOUT_LIMIT = 10_000, 1_000
+"""Most steps of a recorded episode, where the environment names a limit of its own and where it does not."""
 MARGIN = 0.1
 """How far above its budget a layer's mean live memories may lie to be called within it: rollouts differ."""
 
@@ -94,7 +97,7 @@ class RecordEpisodes(_MemoryCallback):
     """Plays an evaluation episode every so many steps, and at the end of training, for TensorBoard's Memory tab.
 
     It writes where the model logs to, so the model needs `tensorboard_log=` (or a logger with a TensorBoard output).
-    Its pictures go to `memory/timeline` and, where the environment can be seen, `memory/filmstrip` (of the last step);
+    Its pictures go to `timeline/memories` and, where the environment can be seen, `timeline/frames` (of the last step);
     the episode itself to the Memory tab.
 
     Args:
@@ -103,7 +106,8 @@ class RecordEpisodes(_MemoryCallback):
         every: Steps of training between episodes.
         seed: Of the environment and of the actions, the same every time.
         deterministic: Take the likeliest actions; otherwise they are drawn from the policy.
-        max_steps: Longer episodes are cut off.
+        max_steps: Longer episodes are cut off.  None for 10,000, or for 1,000 where the environment names no limit: an
+            agent that has learned little may walk in circles there, and holds nearly every step it has seen.
 
     Raises:
         TypeError: Where `eval_env` is none of these.
@@ -116,7 +120,7 @@ class RecordEpisodes(_MemoryCallback):
         every: int = 50_000,
         seed: int = 1_000_000,
         deterministic: bool = True,
-        max_steps: int = 10_000,
+        max_steps: int | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(eval_env, gym.Env | str) and (isinstance(eval_env, VecEnv) or not callable(eval_env)):
@@ -127,7 +131,7 @@ class RecordEpisodes(_MemoryCallback):
         self.eval_env, self.deterministic = eval_env, deterministic
         self.every = check_whole("every", every, at_least=1)
         self.seed = check_whole("seed", seed, at_least=0)
-        self.max_steps = check_whole("max_steps", max_steps, at_least=1)
+        self.max_steps = None if max_steps is None else check_whole("max_steps", max_steps, at_least=1)
         self._env: gym.Env | None = None
         self._periods_recorded, self._recorded_at, self._frames = 0, -1, True
 
@@ -161,16 +165,16 @@ class RecordEpisodes(_MemoryCallback):
             self.deterministic,
             attention=True,
             frames=self._frames,
-            max_steps=self.max_steps,
+            max_steps=self.max_steps or (LONGEST if step_limit(self._env) else WITHOUT_LIMIT),
         )
         self._frames = trace.frames is not None  # what can't be drawn once is not tried again
         title = f"step {step}, return {trace.rewards.sum():g}"
-        pictures = {"timeline": draw_timeline(trace, title)}
+        pictures = {"memories": draw_timeline(trace, title)}
         if trace.frames is not None:
-            pictures["filmstrip"] = draw_filmstrip(trace, len(trace.frames) - 1, title)
+            pictures["frames"] = draw_filmstrip(trace, len(trace.frames) - 1, title)
         for writer in self._writers():
             for name, picture in pictures.items():
-                writer.add_figure(f"memory/{name}", picture, step)
+                writer.add_figure(f"timeline/{name}", picture, step)
             write_episode(writer, trace, str(self.seed), step)
             writer.flush()  # nothing may be logged after the last one
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
-from ..memory.checks import check_choice, check_not_negative, check_positive, check_share, check_whole
+from ..checks import check_choice, check_not_negative, check_positive, check_share, check_whole
 
 Config = TypeVar("Config")
 Scheduled = float | Callable[[float], float]

@@ -82,7 +82,8 @@ class MiniGridExtractor(BaseFeaturesExtractor):
         """
         if not self.codes_last:
             observations = observations.movedim(1, -1)
-        largest = observations.flatten(0, -2).amax(0).tolist()
+        # An exported graph holds no such check: what it is given is not there yet.
+        largest = [0] * 3 if torch.compiler.is_compiling() else observations.flatten(0, -2).amax(0).tolist()
         if any(code >= limit for code, limit in zip(largest, (OBJECTS, COLORS, STATES), strict=True)):
             raise ValueError(
                 f"Expect observations of MiniGrid's codes, objects below {OBJECTS}, colours below {COLORS}, states "
@@ -168,15 +169,20 @@ class SmallPictureExtractor(BaseFeaturesExtractor):
 
 
 class DictExtractor(BaseFeaturesExtractor):
-    """A dictionary: each part through the extractor for its kind, side by side in the order of the space."""
+    """A dictionary: each part through the extractor for its kind, side by side in the order of the space.
 
-    def __init__(self, observation_space: spaces.Space, kinds: "dict[str, Kind]") -> None:
+    `cnn_output_dim` is the number of features of each picture, as in SB3's `CombinedExtractor`.
+    """
+
+    def __init__(
+        self, observation_space: spaces.Space, kinds: "dict[str, Kind]", cnn_output_dim: int = PICTURE_DIM
+    ) -> None:
         assert isinstance(observation_space, spaces.Dict)
         parts: dict[str, BaseFeaturesExtractor] = {}
         for name, space in observation_space.spaces.items():
             extractor, settings = default_extractor(space, kinds[name])
             if kinds[name] == "picture":
-                settings["features_dim"] = PICTURE_DIM
+                settings["features_dim"] = cnn_output_dim
             parts[name] = extractor(space, **settings)
         super().__init__(observation_space, sum(part.features_dim for part in parts.values()))
         self.names = tuple(parts)

@@ -17,11 +17,11 @@ from ..checks import check_whole
 from ..memory.analysis import retention_score
 from ..memory.trace import EpisodeRecorder, EpisodeTrace
 from .action_names import action_names
-from .actions import environment_actions
+from .actions import environment_actions, environment_masks, read_masks
 from .frames import AgentView
+from .gymnasium_vec_env import GymnasiumVecEnv
 from .interventions import Intervention
 from .policy import MemoryActorCriticPolicy
-from .vec_env import GymnasiumVecEnv
 
 MAX_STEPS = 100_000
 """Steps after which an episode is cut off, where nothing else is asked for: not every environment ends its own."""
@@ -65,7 +65,7 @@ def evaluate_policy(
     """Play `episodes` episodes, shared out evenly among the rows so that short ones are not favoured.
 
     Row i is seeded with `seed + i`.  `on_episode` is called at the end of each.  `intervene` may change
-    what is stored after each step (interventions.py).
+    what is stored after each step (interventions.py).  Actions are masked where the environments have `action_masks()`.
 
     An episode that takes `max_steps` is cut off and is the last of its row, as a VectorEnv can't begin another one
     there.  Fewer episodes than asked for are played then; by Wald's identity means over those of all rows stay right.
@@ -83,11 +83,13 @@ def evaluate_policy(
     kept: list[tuple[np.ndarray, ...]] = []
     evictions: np.ndarray | int = 0
     cut_off = 0
-    begun = time.perf_counter()
+    begun, masked = time.perf_counter(), rows.has_attr("action_masks")
     while (counted := played < quota).any():
         with torch.no_grad():
             tensor = policy.obs_to_tensor(observations)[0]
-            action = policy.act(tensor, state, torch.as_tensor(starts, device=policy.device), deterministic, trace=True)
+            first = torch.as_tensor(starts, device=policy.device)
+            masks = environment_masks(rows, policy) if masked else None
+            action = policy.act(tensor, state, first, deterministic, trace=True, action_masks=masks)
         state, trace = action.state, action.trace or ()
         span, live, evicted = (
             np.stack([getattr(layer, name)[:, 0].cpu().numpy() for layer in trace], 1)[counted]
@@ -189,12 +191,18 @@ def _recorded(
     observation, info = env.reset(seed=seed)
     state, recorder, over = policy.initial_state(1), EpisodeRecorder(action_names=action_names(env)), False
     start = torch.ones(1, dtype=torch.bool, device=policy.device)
-    terminated, view = False, AgentView(env)
+    terminated, view, masked = False, AgentView(env), env.has_wrapper_attr("action_masks")
     while not over:
         on_step()
         with torch.no_grad():
             tensor = policy.obs_to_tensor(observation)[0]
-            action = policy.act(tensor, state, start, deterministic, trace=True, attention=attention)
+            masks = None
+            if masked:
+                allowed = read_masks(policy.action_space, env.get_wrapper_attr("action_masks")(), 1)
+                masks = torch.as_tensor(allowed, device=policy.device)
+            action = policy.act(
+                tensor, state, start, deterministic, trace=True, attention=attention, action_masks=masks
+            )
         chosen = environment_actions(policy, action.actions)[0]
         relevant, event = bool(info.get("relevant", False)), str(info.get("event") or "")
         frame = view(observation) if frames else None

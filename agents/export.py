@@ -38,9 +38,8 @@ from stable_baselines3.common.distributions import (
 )
 from torch import Tensor, nn
 
-from ..memory.checks import check_whole
+from ..checks import check_whole
 from ..memory.fixed_slots import as_state, as_tensors, enough_slots, fixed_slots
-from .encoders import MiniGridExtractor
 from .policy import LeanCategorical, MemoryActorCriticPolicy
 
 Batch = dict[str, Tensor]
@@ -132,9 +131,6 @@ class ActingStep(nn.Module):
         super().__init__()
         self.policy = deepcopy(policy).cpu().requires_grad_(False)
         self.policy.set_training_mode(False)
-        for module in self.policy.modules():
-            if isinstance(module, MiniGridExtractor):
-                module.checked = True  # the first observation isn't there yet
         space = policy.action_space
         self.dtype = torch.from_numpy(np.empty(0, space.dtype)).dtype
         bounds = (space.low, space.high) if isinstance(space, spaces.Box) else (0, 0)

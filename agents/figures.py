@@ -55,11 +55,14 @@ def as_json(result: Evaluation) -> dict[str, Any]:
 
 
 def figure_lines(summary: dict[str, Any]) -> Iterator[str]:
-    """The figures as lines to read."""
+    """The figures, and the `max_episode_steps` in force, as lines to read."""
     reward, success = summary["mean_return"], summary["success"]
     yield f"episodes          {summary['episodes']}, {summary['mean_steps']:.1f} steps each on average"
     if summary["cut_off"]:
-        yield f"cut off           {summary['cut_off']} episodes before their end, and each was the last of its row"
+        yield (
+            f"cut off           {summary['cut_off']} episodes after {summary['max_episode_steps']:,} steps, "
+            "each the last of its row; --max-episode-steps asks for others"
+        )
     yield f"mean return       {reward['mean']:.3f}  (95 % interval {reward['low']:.3f} to {reward['high']:.3f})"
     yield f"success           {success['mean']:.1%}  (95 % interval {success['low']:.1%} to {success['high']:.1%})"
     for name, mean in summary["outcomes"].items():

@@ -16,7 +16,7 @@ from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from ..memory.checks import check_whole
+from ..checks import check_whole
 from .observations import Kinds, check_kinds, check_observation_space, kinds_of
 
 OBSERVATION, ACTION, REWARD, PAST = "observation", "action", "reward", "past"

@@ -23,8 +23,8 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
+from ..checks import check_not_negative
 from ..memory import CoreOutput, ExpireSpan, ExpireSpanConfig, ExpireSpanState
-from ..memory.checks import check_not_negative
 from .encoders import default_extractor
 from .history import ACTION, OBSERVATION, PAST, REWARD, HistorySpace, named_parts
 from .observations import Kinds, prepare

@@ -15,9 +15,9 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor
 
 from ..memory import ExpireSpanState, LayerMemory
-from .actions import environment_actions
+from .actions import environment_actions, environment_masks
+from .gymnasium_vec_env import GymnasiumVecEnv
 from .policy import MemoryActorCriticPolicy
-from .vec_env import GymnasiumVecEnv
 
 Intervention = Callable[[ExpireSpanState, Tensor], ExpireSpanState]
 """(the state of B rows after a step, bool [B] whether the environment called that step relevant) -> another state."""
@@ -164,13 +164,15 @@ def action_changes(
     state = policy.initial_state(rows.num_envs)
     changed = dict.fromkeys(interventions, state)
     found: dict[str, list[np.ndarray]] = {name: [] for name in interventions}
+    masked = rows.has_attr("action_masks")
     for _ in range(max_steps):
+        masks = environment_masks(rows, policy) if masked else None
         with torch.no_grad():
             tensor, first = policy.obs_to_tensor(observations)[0], torch.as_tensor(starts, device=policy.device)
             relevant = torch.tensor([bool(info.get("relevant", False)) for info in infos], device=policy.device)
-            plain, state = policy.action_logits(tensor, state, first)
+            plain, state = policy.action_logits(tensor, state, first, masks)
             for name, intervene in interventions.items():
-                logits, after = policy.action_logits(tensor, changed[name], first)
+                logits, after = policy.action_logits(tensor, changed[name], first, masks)
                 found[name].append(np.where(over, np.nan, _differences(plain, logits)))
                 changed[name] = intervene(after, relevant)
             actions = plain.argmax(1) if deterministic else torch.distributions.Categorical(logits=plain).sample()

@@ -1,6 +1,5 @@
 """Collecting experience with memory: what the on-policy algorithms share."""
 
-import difflib
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -24,15 +23,16 @@ from stable_baselines3.common.utils import (
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch import Tensor
 
+from ..checks import check_not_negative
 from ..memory import ExpireSpanState
-from ..memory.checks import check_not_negative
-from .actions import check_action_space, environment_actions, read_masks
+from .actions import check_action_space, environment_actions, environment_masks
+from .arguments import REFUSED, check_arguments, check_policy
 from .checkpoint import Target, read_checkpoint, under, write_checkpoint
 from .config import OnPolicyConfig, pick
 from .losses import normalized_advantages
 from .observations import check_finite, kinds_of
 from .policy import MemoryActorCriticPolicy, SequenceEvaluation
-from .pressure import PressureConfig, SpanPressure
+from .pressure import PressureConfig, SpanPressure, check_budget
 from .reward_scale import RewardScale
 from .rollout import SequenceBatch, SequenceRolloutBuffer
 from .saving import describe, load_policy_tensors, read_arguments, restore, stored_spaces, uncompiled
@@ -44,16 +44,6 @@ LARGEST_BATCH = 1024
 """Steps of a minibatch that is not asked for, at most."""
 FEWEST_BATCHES = 4
 """Minibatches of a rollout where no size is asked for, at least, as far as there are environments."""
-SB3_ARGUMENTS = ("stats_window_size", "tensorboard_log", "verbose", "seed", "device")
-REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "use_sde": ((False,), "state-dependent exploration is not supported"),
-    "sde_sample_freq": ((-1,), "state-dependent exploration is not supported"),
-    "rollout_buffer_class": ((None,), "rollouts are kept as whole sequences with their memory"),
-    "rollout_buffer_kwargs": ((None, {}), "rollouts are kept as whole sequences with their memory"),
-    "use_rms_prop": ((), "give policy_kwargs={'optimizer_class': torch.optim.RMSprop}"),
-    "rms_prop_eps": ((), "give policy_kwargs={'optimizer_kwargs': {'eps': ...}}"),
-}
-"""SB3's arguments that can't be had: the values that ask for nothing, and what to do or why."""
 
 
 class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
@@ -90,13 +80,14 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         **kwargs: Any,
     ) -> None:
         check_arguments(type(self).__name__, kwargs)
-        if isinstance(policy, str):
-            check_policy_name(policy, list(self.policy_aliases))
+        # NumPy's numbers as Python's, which a checkpoint can hold.
+        given = {name: value.item() if isinstance(value, np.generic) else value for name, value in given.items()}
+        check_policy(policy, list(self.policy_aliases), MemoryActorCriticPolicy, policy_kwargs or {})
         config = pick(self.config_class, self._numbers(given))
         self._policy_kwargs = dict(policy_kwargs or {})
         asked = self._policy_kwargs.get("observations")
         kinds = asked
-        if env is not None:  # as it may be for a loaded model
+        if env is not None or _init_setup_model:  # a loaded model may have none
             env = as_vec_env(env, asked)
             check_action_space(env.action_space)
             kinds = asked or kinds_of(env)
@@ -123,6 +114,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         if _init_setup_model:
             self._check_batch_size()
             self._setup_model()
+            check_budget(pressure, self.policy.memory_config)
 
     def _setup_model(self) -> None:
         self.batch_size = self._batch_size()
@@ -280,7 +272,11 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
 
         `tb_log_name` is the name of the class where None.  Where the environment has `action_masks()`, as for
         sb3-contrib's MaskablePPO, only actions that it allows are taken, unless `use_masking` is False.
+
+        Raises ValueError where the model was loaded without an environment.
         """
+        if self.env is None:
+            raise ValueError("Expect an environment to learn in, actual: none; give `env` to `load`, or call `set_env`")
         self.use_masking = use_masking
         name = type(self).__name__ if tb_log_name is None else tb_log_name
         return super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
@@ -373,11 +369,11 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         """Log an update, and let the pressure on the spans follow what came of it."""
         buffer = self.rollout_buffer
         explained = explained_variance(buffer.values.cpu().numpy().ravel(), buffer.returns.cpu().numpy().ravel())
-        log.add(explained_variance=float(explained), memory__penalty_weight=self.pressure.weight)
+        log.add(explained_variance=float(explained), spans__penalty_weight=self.pressure.weight)
         log.add(reward_scale=self.reward_scale.scale if self._scales_rewards else 1.0)
         if hasattr(self.policy, "log_std"):
             log.add(std=self.policy.log_std.exp().mean().item())
-        log.add(memory__pull=max(self.pressure.pulls, default=0.0))
+        log.add(spans__pull=max(self.pressure.pulls, default=0.0))
         figures = log.figures(self.policy.memory_config.max_span)
         self.pressure.update(figures, 1 - self._current_progress_remaining)
         log.record(self.logger, figures)
@@ -393,10 +389,6 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         """Whether rewards are divided by `reward_scale`; not where SB3's VecNormalize does the same."""
         normalized = self._vec_normalize_env is not None and self._vec_normalize_env.norm_reward
         return self.normalize_reward and not normalized
-
-    def _read_masks(self, env: VecEnv) -> Tensor:
-        masks = read_masks(self.action_space, np.stack(env.env_method("action_masks")), env.num_envs)
-        return torch.as_tensor(masks, device=self.device)
 
     def collect_rollouts(  # pyright: ignore[reportIncompatibleMethodOverride]  # a buffer of sequences
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: SequenceRolloutBuffer, n_rollout_steps: int
@@ -420,7 +412,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         starts = torch.as_tensor(self._last_episode_starts, dtype=torch.bool, device=self.device)
         dones, n_steps = np.zeros(env.num_envs, dtype=bool), 0
         while n_steps < n_rollout_steps:
-            action_masks = self._read_masks(env) if masked else None
+            action_masks = environment_masks(env, self.policy) if masked else None
             with torch.no_grad():
                 obs_tensor = obs_as_tensor(self._last_obs, self.device)
                 drawn, values, log_probs, state = self.policy(obs_tensor, state, starts, action_masks=action_masks)
@@ -459,7 +451,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         `state` is the memory after the step before it, which the reset has not touched yet.
         """
         extra = torch.zeros(len(dones), device=self.device)
-        cut_off = [row for row in np.flatnonzero(dones) if infos[row].get("TimeLimit.truncated", False)]
+        cut_off = [row for row in np.flatnonzero(dones).tolist() if infos[row].get("TimeLimit.truncated", False)]
         # As SB3 does, without the bootstrap where a VecEnv doesn't tell the last observation.
         rows = [row for row in cut_off if infos[row].get("terminal_observation") is not None]
         if rows:
@@ -474,33 +466,6 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
                 values = self.policy.predict_values(obs_as_tensor(last, self.device), state.rows(index), no_starts)
             extra[index] = self.gamma * values
         return extra
-
-
-def check_arguments(algorithm: str, given: Mapping[str, Any]) -> None:
-    """Raise TypeError for arguments that no algorithm has, ValueError for those of SB3's that can't be had."""
-    for name, value in given.items():
-        if name in REFUSED:
-            idle, why = REFUSED[name]
-            if not any(value is nothing or value == nothing for nothing in idle):
-                raise ValueError(f"Expect `{name}` not to be given: {why}; actual: {value!r}")
-        elif name not in SB3_ARGUMENTS:
-            known = [*SB3_ARGUMENTS, "policy_kwargs", *_known_settings()]
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"; did you mean `{near[0]}`?" if near else ""
-            raise TypeError(f"Expect arguments of {algorithm}, actual: `{name}`{hint}")
-
-
-def _known_settings() -> list[str]:
-    configs = [OnPolicyConfig, *OnPolicyConfig.__subclasses__(), PressureConfig]
-    return [field.name for config in configs for field in fields(config)]
-
-
-def check_policy_name(name: str, known: list[str]) -> None:
-    """Raise ValueError for an unknown name of a policy, with the nearest known one."""
-    if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"Expect `policy` to be one of {', '.join(known)}, or a class, actual: {name!r}{hint}")
 
 
 def _plain_schedule(value: Any) -> Any:

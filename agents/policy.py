@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..memory import ExpireSpan, ExpireSpanConfig, ExpireSpanState, LayerTrace, Spared
 from .actions import LeanCategorical, environment_actions, masked_logits, read_masks
+from .arguments import check_policy_arguments
 from .encoders import MiniGridExtractor, TokenLineExtractor, default_extractor
 from .observations import Kinds, check_finite, check_kinds, kinds_of_space, prepare
 
@@ -69,8 +70,8 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
     memory reads the actor's features, and the critic adds features of its own of the present observation to what the
     memory returned.
 
-    Raises ValueError for settings that are out of range, `observations` that can't be those of the space, and
-    `use_sde`, since state-dependent exploration is not supported.
+    Raises ValueError for settings that are out of range, `observations` that can't be those of the space, and those of
+    SB3's and RecurrentPPO's arguments that can't be had (arguments.py), TypeError for arguments that neither has.
     """
 
     def __init__(
@@ -89,8 +90,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
             memory = ExpireSpanConfig(**memory)
         self.memory_config = memory or ExpireSpanConfig()
         self.span_lr_scale = span_lr_scale
-        if kwargs.get("use_sde"):
-            raise ValueError("Expect `use_sde` to be False: state-dependent exploration is not supported, actual: True")
+        check_policy_arguments(type(self), kwargs)
         # SB3's eps of 1e-5 drowns the gradients of what is seen once in an episode; a shorter memory of squared
         # gradients than Adam's usual one keeps a sudden large gradient after quiet ones from becoming a huge step.
         if kwargs.get("optimizer_class", torch.optim.Adam) is torch.optim.Adam:
@@ -133,6 +133,11 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
 
     def _build_mlp_extractor(self) -> None:
         self.mlp_extractor = MlpExtractor(self.core.width, self.net_arch, self.activation_fn, self.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the policy lives; SB3 goes through all modules to find out, which acting would do twice a step."""
+        return next(self.core.stack()).query_key_value.weight.device
 
     def initial_state(self, num_envs: int) -> ExpireSpanState:
         """The memory of environments that have seen nothing."""
@@ -203,11 +208,18 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         self, obs: Any, state: ExpireSpanState, episode_starts: Tensor, action_masks: Tensor | None = None
     ) -> tuple[Tensor, ExpireSpanState]:
         """Log-probabilities [B, A] of all actions, and the state after the step; for discrete actions."""
+        distribution, after = self._next_actions(obs, state, episode_starts, action_masks)
+        assert isinstance(distribution, LeanCategorical)
+        return distribution.log_probs, after
+
+    def _next_actions(
+        self, obs: Any, state: ExpireSpanState, episode_starts: Tensor, action_masks: Tensor | None
+    ) -> tuple[Distribution, ExpireSpanState]:
+        """The distribution of B environments' actions, and the state after the step; without values."""
         features = self.features(obs).unsqueeze(1)
         output = self.core(features, state, episode_starts.unsqueeze(1), charge=False)
-        distribution = self._heads(output.y.squeeze(1), action_masks=action_masks)[0]
-        assert isinstance(distribution, LeanCategorical)
-        return distribution.log_probs, output.state
+        actor = self.mlp_extractor.forward_actor(output.y.squeeze(1))
+        return self._get_action_dist_from_latent(actor, action_masks), output.state
 
     def predict_values(  # pyright: ignore[reportIncompatibleMethodOverride]  # as above
         self, obs: Any, state: ExpireSpanState, episode_starts: Tensor
@@ -296,8 +308,8 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         Without a state the memory is empty; where `episode_start` is true, it is emptied first.  `action_masks` are
         those of sb3-contrib's MaskablePPO: true for actions that may be taken.
 
-        Raises ValueError where the observation is NaN or infinite, the rows of the arguments differ, or a mask leaves
-        no action.
+        Raises ValueError where the observation is NaN or infinite, the rows of the arguments differ, a mask leaves no
+        action, or `episode_start` says that an episode goes on whose state is None.
         """
         if isinstance(observation, tuple):
             raise ValueError(
@@ -305,9 +317,15 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
                 "`obs, info`, SB3's VecEnv the observation alone"
             )
         check_finite(observation)
-        self.set_training_mode(False)
+        if self.training:  # walking through all modules at every step would take a fifth of the time
+            self.set_training_mode(False)
         tensor, vectorized = self.obs_to_tensor(observation)
         rows = len(next(iter(tensor.values())) if isinstance(tensor, dict) else tensor)
+        if state is None and episode_start is not None and not np.all(episode_start):
+            raise ValueError(
+                "Expect `state` where `episode_start` says that an episode goes on, actual: None; sb3-contrib's "
+                "evaluate_policy for masks hands none on: use expirespan.agents.MaskedEvalCallback, or WithMasks"
+            )
         if state is None:
             state = self.initial_state(rows)
         starts = np.zeros(rows, dtype=bool) if episode_start is None else np.reshape(episode_start, -1).astype(bool)
@@ -320,8 +338,10 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         if action_masks is not None:
             masks = torch.as_tensor(read_masks(self.action_space, action_masks, rows), device=self.device)
         with torch.no_grad():
-            drawn, _, _, after = self(tensor, state, torch.as_tensor(starts, device=self.device), deterministic, masks)
-        actions = environment_actions(self, drawn)
+            begun = torch.as_tensor(starts, device=self.device)
+            distribution, after = self._next_actions(tensor, state, begun, masks)
+            drawn = distribution.get_actions(deterministic=deterministic)
+        actions = environment_actions(self, drawn.reshape(-1, *(self.action_space.shape or ())))
         return actions if vectorized else actions.squeeze(0), after
 
     def _as_drawn(self, actions: Tensor) -> Tensor:

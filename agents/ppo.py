@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from stable_baselines3.common.utils import FloatSchedule
 
-from ..memory.checks import check_positive, check_whole
+from ..checks import check_positive, check_whole
 from .config import OnPolicyConfig, Scheduled, pick
 from .losses import clipped_surrogate, value_loss
 from .on_policy import MemoryOnPolicyAlgorithm
@@ -109,7 +109,7 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         """Some epochs over the rollout just collected, until the policy has moved as far as it may."""
         log = self._begin_update()
         clip_range, clip_range_vf = self._now(self.clip_range), self._now(self.clip_range_vf)
-        log.add(clip_range=clip_range)
+        log.add(clip_range=clip_range, **({} if clip_range_vf is None else {"clip_range_vf": clip_range_vf}))
         for epoch in range(self.n_epochs):
             self._n_updates += 1
             batches = self.rollout_buffer.get(self.batch_size)

@@ -29,8 +29,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..checks import check_not_negative, check_positive
 from ..memory import ExpireSpanConfig, Spared
-from ..memory.checks import check_not_negative, check_positive
 
 
 @dataclass(frozen=True, kw_only=True)

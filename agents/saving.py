@@ -155,7 +155,7 @@ def load_policy_tensors(policy: nn.Module, tensors: Mapping[str, Tensor], strict
 
 
 def read_arguments(document: dict[str, Any], given: Mapping[str, Any], algorithm: str, needed: bool) -> dict[str, Any]:
-    """The stored arguments, replaced by those given.
+    """The stored arguments, replaced by those given; of `policy_kwargs`, those of the same names.
 
     A function for the step size or the clip range can't be stored.  Where training goes on (`needed`) it must be given
     again; otherwise its last value stands for it, since only training asks for it.
@@ -170,7 +170,7 @@ def read_arguments(document: dict[str, Any], given: Mapping[str, Any], algorithm
     if wanted := [name for name in lost if needed or name not in last]:
         raise ValueError(f"Expect `{wanted[0].split('.')[0]}` to be given: a checkpoint can't hold {', '.join(lost)}")
     arguments = {**stored, **{name: last[name] for name in lost}, **given}
-    policy = dict(arguments["policy_kwargs"])
+    policy = {**stored["policy_kwargs"], **(arguments["policy_kwargs"] or {})}
     if "observations" not in policy:
         known = document.get("observations")
         policy["observations"] = known or kinds_before_version_2(build_space(document["observation_space"]))
@@ -185,8 +185,16 @@ def stored_spaces(document: dict[str, Any]) -> tuple[Any, Any]:
 def restore(
     model: "MemoryOnPolicyAlgorithm", tensors: dict[str, Tensor], document: dict[str, Any], continue_episodes: bool
 ) -> None:
-    """Put a checkpoint into a model of the same shape; its episodes too, if asked for and if its environment can."""
-    load_policy_tensors(model.policy, under("policy", tensors))
+    """Put a checkpoint into a model of the same shape; its episodes too, if asked for and if its environment can.
+
+    Raises ValueError where the networks have other shapes.
+    """
+    try:
+        load_policy_tensors(model.policy, under("policy", tensors))
+    except RuntimeError as error:
+        raise ValueError(
+            f"Expect `policy_kwargs` of the networks that the checkpoint holds, actual: {error}"
+        ) from error
     load_optimizer_tensors(model.policy.optimizer, under("optimizer", tensors))
     model.num_timesteps, model._n_updates = document["num_timesteps"], document["n_updates"]
     model.restore_statistics(document["episodes"], document["successes"])

@@ -21,7 +21,7 @@ class TrainingLog:
         self._spared: list[Spared] = []
 
     def add(self, **values: float) -> None:
-        """Figures of one minibatch; a double underscore stands for the slash of a tag, as in memory__penalty."""
+        """Figures of one minibatch; a double underscore stands for the slash of a tag, as in spans__penalty."""
         for name, value in values.items():
             self._values[name.replace("__", "/")].append(value)
 
@@ -34,7 +34,7 @@ class TrainingLog:
         """What the layers kept in one minibatch, its penalty, and which memories were in use, where traced."""
         if now.trace is not None:
             self._traces.append(now.trace)
-            self.add(memory__penalty=now.penalty.item() / now.values.numel())
+            self.add(spans__penalty=now.penalty.item() / now.values.numel())
             if now.spared is not None:
                 self._spared.append(now.spared)
 
@@ -70,9 +70,9 @@ class TrainingLog:
             evictions = sum(int((layer.evicted >= 0).sum()) for layer in batches)
             logger.record(f"memory/live_layer_{number}", kept.live)
             if self._spared:  # counted only where a budget is kept
-                logger.record(f"memory/used_layer_{number}", kept.used)
-                logger.record(f"memory/used_late_layer_{number}", kept.late)
-            logger.record(f"memory/span_mean_layer_{number}", spans.mean().item())
-            logger.record(f"memory/span_max_layer_{number}", spans.max().item())
-            logger.record(f"memory/evictions_layer_{number}", evictions)
-            logger.record(f"memory/spans_layer_{number}", spans.cpu(), exclude=("stdout", "log", "json", "csv"))
+                logger.record(f"spans/used_layer_{number}", kept.used)
+                logger.record(f"spans/used_late_layer_{number}", kept.late)
+            logger.record(f"spans/mean_layer_{number}", spans.mean().item())
+            logger.record(f"spans/max_layer_{number}", spans.max().item())
+            logger.record(f"spans/evictions_layer_{number}", evictions)
+            logger.record(f"spans/spans_layer_{number}", spans.cpu(), exclude=("stdout", "log", "json", "csv"))

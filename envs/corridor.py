@@ -58,6 +58,11 @@ class CorridorWorld(GridWorld):
         return [*super()._array_names(), "lengths", "colors"]
 
     def _build(self, row: int, random: np.random.Generator) -> None:
+        if not 1 <= self.min_length <= self.max_length <= self.width - 2:  # set from outside since
+            raise ValueError(
+                f"Expect `min_length` and `max_length` to be in order, from 1 to the {self.width - 2} cells that the "
+                f"grid was made for, actual: {self.min_length} and {self.max_length}"
+            )
         length = int(random.integers(self.min_length, self.max_length, endpoint=True))
         right, wrong = COLOR_CODES[random.permutation(self.num_colors)[:2]].tolist()
         spots = ((length, 0), (length + 1, 1), (length, 2))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .checks import check_whole
+from ..checks import check_whole
 from .trace import EpisodeTrace, LayerRecord
 
 NORMAL_95 = 1.96

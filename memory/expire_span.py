@@ -18,12 +18,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from .checks import check_not_negative, check_whole
+from ..checks import check_not_negative, check_whole
 from .core import CoreOutput, MemoryCore, Spared
 from .layer import ExpireSpanConfig, ExpireSpanLayer, read_clock, survivors, trace_layer
 from .layer_memory import LayerMemory
 from .span import contrast, overdue_rent, span_penalty, span_rent
-from .state import ExpireSpanState, StateKind
+from .state import ExpireSpanState
 
 
 class ExpireSpan(MemoryCore[ExpireSpanState]):
@@ -114,15 +114,16 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
 
         Raises ValueError where the shapes of `x`, `state` and `resets` do not belong together.
         """
-        (rows, steps, width), like = x.shape, next(self.stack()).query_key_value.weight
+        rows, steps, width = x.shape
         if not steps or width != self.width or resets.shape != (rows, steps) or state.time.shape != (rows,):
             raise ValueError(
                 f"Expect `x` of shape [B, T, {self.width}] with T > 0, `resets` of shape [B, T] and `state` of B rows, "
                 f"actual: {list(x.shape)}, {list(resets.shape)} and {len(state.time)}"
             )
-        kind = StateKind(len(self.layers), self.width, like.dtype, like.device)
-        if state.kind != kind:
-            raise ValueError(f"Expect `state` to be one of this core, {kind}, actual: {state.kind}")
+        kind = state.kind  # its type of numbers is left to torch, which may convert them (autocast)
+        if (kind.layers, kind.width, kind.device) != (len(self.layers), self.width, x.device):
+            core = f"{len(self.layers)} layers of width {self.width} on {x.device}"
+            raise ValueError(f"Expect `state` to be one of this core, of {core}, actual: {kind}")
         shortens = self.config.shorten_spans and self.training
         if x.shape[1] == 1 and not (torch.is_grad_enabled() or charge or keep_expired or shortens):
             return self._step(x, state, resets, trace or attention, attention)

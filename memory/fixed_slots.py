@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from .checks import check_whole
+from ..checks import check_whole
 from .expire_span import ExpireSpan
 from .layer_memory import LayerMemory, Room, first_to_expire
 from .state import ExpireSpanState

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from ..checks import check_choice, check_fraction, check_not_negative, check_positive, check_whole
 from . import compiled
 from .attention import (
     NEVER,
@@ -19,7 +20,6 @@ from .attention import (
     position_scores,
     split_heads,
 )
-from .checks import check_choice, check_fraction, check_not_negative, check_positive, check_whole
 from .core import AttentionTrace, LayerTrace, segment_starts
 from .layer_memory import LayerMemory, first_to_expire, outlived
 from .span import SpanPredictor, fading, log_mask

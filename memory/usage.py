@@ -6,8 +6,8 @@ below `LEAST_WEIGHT` are not recorded, so nothing here can see them.
 
 import numpy as np
 
+from ..checks import check_whole
 from .analysis import lifetimes
-from .checks import check_whole
 from .trace import LEAST_WEIGHT, AttentionRecord, LayerRecord
 
 

@@ -1,7 +1,9 @@
 """Laws of all grid tasks (their two faces agree, they are citizens of MiniGrid), and the rules of Corridor."""
 
+import pickle
 import warnings
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import gymnasium as gym
@@ -247,3 +249,12 @@ def test_minigrid_environments_are_reduced_to_images() -> None:
     env = make_batched("MiniGrid-MemoryS9-v0", 2, view_size=3)
     observations, _ = env.reset(seed=1)
     assert observations.shape == (2, 3, 3, 3)
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "MiniGrid-MemoryS7-v0", "expirespan/Corridor-v0"])
+def test_environments_made_by_id_can_be_pickled_and_copied(env_id: str) -> None:
+    for env in (make_single(env_id), make_batched(env_id, 2)):
+        env.reset(seed=1)
+        for copied in (pickle.loads(pickle.dumps(env)), deepcopy(env)):
+            expected, _ = env.reset(seed=3)
+            np.testing.assert_array_equal(copied.reset(seed=3)[0], expected)

@@ -120,6 +120,8 @@ def observed_tensor(model: MemoryPPO) -> dict[str, Tensor]:
 ONNX = {
     "codes": (spaces.Box(0, 255, (5, 5, 3), np.uint8), spaces.MultiDiscrete([3, 2]), MiniGridExtractor, {}, None),
     "tokens": (spaces.Box(0, 50, (7,), np.int64), spaces.MultiBinary(3), TokenLineExtractor, {"capacity": 3}, ROWS),
+    "box": (spaces.Box(-1, 1, (3,)), spaces.Box(-0.3, 0.2, (2,)), None, {}, None),
+    "whole numbers": (spaces.Box(-1, 1, (3,)), spaces.Box(-1, 2, (2,), np.int32), None, {}, None),
 }
 
 
@@ -142,7 +144,9 @@ def test_onnx_does_what_the_model_does(
     assert [part.name for part in given] == [
         "observation", "state_time", *(f"state_{name}" for name in names), "episode_start"
     ]  # fmt: skip
-    assert returned == ["actions", "logits", "values", "overflow", *(f"next_state_{name}" for name in ["time", *names])]
+    drawn_from = ["mean", "std"] if isinstance(action, spaces.Box) else ["logits"]
+    after = [f"next_state_{name}" for name in ["time", *names]]
+    assert returned == ["actions", *drawn_from, "values", "overflow", *after]
 
     def step(obs: Any, state: dict[str, Tensor], start: Tensor) -> Any:
         inputs = {"observation": obs, "episode_start": start} | {f"state_{name}": part for name, part in state.items()}

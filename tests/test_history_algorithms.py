@@ -171,7 +171,7 @@ def test_ppo_recalls_with_memory_and_guesses_without() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", [DQN, QRDQN, SAC, TD3, MaskablePPO])
+@pytest.mark.parametrize("algorithm", [DQN, QRDQN, SAC, MaskablePPO])
 def test_the_others_recall_with_memory_and_guess_without(algorithm: Any) -> None:
     settings: dict[str, Any] = {}
     if algorithm is not MaskablePPO:

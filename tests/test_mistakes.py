@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from expirespan import evaluate, train_agent
-from expirespan.agents import PressureConfig, RecordEpisodes
+from expirespan.agents import MemoryPPO, PressureConfig, RecordEpisodes
 from expirespan.agents.evaluation import evaluate_policy, record_episode
 from expirespan.agents.inspection import inspect_memory
 from expirespan.agents.pressure import check_budget
@@ -77,7 +77,7 @@ TRAIN = [
     ("--seed -1", "`seed` to be at least 0, actual: -1"),
     (
         "--batch-size 100",
-        "`batch_size` to be whole columns of 128 steps that divide 32 environments, one of 128, 256, 512, 1024, ",
+        "`batch_size` to be a multiple of `n_steps` (128), since a minibatch is whole environment columns",
     ),
     ("--algo a2c --n-epochs 4", "`algo` to be ppo, as n_epochs is an option of ppo alone, actual: a2c"),
     ("--algo a2c --clip_range=0.1", "`algo` to be ppo, as clip_range is an option of ppo alone, actual: a2c"),
@@ -216,7 +216,31 @@ LIBRARY: list[tuple[Callable[[], object], type[Exception], str]] = [
 """Calls, with the kind of error and the beginning of its message ("Expect " apart)."""
 
 PYTHON: list[tuple[Callable[[], object], type[Exception], str]] = [
-    # The arguments of MemoryPPO and MemoryA2C, in the same form.
+    (lambda: small(n_steps=0), ValueError, "`n_steps` to be at least 1, actual: 0"),
+    (lambda: small(gamma=1.5), ValueError, "`gamma` to be between 0 and 1, actual: 1.5"),
+    (lambda: small(batch_size=20), ValueError, "`batch_size` to be a multiple of `n_steps` (16), since a minibatch"),
+    (lambda: small(clip_range=lambda left: -1.0), ValueError, "`clip_range` to be at least 0, actual: -1.0"),
+    (lambda: small(memory_budget=1.0), ValueError, "`memory_budget` to be at least 4, which a layer holds"),
+    (lambda: small(use_sde=True), ValueError, "`use_sde` not to be given: state-dependent exploration"),
+    (lambda: small(rollout_buffer_class=list), ValueError, "`rollout_buffer_class` not to be given: rollouts"),
+    (lambda: small(n_step=16), TypeError, "arguments of MemoryPPO, actual: `n_step`; did you mean `n_steps`?"),
+    (lambda: small(5), TypeError, "`env` to be a Gymnasium environment or its id, a VecEnv of SB3, or a Vector"),
+    (lambda: MemoryPPO("MemoryPolcy", corridor()), ValueError, "`policy` to be one of MemoryPolicy, MlpPolicy,"),
+    (lambda: small(gym.make_vec("CartPole-v1", 2)), ValueError, "`env` to have same-step or disabled autoreset"),
+    (lambda: small().set_env(Blinker()), ValueError, "Observation spaces do not match"),
+    (lambda: small().predict(corridor().reset(seed=1)), ValueError, "`observation` to be an array or a dictionary"),
+    (
+        lambda: small().predict(corridor().reset(seed=1)[0], action_masks=np.ones(1)),
+        ValueError,
+        "`action_masks` to have 4",
+    ),
+    (lambda: MemoryPPO.load("nowhere"), FileNotFoundError, "There is no checkpoint at nowhere"),
+    (lambda: small().save("x", include=["env"]), ValueError, "`exclude` and `include` to be None, actual: None"),
+    (
+        lambda: small(policy_kwargs={"observations": "text"}),
+        ValueError,
+        "`observations` to be one of ('numbers', 'picture', 'minigrid', 'tokens'), actual: 'text'",
+    ),
 ]
 
 

@@ -1,12 +1,14 @@
 """Parts of the policy: the categorical distribution, and views that are embedded once."""
 
 from copy import deepcopy
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from expirespan.agents.actions import LeanCategorical
+from expirespan.agents.actions import LeanCategorical, environment_actions
 from expirespan.agents.encoders import distinct_rows
-from models import small
+from models import SMALL, small
 from torch.distributions import Categorical
 
 
@@ -52,3 +54,20 @@ def test_training_stops_where_gradients_are_not_finite() -> None:
     model.policy.value_net.weight.data.fill_(torch.nan)
     with pytest.raises(RuntimeError, match="non-finite"):
         model.learn(16 * 4)
+
+
+@pytest.mark.parametrize("more", [{}, {"share_features_extractor": False}, {"net_arch": {"pi": [5], "vf": [7]}}])
+@pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
+def test_predict_without_values_takes_the_actions_that_act_does(more: dict[str, Any], env: str) -> None:
+    policy = small(env, batch_size=None, policy_kwargs=SMALL | more).policy
+    obs = policy.observation_space.sample()[None]
+    start, state = torch.ones(1, dtype=torch.bool), policy.initial_state(1)
+    for _ in range(3):
+        torch.manual_seed(1)
+        wanted = policy.act(torch.as_tensor(obs), state, start)
+        torch.manual_seed(1)
+        actions, after = policy.predict(obs, state, start.numpy())
+        np.testing.assert_array_equal(actions, environment_actions(policy, wanted.actions))
+        assert after.time.tolist() == wanted.state.time.tolist()
+        state, start = wanted.state, torch.zeros(1, dtype=torch.bool)
+    assert policy.device == torch.device("cpu") and not policy.training

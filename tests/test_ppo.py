@@ -88,7 +88,7 @@ def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> Non
 
 def test_wrong_types_are_named() -> None:
     with pytest.raises(TypeError, match=r"`n_epochs` to be an int, actual: 2\.5"):
-        from expirespan.memory.checks import check_whole
+        from expirespan.checks import check_whole
 
         check_whole("n_epochs", 2.5, at_least=1)
 
@@ -134,11 +134,11 @@ def test_callbacks_and_logger_are_sb3s(tmp_path: Path) -> None:
     model.learn(10_000, callback=callback)
     assert callback.n_calls == 20
     tags = set(model.logger.name_to_value)
-    assert {"memory/live_layer_1", "memory/span_max_layer_2", "memory/evictions_layer_1", "memory/penalty"} <= tags
+    assert {"memory/live_layer_1", "spans/max_layer_2", "spans/evictions_layer_1", "spans/penalty"} <= tags
     assert {
-        "memory/penalty_weight",
-        "memory/pull",
-        "memory/spans_layer_1",
+        "spans/penalty_weight",
+        "spans/pull",
+        "spans/spans_layer_1",
         "train/approx_kl",
         "train/value_loss",
     } <= tags
@@ -147,7 +147,7 @@ def test_callbacks_and_logger_are_sb3s(tmp_path: Path) -> None:
 def test_evictions_are_counted_when_the_capacity_is_reached() -> None:
     model = small(policy_kwargs={"memory": SMALL["memory"] | {"capacity": 1}})
     model.learn(16 * 4)
-    assert model.logger.name_to_value["memory/evictions_layer_1"] > 0
+    assert model.logger.name_to_value["spans/evictions_layer_1"] > 0
 
 
 @pytest.mark.parametrize(("steps", "rates"), [(10, [1.0]), (16 * 4 * 2 + 1, [1.0, 65 / 129, 1 / 129])])
@@ -187,6 +187,6 @@ def test_spans_of_memories_used_late_are_lengthened_on_request() -> None:
             for layer in model.policy.core.stack():
                 layer.query_key_value.weight *= 4  # sharp attention
         model.learn(4 * model.n_steps * model.n_envs)
-        assert model.logger.name_to_value["memory/used_late_layer_1"] > 0
-        means.append(model.logger.name_to_value["memory/span_mean_layer_1"])
+        assert model.logger.name_to_value["spans/used_late_layer_1"] > 0
+        means.append(model.logger.name_to_value["spans/mean_layer_1"])
     assert means[1] > means[0] * 1.2

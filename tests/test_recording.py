@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from expirespan.agents import MemoryPPO, RecordEpisodes, callbacks
+from expirespan.agents.evaluation import record_episode
 from expirespan.envs import make_single
 from expirespan.memory.trace import EpisodeTrace
 from gymnasium import spaces
@@ -26,7 +27,7 @@ def learn(env: Any, eval_env: Any, folder: Path, steps: int = 128, **options: An
     events = EventAccumulator(model.logger.dir)
     events.Reload()
     tags = events.Tags()
-    return model, [tag for tag in [*tags["tensors"], *tags["images"]] if tag.startswith("memory/")]
+    return model, [tag for tag in [*tags["tensors"], *tags["images"]] if tag.startswith(("memory/", "timeline/"))]
 
 
 def test_episodes_are_recorded_every_so_many_steps_and_at_the_end(tmp_path: Path) -> None:
@@ -34,8 +35,8 @@ def test_episodes_are_recorded_every_so_many_steps_and_at_the_end(tmp_path: Path
     assert tags == [
         "memory/episode/7/128",
         "memory/episode/7/192",
-        "memory/timeline",
-        "memory/filmstrip",
+        "timeline/memories",
+        "timeline/frames",
     ]
 
 
@@ -43,7 +44,7 @@ def test_episodes_are_recorded_every_so_many_steps_and_at_the_end(tmp_path: Path
 def test_an_environment_may_be_given_by_id_by_function_or_itself(eval_env: Any, tmp_path: Path) -> None:
     _, tags = learn(make_vec_env("CartPole-v1", 2), eval_env, tmp_path, steps=32)
     assert "memory/episode/7/32" in tags
-    assert ("memory/filmstrip" in tags) == isinstance(eval_env, str)  # an id is made to be drawn
+    assert ("timeline/frames" in tags) == isinstance(eval_env, str)  # an id is made to be drawn
 
 
 class Far(Blinker):
@@ -64,7 +65,7 @@ def test_observations_are_normalised_by_the_statistics_of_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[np.ndarray] = []
-    record = callbacks.record_episode
+    record = record_episode
 
     def watched(policy: Any, env: gym.Env, *rest: Any, **options: Any) -> EpisodeTrace:
         seen.append(env.reset(seed=0)[0])
@@ -93,7 +94,7 @@ class Picture(Blinker):
 
 
 def test_pictures_that_are_observed_are_recorded(tmp_path: Path) -> None:
-    assert "memory/filmstrip" in learn(Picture(), Picture, tmp_path, steps=16)[1]
+    assert "timeline/frames" in learn(Picture(), Picture, tmp_path, steps=16)[1]
 
 
 def test_drawing_that_fails_ends_nothing_and_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +102,7 @@ def test_drawing_that_fails_ends_nothing_and_is_tried_once(tmp_path: Path, monke
     with pytest.warns(UserWarning, match="is recorded without pictures, drawing it raised RuntimeError: no display"):
         _, tags = learn(NoScreen(), lambda: NoScreen("rgb_array"), tmp_path, steps=64, every=32)
     assert NoScreen.calls == 1
-    assert tags == ["memory/episode/7/32", "memory/episode/7/64", "memory/timeline"]
+    assert tags == ["memory/episode/7/32", "memory/episode/7/64", "timeline/memories"]
 
 
 def test_recording_draws_nothing_from_the_generator_of_training(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,3 +81,38 @@ def test_what_a_file_cannot_hold_must_be_given_again(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"`policy_kwargs` to be given: .* policy_kwargs\.features_extractor_class"):
         MemoryPPO.load(tmp_path / "model")
     assert MemoryPPO.load(tmp_path / "model", policy_kwargs=kwargs).policy_kwargs["features_extractor_class"]
+
+
+FILES = Path(__file__).parent / "files"
+"""Checkpoints that version 0.1.0 wrote at commit 300aae9, before the format said what observations are."""
+
+
+@pytest.mark.parametrize(
+    ("name", "observation", "values", "actions"),
+    [
+        (
+            "checkpoint-1-dictionary",
+            {"velocity": np.array([[0.9], [-0.3]], np.float32), "angle": np.array([[-0.4], [0.7]], np.float32)},
+            [0.0273543, 0.0362822],
+            [[1, 1], [1, 1]],
+        ),
+        (
+            "checkpoint-1-codes",
+            corridor(2, min_length=3, max_length=7).reset(seed=1)[0],
+            [0.0103772, 0.0150577],
+            [0, 0],
+        ),
+    ],
+)
+def test_files_of_the_first_format_are_read_as_they_were_meant(
+    name: str, observation: Any, values: list[float], actions: list[Any]
+) -> None:
+    model = MemoryPPO.load(FILES / name, device="cpu")
+    seen, starts = model.policy.obs_to_tensor(observation)[0], torch.ones(2, dtype=torch.bool)
+    with torch.no_grad():
+        action = model.policy.act(seen, model.policy.initial_state(2), starts, deterministic=True)
+    assert action.values.tolist() == pytest.approx(values, abs=1e-6) and action.actions.tolist() == actions
+    assert model.pressure.config.memory_budget in (
+        2.0,
+        20.0,
+    )  # the first is below the ramp of 4, which was no error then

@@ -322,8 +322,14 @@ def test_an_environment_by_its_id_is_sb3s_and_is_copied_with_the_model() -> None
     assert env.envs[0].unwrapped.spec.id == "CartPole-v1"
     assert deepcopy(model).n_envs == 1
     assert pickle.loads(pickle.dumps(model.policy)).core.width == 16
-    ours: Any = rows_of(small("expirespan/CorridorShort-v0", batch_size=16))
-    assert ours.venv.spec.id == "expirespan/CorridorShort-v0"
+    ours = small("expirespan/CorridorShort-v0", batch_size=16)
+    ours.learn(16)
+    copied, stored = deepcopy(ours), pickle.loads(pickle.dumps(ours.env))
+    env = rows_of(copied)
+    assert env.venv.spec.id == "expirespan/CorridorShort-v0" and stored.num_envs == 1
+    copied.learn(16, reset_num_timesteps=False)
+    ours.learn(16, reset_num_timesteps=False)
+    assert all(torch.isfinite(weight).all() for weight in weights(copied))
 
 
 def test_callbacks_find_sb3s_names_in_their_locals() -> None:
@@ -365,7 +371,7 @@ def test_what_was_never_counted_is_not_logged() -> None:
     counted, uncounted = small(memory_budget=20.0), small(memory_budget=None)
     for model in (counted, uncounted):
         model.learn(64)
-    assert "memory/used_layer_1" in counted.logger.name_to_value
+    assert "spans/used_layer_1" in counted.logger.name_to_value
     assert not any("used" in name for name in uncounted.logger.name_to_value)
 
 

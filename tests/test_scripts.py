@@ -46,9 +46,9 @@ def test_train_then_evaluate_leaves_everything_in_the_run_folder(tmp_path: Path,
     events = EventAccumulator(str(run))
     events.Reload()
     tags = events.Tags()
-    assert {"memory/timeline", "memory/filmstrip"} <= set(tags["images"])
+    assert {"timeline/memories", "timeline/frames"} <= set(tags["images"])
     assert all(f"memory/episode/1000000/{steps * ROLLOUT}" in tags["tensors"] for steps in (2, 4, 5))
-    assert {"memory/spans_layer_1", "memory/spans_layer_2"} <= set(tags["histograms"])
+    assert {"spans/spans_layer_1", "spans/spans_layer_2"} <= set(tags["histograms"])
     assert {"rollout/ep_rew_mean", "train/loss", "time/fps", "memory/live_layer_1"} <= set(tags["scalars"])
     evaluate.main([str(run), "--episodes", "30", "--json", str(tmp_path / "e.json"), "--timeline", "--gif"])
     printed = capsys.readouterr().out
@@ -171,7 +171,7 @@ def test_an_environment_without_a_time_limit_ends_training_and_evaluation(
     evaluate.main([str(run), "--episodes", "6", "--num-envs", "2", "--json", str(tmp_path / "e.json")])
     figures = json.loads((tmp_path / "e.json").read_text())
     assert (figures["episodes"], figures["cut_off"], figures["mean_steps"]) == (2, 2, 50)
-    assert "cut off           2 episodes before their end" in capsys.readouterr().out
+    assert "cut off           2 episodes after 50 steps" in capsys.readouterr().out
     evaluate.main([str(run), "--episodes", "2", "--max-episode-steps", "7", "--json", str(tmp_path / "e.json")])
     assert json.loads((tmp_path / "e.json").read_text())["mean_steps"] == 7
 

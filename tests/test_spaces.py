@@ -8,11 +8,13 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from expirespan.agents import MemoryPPO
+from expirespan.agents import GymnasiumVecEnv, MemoryPPO
 from expirespan.agents.actions import LeanCategorical, environment_actions, masked_logits, read_masks
 from expirespan.agents.encoders import MiniGridExtractor, SmallPictureExtractor, TokenLineExtractor
+from expirespan.agents.evaluation import evaluate_policy, record_episode
+from expirespan.agents.interventions import action_changes, forget_steps
 from expirespan.agents.observations import check_kinds, is_picture, kinds_of, prepare
-from expirespan.agents.vec_env import GymnasiumVecEnv, as_vec_env
+from expirespan.agents.vec_env import as_vec_env
 from expirespan.envs import InstructionVectorEnv, make_single
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
@@ -351,6 +353,15 @@ def test_masked_actions_are_never_taken_and_learned_from_as_they_were_drawn(kind
         model.learn(48, use_masking=False)
 
 
+def test_masked_actions_are_never_taken_in_evaluation_or_recording() -> None:
+    policy = small(MaskedDiscrete(), n_steps=8, batch_size=None).policy
+    rows = SyncVectorEnv([MaskedDiscrete] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
+    assert evaluate_policy(policy, rows, 2, 1, deterministic=False).returns.tolist() == [7.0, 7.0]
+    assert record_episode(policy, MaskedDiscrete(), 1, deterministic=False).actions.tolist() == [7, 5, 7, 5, 7, 5, 7]
+    changes = action_changes(policy, rows, 1, {"forgotten": forget_steps([0])}, deterministic=False)
+    assert np.nanmax(changes["forgotten"].total_variation) < 1e-6
+
+
 def test_predict_takes_masks_and_refuses_those_that_leave_nothing() -> None:
     model = small(MaskedDiscrete(), n_steps=8, batch_size=None)
     obs = np.zeros((2, 2), np.float32)
@@ -398,6 +409,12 @@ def test_attributes_and_methods_reach_the_environments() -> None:
         env.close()
     ours = GymnasiumVecEnv(corridor(2))
     assert ours.get_attr("max_length") == [7, 7]
+    ours.set_attr("max_length", 4)
+    ours.reset()
+    assert max(ours.get_attr("lengths")[0]) <= 4
+    ours.set_attr("max_length", 8)
+    with pytest.raises(ValueError, match="the 7 cells that the grid was made for, actual: 3 and 8"):
+        ours.reset()
     with pytest.raises(AttributeError, match="no attribute 'max_lenght', did you mean 'max_length'"):
         ours.set_attr("max_lenght", 5)
     with pytest.raises(ValueError, match=r"`indices` to be None for 'max_length' .* actual: \[1\]"):
