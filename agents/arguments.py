@@ -4,6 +4,7 @@ import difflib
 import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from numbers import Integral
 from typing import Any
 
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -36,7 +37,8 @@ REFUSED_OF_POLICIES: dict[str, tuple[tuple[Any, ...], str]] = {
 def check_arguments(algorithm: str, given: Mapping[str, Any]) -> None:
     """Raise TypeError for arguments that no algorithm has, ValueError for those of SB3's that can't be had."""
     refuse(given, REFUSED)
-    check_known(algorithm, set(given) - set(REFUSED), [*SB3_ARGUMENTS, "policy_kwargs", *_known_settings()])
+    others = [name for name in given if name not in REFUSED]
+    check_known(algorithm, others, [*SB3_ARGUMENTS, "policy_kwargs", *_known_settings()])
 
 
 def check_policy(policy: Any, names: list[str], base: type, policy_kwargs: Mapping[str, Any]) -> None:
@@ -61,7 +63,7 @@ def check_policy_arguments(policy: type, given: Mapping[str, Any]) -> None:
 def check_net_arch(net_arch: Any) -> None:
     """Raise ValueError for layers that are described in another way, as in older versions of SB3."""
     parts = [net_arch.get(part, []) for part in ("pi", "vf")] if isinstance(net_arch, Mapping) else [net_arch or []]
-    if not all(isinstance(part, list | tuple) and all(isinstance(width, int) for width in part) for part in parts):
+    if not all(isinstance(part, list | tuple) and all(isinstance(width, Integral) for width in part) for part in parts):
         raise ValueError(
             f"Expect `net_arch` to be a list of widths or {{'pi': [...], 'vf': [...]}}, actual: {net_arch!r}"
         )

@@ -84,7 +84,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         given = {name: value.item() if isinstance(value, np.generic) else value for name, value in given.items()}
         check_policy(policy, list(self.policy_aliases), MemoryActorCriticPolicy, policy_kwargs or {})
         config = pick(self.config_class, self._numbers(given))
-        self._policy_kwargs = dict(policy_kwargs or {})
+        # SB3 hands `use_sde`, which must be False, to the policy itself.
+        self._policy_kwargs = {name: value for name, value in (policy_kwargs or {}).items() if name != "use_sde"}
         asked = self._policy_kwargs.get("observations")
         kinds = asked
         if env is not None or _init_setup_model:  # a loaded model may have none

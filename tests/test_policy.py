@@ -64,7 +64,8 @@ def test_predict_without_values_takes_the_actions_that_act_does(more: dict[str, 
     start, state = torch.ones(1, dtype=torch.bool), policy.initial_state(1)
     for _ in range(3):
         torch.manual_seed(1)
-        wanted = policy.act(torch.as_tensor(obs), state, start)
+        with torch.no_grad():
+            wanted = policy.act(torch.as_tensor(obs), state, start)
         torch.manual_seed(1)
         actions, after = policy.predict(obs, state, start.numpy())
         np.testing.assert_array_equal(actions, environment_actions(policy, wanted.actions))

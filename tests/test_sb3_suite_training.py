@@ -231,7 +231,7 @@ def test_a_dictionary_of_one_vector_is_learned_from_as_the_vector(algorithm: Any
         ({"net_arch": {"pi": [8]}, "ortho_init": False}, 1),
         ({"optimizer_class": torch.optim.AdamW, "optimizer_kwargs": {"weight_decay": 0.1}}, 0),
         ({"optimizer_class": RMSpropTFLike, "optimizer_kwargs": {"eps": 1e-5}}, 0),
-        ({"log_std_init": -1.0}, 0),
+        ({"log_std_init": -1.0, "use_sde": False, "squash_output": False}, 0),
     ],
 )
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
