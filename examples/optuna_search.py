@@ -32,7 +32,7 @@ def suggest(trial: Trial) -> dict[str, Any]:
     """The search space, as arguments of MemoryPPO."""
     memory = {
         "width": trial.suggest_categorical("width", [32, 64, 128]),
-        "ramp": trial.suggest_categorical("ramp", [2, 4, 8, 16]),
+        "ramp": trial.suggest_categorical("ramp", [2.0, 4.0, 8.0, 16.0]),
         "position_window": trial.suggest_categorical("position_window", [0, 16]),
     }
     return {

@@ -1,11 +1,14 @@
 """The programs in examples/ run as a user runs them: train for one rollout, save, load and evaluate."""
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from optuna import TrialPruned, load_study
+from optuna.trial import FixedTrial
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 RUNS = {
@@ -29,5 +32,33 @@ def test_example_trains_saves_loads_and_evaluates(name: str, tmp_path: Path) -> 
     assert files <= {path.stem for path in (tmp_path / "run").iterdir()}
 
 
+def test_a_search_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    options = ["--env", "CartPole-v1", "--total-steps", "256", "--episodes", "2", "--storage", tmp_path / "search.db"]
+    for trials in (1, 2):
+        command = [sys.executable, EXAMPLES / "optuna_search.py", *options, "--trials", str(trials)]
+        ended = subprocess.run(command, capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr
+        assert f"{trials} trials, 0 given up early; best return " in ended.stdout
+    study = load_study(study_name=None, storage=f"sqlite:///{tmp_path / 'search.db'}")
+    first, second = study.trials
+    assert len(first.intermediate_values) == len(second.intermediate_values) == 7
+    assert first.params != second.params  # the sampler does not begin again
+
+
+class Hopeless(FixedTrial):
+    """A trial that Optuna gives up at its first report."""
+
+    def should_prune(self) -> bool:
+        return True
+
+
+def test_a_trial_that_is_given_up_stops_training() -> None:
+    search = runpy.run_path(str(EXAMPLES / "optuna_search.py"))
+    drawn = {"width": 32, "ramp": 2.0, "position_window": 0, "learning_rate": 1e-3, "n_epochs": 2}
+    drawn |= {"one_minus_gamma": 0.01, "ent_coef": 0.01, "memory_budget": 20.0}
+    with pytest.raises(TrialPruned):
+        search["objective"](Hopeless(drawn), "CartPole-v1", 4096, 2)
+
+
 def test_every_example_is_run() -> None:
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == set(RUNS)
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*RUNS, "optuna_search"}

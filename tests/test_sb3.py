@@ -20,7 +20,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback,
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor
-from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.utils import ConstantSchedule, LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper, VecMonitor, VecNormalize
 from torch import nn
 
@@ -79,6 +79,14 @@ def test_schedules_of_step_size_and_clip_range_are_followed(tmp_path: Path) -> N
     assert player.clip_range(0.5) == pytest.approx(0.15)
     again = MemoryPPO.load(tmp_path / "model", env=corridor(), device="cpu", learning_rate=1e-4)
     assert again.learning_rate == 1e-4
+
+
+@pytest.mark.parametrize(("anneal", "last"), [(True, 2.5e-4), (False, 1e-3)])
+def test_a_constant_schedule_of_step_sizes_is_a_number(anneal: bool, last: float) -> None:
+    model = small(learning_rate=ConstantSchedule(1e-3), anneal=anneal)  # what RL Zoo makes of a number
+    model.learn(16 * 4 * 4)
+    assert model.logger.name_to_value["train/learning_rate"] == pytest.approx(last)
+    assert model.arguments()["learning_rate"] == 1e-3
 
 
 def test_settings_are_attributes_that_training_reads() -> None:

@@ -27,7 +27,7 @@ from minigrid.wrappers import (
 )
 from models import corridor, small
 from stable_baselines3.common.torch_layers import FlattenExtractor, NatureCNN
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecTransposeImage
 
 Box = spaces.Box
 
@@ -232,6 +232,19 @@ def test_the_network_follows_from_what_the_observations_are() -> None:
     assert chosen(InstructionVectorEnv(2)) is TokenLineExtractor
     mixed: Any = small(grid(DictObservationSpaceWrapper), batch_size=None).policy.features_extractor
     assert [type(part) for part in mixed.extractors.values()] == [FlattenExtractor, MiniGridExtractor, FlattenExtractor]
+
+
+def test_codes_behind_sb3s_transposition_are_codes() -> None:
+    """RL Zoo puts VecTransposeImage around MiniGrid's views for training, and not around those it plays."""
+    plain, first = (wrap(DummyVecEnv([lambda: grid(ImgObsWrapper)])) for wrap in (lambda env: env, VecTransposeImage))
+    model = small(first, batch_size=None)
+    assert model.observation_space.shape == (3, 7, 7) and model.policy.observations == "minigrid"
+    codes = torch.as_tensor(plain.reset())
+    other = MiniGridExtractor(plain.observation_space)
+    other.load_state_dict(model.policy.features_extractor.state_dict())
+    torch.testing.assert_close(model.policy.features_extractor(codes.movedim(3, 1)), other(codes))
+    model.learn(16)
+    assert model.predict(plain.reset(), deterministic=True)[0].shape == (1,)
 
 
 def test_codes_are_checked_whenever_they_are_read() -> None:

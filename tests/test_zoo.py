@@ -1,7 +1,7 @@
 """RL Zoo trains, plays and searches MemoryPPO and MemoryA2C through `python -m expirespan.agents.zoo`.
 
-What needs RL Zoo itself runs where it is installed.  CI has none: it needs python-dateutil below 3 (by pytablewriter
-and typepy), constraints.txt has 4.0.0.
+What needs RL Zoo itself runs where it is installed.  CI has none: it needs python-dateutil below 3 (rl_zoo3 2.9.2 by
+pytablewriter 1.2 and typepy 1.3), and constraints.txt has 4.0.0.
 """
 
 import inspect
@@ -17,12 +17,14 @@ import pytest
 import yaml
 from expirespan.agents import MemoryPPO, zoo
 from models import corridor
+from optuna import load_study
 from optuna.trial import FixedTrial
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
 needs_zoo = pytest.mark.skipif(find_spec("rl_zoo3") is None, reason="RL Zoo is not installed (pip install rl_zoo3)")
-FILES = sorted((Path(__file__).parent.parent / "examples" / "zoo").glob("*.yml"))
+ROOT = Path(__file__).parent.parent
+FILES = sorted((ROOT / "examples/zoo").glob("*.yml"))
 OF_ZOO = {"n_envs", "n_timesteps", "normalize", "env_wrapper"}
 """Keys of a YAML file that are not the algorithm's."""
 SETTINGS = """
@@ -39,10 +41,18 @@ CartPole-v1:
 """
 
 
-def run_zoo(folder: Path, *arguments: str) -> str:
-    """What the command prints; it must succeed."""
-    command = [sys.executable, "-m", "expirespan.agents.zoo", *arguments]
-    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+PROGRAM = """
+import sys
+from expirespan.agents import zoo
+for command in sys.argv[1:]:
+    sys.argv = ["zoo.py", *command.split()]
+    zoo.main()
+"""
+
+
+def run_zoo(folder: Path, *commands: str) -> str:
+    """What these commands print, which must succeed: in one process, since it takes seconds to import everything."""
+    ended = subprocess.run([sys.executable, "-c", PROGRAM, *commands], cwd=folder, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout
 
@@ -66,30 +76,40 @@ def returns(folder: Path, steps: int, remember: bool) -> list[float]:
 @needs_zoo
 def test_a_yaml_file_trains_and_enjoy_plays_with_memory(tmp_path: Path) -> None:
     (tmp_path / "settings.yml").write_text(SETTINGS)
-    which = ("--algo", "memory_ppo", "--env", "CartPole-v1", "--device", "cpu")
-    training = ("-conf", "settings.yml", "--seed", "3", "--eval-freq", "128", "--save-freq", "128")
-    run_zoo(tmp_path, "train", *which, *training)
+    which = "--algo memory_ppo --env CartPole-v1 --device cpu"
+    train = f"train {which} -conf settings.yml --seed 3 --eval-freq 128 --eval-episodes 1 --save-freq 128"
+    enjoy = f"enjoy {which} -f logs --no-render --seed 5 --exp-id 1"
     run = tmp_path / "logs/memory_ppo/CartPole-v1_1"
-    files = {"best_model.zip", "rl_model_128_steps.zip", "CartPole-v1.zip"}
-    assert files <= {path.name for path in run.iterdir()}
-    printed = run_zoo(tmp_path, "enjoy", *which, "-f", "logs", "--no-render", "-n", "400", "--seed", "5")
+    printed = run_zoo(
+        tmp_path,
+        train,
+        f"{enjoy} -n 200",
+        f"{enjoy} -n 20 --load-best --verbose 0",
+        f"{enjoy} -n 20 --load-checkpoint 128 --verbose 0",
+        f"{train} -n 128 -i {run / 'CartPole-v1.zip'}",
+    )
     played = [float(found) for found in re.findall(r"Episode Reward: ([\d.]+)", printed)]
-    assert played == returns(run, 400, remember=True) != returns(run, 400, remember=False)
-    run_zoo(tmp_path, "enjoy", *which, "-f", "logs", "--no-render", "-n", "20", "--load-best")
-    run_zoo(tmp_path, "train", *which, *training, "-i", str(run / "CartPole-v1.zip"), "-n", "128")
+    assert played == returns(run, 200, remember=True) != returns(run, 200, remember=False)
+    assert (run.parent / "CartPole-v1_2/CartPole-v1.zip").is_file()
 
 
 @needs_zoo
-def test_zoo_searches(tmp_path: Path) -> None:
-    (tmp_path / "settings.yml").write_text(SETTINGS)
-    which = ("--algo", "memory_ppo", "--env", "CartPole-v1", "--device", "cpu", "-conf", "settings.yml", "-n", "128")
-    few = ("--n-trials", "1", "--n-evaluations", "1", "--no-optim-plots")
-    study = ("--storage", "sqlite:///study.db", "--study-name", "study")
-    assert "Number of finished trials:  1\nBest trial:" in run_zoo(tmp_path, "train", *which, "-optimize", *few, *study)
+def test_the_commands_of_the_docs_run(tmp_path: Path) -> None:
+    """Trains and plays, searches, and trains what a trial of the search had."""
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    begin = "python -m expirespan.agents.zoo "
+    lines = [line for line in (ROOT / "docs/tools.md").read_text().splitlines() if line.startswith(begin)]
+    train, enjoy, search, of_trial = (f"{line.removeprefix(begin)} --device cpu -n 64" for line in lines)
+    few = "--n-trials 2 --n-evaluations 1 --eval-episodes 1 --no-optim-plots"
+    printed = run_zoo(tmp_path, train, enjoy, f"{search} {few}", f"{of_trial} --trial-id 1 --eval-freq -1")
+    assert "Number of finished trials:  2\nBest trial:" in printed
+    trial = load_study(study_name="cartpole", storage=f"sqlite:///{tmp_path / 'study.db'}").trials[1]
+    (found,) = tmp_path.glob("logs/memory_ppo/CartPoleNoVel-v1_*/CartPoleNoVel-v1.zip")
+    assert MemoryPPO.load(found, device="cpu").gamma == 1 - trial.params["one_minus_gamma"]
 
 
 @needs_zoo
-def test_settings_that_are_missing_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_that_are_missing_are_asked_for() -> None:
     command = [sys.executable, "-m", "expirespan.agents.zoo", "train", "--algo", "memory_a2c"]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 1
