@@ -148,11 +148,14 @@ def check_surroundings(config: EvaluateConfig) -> None:
         raise ValueError(f"Expect `json` to be a file in an existing folder, actual: {config.json}")
 
 
-def check_spaces(policy: MemoryActorCriticPolicy, env: VectorEnv) -> None:
-    """Raise ValueError where an agent can't play in an environment."""
+def check_spaces(policy: MemoryActorCriticPolicy, env: VectorEnv, compared: Path | None = None) -> None:
+    """Raise ValueError where an agent, which may be that of the run compared with, can't play in an environment."""
     seen = seen_by_policies(env.single_observation_space, policy.observations)
     for name, ours in (("observation", seen), ("action", env.single_action_space)):
         theirs = getattr(policy, f"{name}_space")
+        if ours != theirs and compared is not None:
+            said = f"to be a run with the {name} space {ours}, actual: {compared} with {theirs}"
+            raise ValueError(f"Expect `compare` {said}")
         if ours != theirs:
             raise ValueError(f"Expect `env` to have the {name} space {theirs}, actual: {ours}")
 
@@ -266,9 +269,6 @@ def report_memory(policy: MemoryActorCriticPolicy, config: EvaluateConfig, task:
     else:
         # On the same episodes, so that the two differ in nothing but the agent.
         other = load_model(config.compare, device=config.device, name=config.checkpoint).policy
-        played = task.batched(1)
-        check_spaces(other, played)
-        played.close()
         found[str(config.compare)] = inspect(other, config.compare)
         first, second = found
         print("\n".join(side_by_side(found[first], found[second], (first, second))))
@@ -300,6 +300,9 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         model.policy = cut_spans(model.policy, config.cut_span)
     with closing(task.batched(1)) as env:
         check_spaces(model.policy, env)
+        if config.compare is not None:  # before this run is played, which may take minutes
+            other = load_model(config.compare, device=config.device, name=config.checkpoint).policy
+            check_spaces(other, env, config.compare)
     first = play_first(model.policy, config, task)
     made = {
         "run": str(config.run),

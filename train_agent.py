@@ -185,9 +185,8 @@ def prepare(config: TrainConfig) -> tuple[TrainConfig, Path, MemoryOnPolicyAlgor
         config = replace(config, total_steps=config.total_steps or TOTAL_STEPS)
         run = config.out or Path("runs") / f"{config.env.rsplit('/')[-1]}-{datetime.now():%Y%m%d-%H%M%S}"
         if run.exists() and (not run.is_dir() or any(run.iterdir())):
-            raise ValueError(
-                f"Expect `out` to be a new or empty folder, actual: {run}; go on with it by --resume {run}"
-            )
+            hint = f"; go on with it by --resume {run}" if (run / CONFIGURATION).is_file() else ""
+            raise ValueError(f"Expect `out` to be a new or empty folder, actual: {run}{hint}")
     device = config.device or "cpu"
     check_device(device)
     torch.set_num_threads(config.threads)

@@ -5,7 +5,7 @@ one step, training a segment of a rollout: the same function.
 """
 
 from copy import copy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..memory import ExpireSpan, ExpireSpanConfig, ExpireSpanState, LayerTrace, Spared
 from .actions import LeanCategorical, environment_actions, masked_logits, read_masks
-from .arguments import check_policy_arguments
+from .arguments import check_known, check_policy_arguments
 from .encoders import MiniGridExtractor, TokenLineExtractor, default_extractor
 from .observations import Kinds, check_finite, check_kinds, kinds_of_space, prepare
 
@@ -87,6 +87,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         **kwargs: Any,
     ) -> None:
         if isinstance(memory, dict):
+            check_known("`memory`", memory, [field.name for field in fields(ExpireSpanConfig)])
             memory = ExpireSpanConfig(**memory)
         self.memory_config = memory or ExpireSpanConfig()
         self.span_lr_scale = span_lr_scale
@@ -308,14 +309,19 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         Without a state the memory is empty; where `episode_start` is true, it is emptied first.  `action_masks` are
         those of sb3-contrib's MaskablePPO: true for actions that may be taken.
 
-        Raises ValueError where the observation is NaN or infinite, the rows of the arguments differ, a mask leaves no
-        action, or `episode_start` says that an episode goes on whose state is None.
+        Raises ValueError where the observation is no dictionary though the space is one (or the other way round), NaN
+        or infinite, the rows of the arguments differ, a mask leaves no action, or `episode_start` says that an episode
+        goes on whose state is None.
         """
         if isinstance(observation, tuple):
             raise ValueError(
                 "Expect `observation` to be an array or a dictionary, actual: a tuple; Gymnasium's reset returns "
                 "`obs, info`, SB3's VecEnv the observation alone"
             )
+        parts = self.observation_space.spaces if isinstance(self.observation_space, spaces.Dict) else None
+        if (parts is not None) != isinstance(observation, dict):
+            wanted = "an array" if parts is None else f"a dictionary of {', '.join(parts)}"
+            raise ValueError(f"Expect `observation` to be {wanted}, actual: {type(observation).__name__}")
         check_finite(observation)
         if self.training:  # walking through all modules at every step would take a fifth of the time
             self.set_training_mode(False)

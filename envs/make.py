@@ -83,7 +83,7 @@ def make_batched(
     if _is_ours(env_id):
         arguments: dict[str, Any] = dict(env_args or {}) | ({} if view_size is None else {"view_size": view_size})
         assert first.spec is not None
-        if refused := _refused(_creator(first.spec.entry_point), env_id, arguments):
+        if refused := _refused(_creator(first.spec.entry_point), first.spec.id, arguments):  # env_id may lack a version
             raise ValueError(refused)  # of what the single form alone takes
         return gym.make_vec(env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", **arguments)
     factories = [partial(make_single, env_id, env_args, view_size)] * num_envs

@@ -232,6 +232,12 @@ def test_bad_actions_are_refused() -> None:
         single.step(5)
 
 
+def test_an_id_without_its_version_means_the_latest() -> None:
+    with pytest.warns(UserWarning, match="Using the latest versioned environment `expirespan/CorridorShort-v0`"):
+        batch = make_batched("expirespan/CorridorShort", 2, {"max_length": 5})
+    assert isinstance(batch, CorridorVectorEnv) and batch.num_envs == 2
+
+
 def test_make_refuses_what_it_cannot_build() -> None:
     with pytest.raises(
         ValueError, match="`env` to be the id of a registered environment, actual: 'expirespan/Nowhere-v0'"

@@ -192,6 +192,19 @@ def test_the_command_line_reports_compares_cuts_and_draws(tmp_path: Path, capsys
     assert "success with the memory changed" in printed and printed.count(" |") > 10
 
 
+def test_a_run_that_sees_something_else_is_not_compared_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(*SMALL, "--total-steps", ROLLOUT, "--out", tmp_path / "one")
+    train(*SMALL, "--total-steps", ROLLOUT, "--out", tmp_path / "two", "--view-size", 5)
+    capsys.readouterr()
+    with pytest.raises(
+        SystemExit, match=r"`compare` to be a run with the observation space Box\(0, 255, \(3, 3, 3\), "
+    ):
+        evaluate.main([str(tmp_path / "one"), "--episodes", "3", "--compare", str(tmp_path / "two")])
+    assert "mean return" not in capsys.readouterr().out  # before anything is played
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

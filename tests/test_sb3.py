@@ -380,6 +380,15 @@ def test_a_tuple_from_reset_is_recognised() -> None:
         small().predict(corridor().reset(seed=1))
 
 
+def test_arrays_and_dictionaries_are_not_taken_for_each_other() -> None:
+    env = Blinker()
+    env.observation_space = spaces.Dict({"near": spaces.Box(-1, 1, (2,)), "far": spaces.Box(-1, 1, (2,))})
+    with pytest.raises(ValueError, match="`observation` to be a dictionary of far, near, actual: ndarray"):
+        small(env, batch_size=None).predict(np.zeros(2))
+    with pytest.raises(ValueError, match="`observation` to be an array, actual: dict"):
+        small(Blinker(), batch_size=None).predict({"near": np.zeros(2)})
+
+
 def test_an_environment_that_is_none_is_refused() -> None:
     with pytest.raises(TypeError, match=r"`env` to be a Gymnasium environment or its id, .* actual: 5"):
         small(5)

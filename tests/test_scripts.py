@@ -258,7 +258,7 @@ def test_a_finished_run_says_so_when_resumed(tmp_path: Path, capsys: pytest.Capt
 
 def test_a_folder_in_use_is_not_trained_into(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(SystemExit, match="`out` to be a new or empty folder"):
+    with pytest.raises(SystemExit, match=f"`out` to be a new or empty folder, actual: {tmp_path}$"):  # no run to resume
         train(*SMALL, "--out", tmp_path)
 
 
