@@ -215,7 +215,10 @@ class Events(TensorBoardOutputFormat):
 
 def train(config: TrainConfig) -> Path:
     """Train, or go on training.  Returns the run folder."""
+    anew = config.resume is not None and not (config.resume / CHECKPOINT).is_file()
     config, run, model = prepare(config)
+    if anew:
+        print(f"{run} holds no checkpoint: training begins anew, at step 0")
     total = config.total_steps or TOTAL_STEPS
     left = total - model.num_timesteps
     if left <= 0:

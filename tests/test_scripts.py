@@ -247,6 +247,13 @@ def test_many_episodes_say_more_than_few() -> None:
     assert callbacks.standing([{"r": 0.5}, {"r": 1.0}]) < callbacks.standing([{"r": 1.0}, {"r": 0.6}])
 
 
+def test_a_run_without_a_checkpoint_says_that_it_begins_anew(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    train(*SMALL, "--total-steps", ROLLOUT, "--timeline-every", 0, "--out", tmp_path / "run")
+    (tmp_path / "run" / "checkpoint.safetensors").unlink()
+    train("--resume", tmp_path / "run")
+    assert f"{tmp_path / 'run'} holds no checkpoint: training begins anew, at step 0" in capsys.readouterr().out
+
+
 def test_a_finished_run_says_so_when_resumed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     train(*SMALL, "--total-steps", ROLLOUT, "--out", tmp_path / "run")
     train("--resume", tmp_path / "run")
