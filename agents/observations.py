@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from minigrid.wrappers import RGBImgObsWrapper, RGBImgPartialObsWrapper
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env import VecEnv
 from torch.nn import functional as F
 
@@ -118,7 +119,17 @@ def check_kinds(kinds: Any, space: spaces.Space) -> Kinds:
     for name, kind in named.items():
         if kind in fits and not fits[kind](parts[name]):
             raise ValueError(f"Expect `observations` to fit the space, actual: {kind!r} for {parts[name]}")
+        if kind == "picture" and not is_image_space(parts[name]) and _ends_in_channels(parts[name]):
+            raise ValueError(
+                "Expect pictures of other numbers than uint8 from 0 to 255 to have their channels first, "
+                f"actual: {parts[name]}"
+            )
     return kinds
+
+
+def _ends_in_channels(space: spaces.Space) -> bool:
+    first, second, last = space.shape or ()
+    return last < min(first, second)
 
 
 def prepare(observations: Any, space: spaces.Space, kinds: Kinds, normalize_images: bool = True) -> Any:
@@ -137,7 +148,7 @@ def prepare(observations: Any, space: spaces.Space, kinds: Kinds, normalize_imag
         return torch.cat([F.one_hot(numbers[:, i], int(classes)) for i, classes in enumerate(space.nvec)], 1).float()
     if kinds in ("minigrid", "tokens"):
         return observations
-    if kinds == "picture" and normalize_images and observations.dtype == torch.uint8:
+    if kinds == "picture" and normalize_images and space.dtype == np.uint8:  # whatever type they come in
         return observations.float() / 255
     return observations.float()
 

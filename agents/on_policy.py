@@ -80,8 +80,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         **kwargs: Any,
     ) -> None:
         check_arguments(type(self).__name__, kwargs)
-        # NumPy's numbers as Python's, which a checkpoint can hold.
-        given = {name: value.item() if isinstance(value, np.generic) else value for name, value in given.items()}
+        given, kwargs = _plain_numbers(given), _plain_numbers(kwargs)
         check_policy(policy, list(self.policy_aliases), MemoryActorCriticPolicy, policy_kwargs or {})
         config = pick(self.config_class, self._numbers(given))
         self._policy_kwargs = dict(policy_kwargs or {})
@@ -466,6 +465,11 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
                 values = self.policy.predict_values(obs_as_tensor(last, self.device), state.rows(index), no_starts)
             extra[index] = self.gamma * values
         return extra
+
+
+def _plain_numbers(given: Mapping[str, Any]) -> dict[str, Any]:
+    """NumPy's numbers as Python's, which a checkpoint can hold and Python's own generators take as seeds."""
+    return {name: value.item() if isinstance(value, np.generic) else value for name, value in given.items()}
 
 
 def _plain_schedule(value: Any) -> Any:
