@@ -5,6 +5,7 @@ vector of counts and a line of token ids both a Box of whole numbers.  So the en
 kept with the policy (`observations` in its `policy_kwargs`), and codes are checked whenever they are read.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -128,8 +129,8 @@ def check_kinds(kinds: Any, space: spaces.Space) -> Kinds:
 
 
 def _ends_in_channels(space: spaces.Space) -> bool:
-    first, second, last = space.shape or ()
-    return last < min(first, second)
+    assert space.shape is not None
+    return space.shape[-1] < min(space.shape[:-1])
 
 
 def prepare(observations: Any, space: spaces.Space, kinds: Kinds, normalize_images: bool = True) -> Any:
@@ -153,16 +154,19 @@ def prepare(observations: Any, space: spaces.Space, kinds: Kinds, normalize_imag
     return observations.float()
 
 
-def check_finite(observations: Any, name: str = "the observation") -> None:
-    """Raise ValueError where observations [B, ...], or those of a dictionary, are NaN or infinite."""
+def check_finite(observations: Any, name: str = "the observation", rows: Sequence[int] | None = None) -> None:
+    """Raise ValueError where observations [B, ...], or those of a dictionary, are NaN or infinite.
+
+    `rows` are the numbers of the rows in the environment where they are not all of its rows.
+    """
     if isinstance(observations, dict):
         for key, part in observations.items():
-            check_finite(part, f"{key!r}")
+            check_finite(part, f"{key!r}", rows)
         return
     array = np.asarray(observations)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         row = int(np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(1))[0]) if array.ndim else 0
         raise ValueError(
-            f"Expect finite observations, actual: NaN or infinity in {name} of row {row}; "
+            f"Expect finite observations, actual: NaN or infinity in {name} of row {rows[row] if rows else row}; "
             "stable_baselines3's VecCheckNan finds the step that made it"
         )

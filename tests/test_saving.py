@@ -162,3 +162,23 @@ def test_numpys_numbers_are_stored_as_pythons(tmp_path: Path) -> None:
     small(seed=np.int64(5), stats_window_size=np.int64(7)).learn(64).save(tmp_path / "model")
     loaded = MemoryPPO.load(tmp_path / "model", device="cpu").arguments()
     assert loaded["seed"] == 5 and loaded["stats_window_size"] == 7
+
+
+def test_arguments_are_checked_when_a_model_is_loaded(tmp_path: Path) -> None:
+    small().save(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"Expect `batch_size` to be a multiple of `n_steps` \(16\), .* actual: 20"):
+        MemoryPPO.load(tmp_path / "model", batch_size=20)
+    with pytest.raises(ValueError, match=r"Expect `batch_size` to be a multiple of `n_steps` \(10\), .* actual: 32"):
+        MemoryPPO.load(tmp_path / "model", n_steps=10)
+    with pytest.raises(ValueError, match="Expect `memory_budget` to be at least 4"):
+        MemoryPPO.load(tmp_path / "model", memory_budget=1.0)
+    assert MemoryPPO.load(tmp_path / "model", env=corridor(1), device="cpu").batch_size == 16
+
+
+def test_a_size_of_minibatches_that_was_changed_is_stored(tmp_path: Path) -> None:
+    model = small(batch_size=None)
+    model.save(tmp_path / "model")
+    assert MemoryPPO.load(tmp_path / "model", env=corridor(2), device="cpu").arguments()["batch_size"] is None
+    model.batch_size = 64
+    model.save(tmp_path / "model")
+    assert MemoryPPO.load(tmp_path / "model", env=corridor(), device="cpu").batch_size == 64

@@ -1,10 +1,14 @@
-"""Pictures in other number types than their space's, and with their channels at the wrong end."""
+"""Observations that are not what their space says: in other number types, with channels at the wrong end, NaN."""
+
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from expirespan.agents.observations import check_kinds, prepare
 from gymnasium import spaces
+from models import Blinker, small
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 
 def test_bytes_are_divided_by_255_whatever_type_they_come_in() -> None:
@@ -20,3 +24,17 @@ def test_channels_of_real_numbers_must_come_first() -> None:
         check_kinds("picture", spaces.Box(0, 1, (64, 48, 3), np.float32))
     assert check_kinds("picture", spaces.Box(0, 1, (3, 64, 48), np.float32)) == "picture"
     assert check_kinds("picture", spaces.Box(0, 255, (64, 48, 3), np.uint8)) == "picture"  # these are turned
+
+
+class Broken(Blinker):
+    """Its last observation is NaN."""
+
+    def step(self, action: Any) -> Any:
+        observation, reward, terminated, truncated, info = super().step(action)
+        return np.full_like(observation, np.nan) if truncated else observation, reward, terminated, truncated, info
+
+
+def test_a_last_observation_that_is_nan_is_named() -> None:
+    env = DummyVecEnv([Blinker, Broken])
+    with pytest.raises(ValueError, match="NaN or infinity in the last observation of row 1"):
+        small(env).learn(16)
