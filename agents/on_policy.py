@@ -221,7 +221,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             model.n_envs = document["n_envs"]
         # The stored one, with the order of keys that the network was trained with.
         model.observation_space, model.action_space = observation_space, action_space
-        model._check_batch_size(max(model.n_envs, document["n_envs"]))  # there may be fewer environments than at first
+        # There may be fewer environments than at first.
+        model._check_batch_size(max(model.n_envs, (model._asked_batch_size or 0) // model.n_steps))
         model._setup_model()
         if "memory_budget" in kwargs:  # older checkpoints may have one that is refused now
             check_budget(model.pressure.config, model.policy.memory_config)

@@ -172,7 +172,10 @@ def test_arguments_are_checked_when_a_model_is_loaded(tmp_path: Path) -> None:
         MemoryPPO.load(tmp_path / "model", n_steps=10)
     with pytest.raises(ValueError, match="Expect `memory_budget` to be at least 4"):
         MemoryPPO.load(tmp_path / "model", memory_budget=1.0)
-    assert MemoryPPO.load(tmp_path / "model", env=corridor(1), device="cpu").batch_size == 16
+    loaded = MemoryPPO.load(tmp_path / "model", env=corridor(1), device="cpu")
+    assert loaded.batch_size == 16  # of 32, for which there are too few environments now
+    loaded.save(tmp_path / "fewer")
+    assert MemoryPPO.load(tmp_path / "fewer", env=corridor(4), device="cpu").batch_size == 32
 
 
 def test_a_size_of_minibatches_that_was_changed_is_stored(tmp_path: Path) -> None:
