@@ -1,10 +1,11 @@
-"""Observations that are not what their space says: in other number types, with channels at the wrong end, NaN."""
+"""Observations that are not what their space says (other number types, channels at the wrong end, NaN), and starts."""
 
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from expirespan.agents.actions import drawn_actions
 from expirespan.agents.observations import check_kinds, prepare
 from gymnasium import spaces
 from models import Blinker, small
@@ -38,3 +39,15 @@ def test_a_last_observation_that_is_nan_is_named() -> None:
     env = DummyVecEnv([Blinker, Broken])
     with pytest.raises(ValueError, match="NaN or infinity in the last observation of row 1"):
         small(env).learn(16)
+
+
+def test_actions_are_counted_from_0_again_for_their_probabilities() -> None:
+    assert drawn_actions(spaces.Discrete(3, start=5), np.array([5, 7])).tolist() == [0, 2]
+    assert drawn_actions(spaces.MultiDiscrete([3, 2], start=[1, 4]), np.array([[3, 4]])).tolist() == [[2, 0]]
+
+
+def test_another_number_of_environments_keeps_the_unit_of_rewards() -> None:
+    model = small(DummyVecEnv([Blinker] * 2))
+    model.reward_scale.load_state_dict({"returns": [1.0, 2.0], "mean": 0.0, "var": 16.0, "count": 1000.0})
+    model.set_env(DummyVecEnv([Blinker] * 3))
+    assert model.reward_scale.scale == 4
