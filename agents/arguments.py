@@ -37,6 +37,10 @@ REFUSED_OF_POLICIES: dict[str, tuple[tuple[Any, ...], str]] = {
 def check_arguments(algorithm: str, given: Mapping[str, Any]) -> None:
     """Raise TypeError for arguments that no algorithm has, ValueError for those of SB3's that can't be had."""
     refuse(given, REFUSED)
+    # Its own settings don't get here: what does and is a setting is that of another algorithm.
+    foreign = [name for name in given if name in _known_settings()]
+    if foreign:
+        raise TypeError(f"Expect arguments of {algorithm}, actual: `{foreign[0]}`, which is another algorithm's")
     others = [name for name in given if name not in REFUSED]
     check_known(algorithm, others, [*SB3_ARGUMENTS, "policy_kwargs", *_known_settings()])
 

@@ -78,14 +78,14 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
     Raises FileNotFoundError where there is none, ValueError for a folder without a checkpoint.
     """
     path = Path(path)
-    if path.is_dir():
-        if not (path / ENTRY).is_file():
-            raise ValueError(f"Expect a checkpoint, or a run folder with {ENTRY}, actual: the folder {path}")
+    if (path / ENTRY).is_file():
         return path / ENTRY
     stem = path.with_suffix("") if path.suffix in (ARCHIVE, SUFFIX) else path
     for candidate in (path, stem.with_name(stem.name + ARCHIVE), stem.with_name(stem.name + SUFFIX)):
         if candidate.is_file():
             return candidate
+    if path.is_dir():
+        raise ValueError(f"Expect a checkpoint, or a run folder with {ENTRY}, actual: the folder {path}")
     raise FileNotFoundError(f"There is no checkpoint at {path}")
 
 

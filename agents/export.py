@@ -141,11 +141,13 @@ class ActingStep(nn.Module):
 
     def forward(self, observation: Tensor | Batch, state: Batch, episode_start: Tensor) -> tuple[Batch, Batch]:
         """One step of B rows: what to do, and the state after it."""
-        features = self.policy.features(observation).unsqueeze(1)
+        features, critic = self.policy._features(observation)
         memory = as_state(self.policy.core, state)
         # Asking for attention has all layers computed by torch.
-        output = self.policy.core(features, memory, episode_start.unsqueeze(1), charge=False, attention=True)
-        distribution, values = self.policy._heads(output.y.squeeze(1))
+        output = self.policy.core(
+            features.unsqueeze(1), memory, episode_start.unsqueeze(1), charge=False, attention=True
+        )
+        distribution, values = self.policy._heads(output.y.squeeze(1), critic)
         after, overflow = as_tensors(output.state)
         actions = self._environment_actions(distribution.mode())
         return {"actions": actions, **parameters(distribution), "values": values, "overflow": overflow}, after

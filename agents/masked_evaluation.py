@@ -38,6 +38,8 @@ class WithMasks:
         return self.model.predict(observation, state, episode_start, deterministic, masks)
 
     def __getattr__(self, name: str) -> Any:
+        if name == "model":  # not there yet in a copy that is being made
+            raise AttributeError(name)
         return getattr(self.model, name)
 
 

@@ -5,12 +5,14 @@ vector of counts and a line of token ids both a Box of whole numbers.  So the en
 kept with the policy (`observations` in its `policy_kwargs`), and codes are checked whenever they are read.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from minigrid.wrappers import RGBImgObsWrapper, RGBImgPartialObsWrapper
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env import VecEnv
 from torch.nn import functional as F
 
@@ -118,7 +120,17 @@ def check_kinds(kinds: Any, space: spaces.Space) -> Kinds:
     for name, kind in named.items():
         if kind in fits and not fits[kind](parts[name]):
             raise ValueError(f"Expect `observations` to fit the space, actual: {kind!r} for {parts[name]}")
+        if kind == "picture" and not is_image_space(parts[name]) and _ends_in_channels(parts[name]):
+            raise ValueError(
+                "Expect pictures of other numbers than uint8 from 0 to 255 to have their channels first, "
+                f"actual: {parts[name]}"
+            )
     return kinds
+
+
+def _ends_in_channels(space: spaces.Space) -> bool:
+    assert space.shape is not None
+    return space.shape[-1] < min(space.shape[:-1])
 
 
 def prepare(observations: Any, space: spaces.Space, kinds: Kinds, normalize_images: bool = True) -> Any:
@@ -137,21 +149,24 @@ def prepare(observations: Any, space: spaces.Space, kinds: Kinds, normalize_imag
         return torch.cat([F.one_hot(numbers[:, i], int(classes)) for i, classes in enumerate(space.nvec)], 1).float()
     if kinds in ("minigrid", "tokens"):
         return observations
-    if kinds == "picture" and normalize_images and observations.dtype == torch.uint8:
+    if kinds == "picture" and normalize_images and space.dtype == np.uint8:  # whatever type they come in
         return observations.float() / 255
     return observations.float()
 
 
-def check_finite(observations: Any, name: str = "the observation") -> None:
-    """Raise ValueError where observations [B, ...], or those of a dictionary, are NaN or infinite."""
+def check_finite(observations: Any, name: str = "the observation", rows: Sequence[int] | None = None) -> None:
+    """Raise ValueError where observations [B, ...], or those of a dictionary, are NaN or infinite.
+
+    `rows` are the numbers of the rows in the environment where they are not all of its rows.
+    """
     if isinstance(observations, dict):
         for key, part in observations.items():
-            check_finite(part, f"{key!r}")
+            check_finite(part, f"{key!r}", rows)
         return
     array = np.asarray(observations)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         row = int(np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(1))[0]) if array.ndim else 0
         raise ValueError(
-            f"Expect finite observations, actual: NaN or infinity in {name} of row {row}; "
+            f"Expect finite observations, actual: NaN or infinity in {name} of row {rows[row] if rows else row}; "
             "stable_baselines3's VecCheckNan finds the step that made it"
         )

@@ -49,7 +49,8 @@ FEWEST_BATCHES = 4
 class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     """An SB3 OnPolicyAlgorithm whose policy carries a memory through each episode.
 
-    Settings are attributes, as SB3's are, and may be changed between updates: `model.ent_coef = 0.001`.
+    Settings are attributes, as SB3's are, and may be changed between updates: `model.ent_coef = 0.001`.  Those that
+    others are made of (learning_rate, n_steps, gamma, gae_lambda) are changed by `load`: `load(path, env, gamma=0.9)`.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = dict.fromkeys(
@@ -80,8 +81,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         **kwargs: Any,
     ) -> None:
         check_arguments(type(self).__name__, kwargs)
-        # NumPy's numbers as Python's, which a checkpoint can hold.
-        given = {name: value.item() if isinstance(value, np.generic) else value for name, value in given.items()}
+        given, kwargs = _plain_numbers(given), _plain_numbers(kwargs)
         check_policy(policy, list(self.policy_aliases), MemoryActorCriticPolicy, policy_kwargs or {})
         config = pick(self.config_class, self._numbers(given))
         # SB3 hands `use_sde`, which must be False, to the policy itself.
@@ -113,7 +113,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             if field.name != "batch_size" and field.name in given:
                 setattr(self, field.name, given[field.name])
         if _init_setup_model:
-            self._check_batch_size()
+            self._check_batch_size(self.n_envs)
             self._setup_model()
             check_budget(pressure, self.policy.memory_config)
 
@@ -136,7 +136,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
 
     def _settings(self) -> dict[str, Any]:
         """The settings as the constructor takes them."""
-        asked = {"batch_size": self._asked_batch_size}
+        changed = self.batch_size != self._batch_size()
+        asked = {"batch_size": self.batch_size if changed else self._asked_batch_size}
         return {
             f.name: asked.get(f.name, _plain_schedule(getattr(self, f.name, None))) for f in fields(self.config_class)
         } | asked
@@ -221,7 +222,11 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             model.n_envs = document["n_envs"]
         # The stored one, with the order of keys that the network was trained with.
         model.observation_space, model.action_space = observation_space, action_space
+        # There may be fewer environments than at first.
+        model._check_batch_size(max(model.n_envs, (model._asked_batch_size or 0) // model.n_steps))
         model._setup_model()
+        if "memory_budget" in kwargs:  # older checkpoints may have one that is refused now
+            check_budget(model.pressure.config, model.policy.memory_config)
         restore(model, tensors, document, continue_episodes=not force_reset)
         return model
 
@@ -301,12 +306,12 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             return math.ceil(self.n_envs / batches) * steps
         return min(size, steps * self.n_envs)  # there may be fewer environments than at first
 
-    def _check_batch_size(self) -> None:
+    def _check_batch_size(self, most: int) -> None:
         steps, size = self.n_steps, self._asked_batch_size
-        if size is not None and (size % steps or size > steps * self.n_envs):
+        if size is not None and (size % steps or size > steps * most):
             raise ValueError(
                 f"Expect `batch_size` to be a multiple of `n_steps` ({steps}), since a minibatch is whole environment "
-                f"columns, of at most {steps * self.n_envs}, actual: {size}"
+                f"columns, of at most {steps * most}, actual: {size}"
             )
 
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
@@ -461,12 +466,18 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
                 last: Any = {name: np.stack([ending[name] for ending in endings]) for name in endings[0]}
             else:
                 last = np.stack(endings)
+            check_finite(last, "the last observation", rows)
             index = torch.as_tensor(rows, device=self.device)
             with torch.no_grad():
                 no_starts = torch.zeros(len(rows), dtype=torch.bool, device=self.device)
                 values = self.policy.predict_values(obs_as_tensor(last, self.device), state.rows(index), no_starts)
             extra[index] = self.gamma * values
         return extra
+
+
+def _plain_numbers(given: Mapping[str, Any]) -> dict[str, Any]:
+    """NumPy's numbers as Python's, which a checkpoint can hold and Python's own generators take as seeds."""
+    return {name: value.item() if isinstance(value, np.generic) else value for name, value in given.items()}
 
 
 def _plain_schedule(value: Any) -> Any:

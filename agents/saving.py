@@ -97,6 +97,7 @@ def describe(model: "MemoryOnPolicyAlgorithm") -> tuple[dict[str, Tensor], dict[
     missing: list[str] = []
     arguments = {name: plain(value, name, missing) for name, value in model.arguments().items()}
     arguments = {name: value for name, value in arguments.items() if value is not MISSING}
+    arguments["policy_kwargs"].pop("observations", None)  # the policy's own are stored below, under any names
     policy = uncompiled(model.policy)
     state = environment_state(model.env) if model.env is not None else None
     tensors = (

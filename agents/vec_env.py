@@ -11,11 +11,14 @@ from gymnasium.vector import SyncVectorEnv
 from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecMonitor, VecTransposeImage
+from stable_baselines3.common.vec_env import DummyVecEnv, VecCheckNan, VecEnv, VecMonitor, VecTransposeImage
 
 from ..envs import make_batched, make_single
 from .gymnasium_vec_env import GymnasiumVecEnv
 from .observations import check_observation_space, kinds_of
+
+STATELESS = (VecMonitor, VecTransposeImage, VecCheckNan)
+"""Wrappers that keep nothing of an episode, VecMonitor's counts apart, which are stored."""
 
 
 class EpisodeMonitor(VecMonitor):
@@ -110,7 +113,8 @@ def seen_by_policies(space: spaces.Space, kinds: Any) -> spaces.Space:
 def environment_state(env: VecEnv) -> dict[str, Any] | None:
     """Where every row's episode stands, as {"arrays": ..., "generators": ...}; None where the rows can't tell.
 
-    The environments of this project can; most others keep state that nothing outside can restore.
+    The environments of this project can; most others, and wrappers such as VecFrameStack and VecNormalize, keep state
+    that nothing outside can restore.
     """
     monitor, inner = _monitor_and_rows(env)
     if inner is None or monitor is None:
@@ -132,8 +136,10 @@ def restore_environment_state(env: VecEnv, state: dict[str, Any]) -> None:
 
 def _monitor_and_rows(env: VecEnv) -> tuple[VecMonitor | None, Any]:
     monitor = None
-    while isinstance(env, VecEnvWrapper):
+    while isinstance(env, STATELESS):
         monitor = env if isinstance(env, VecMonitor) else monitor
         env = env.venv
-    rows = env.vector_env.unwrapped if isinstance(env, GymnasiumVecEnv) else None
+    rows = env.vector_env if isinstance(env, GymnasiumVecEnv) else None
+    if rows is not None and rows is not rows.unwrapped:
+        rows = None
     return monitor, rows if hasattr(rows, "load_state_dict") else None

@@ -260,3 +260,13 @@ def test_enough_slots_never_overflow(span: float, ramp: float, capacity: int | N
         assert step.trace is not None
         memory, most = step.state, max(most, int(step.trace[0].live.max()))
     assert most == slots or math.ceil(span + ramp) > STEPS
+
+
+def test_values_come_from_the_features_of_the_critic_too() -> None:
+    more = {"memory": MEMORY | {"capacity": 6}, "share_features_extractor": False}
+    model = MemoryPPO("MlpPolicy", Shown(VECTOR, spaces.Discrete(3)), policy_kwargs=more, seed=3, device="cpu")
+    randomize(model.policy, 5)
+    obs, state, start = torch.ones(1, 3), model.policy.initial_state(1), torch.ones(1, dtype=torch.bool)
+    outputs, _ = export_policy(model.policy, batch_size=1).module()(obs, slots_of(model, 1, 7), start)
+    expected = model.policy.predict_values(obs, state, start).detach()
+    torch.testing.assert_close(outputs["values"], expected, rtol=0, atol=1e-5)

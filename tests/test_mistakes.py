@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from expirespan import evaluate, train_agent
-from expirespan.agents import MemoryPPO, PressureConfig, RecordEpisodes
+from expirespan.agents import MemoryA2C, MemoryPPO, PressureConfig, RecordEpisodes
 from expirespan.agents.evaluation import evaluate_policy, record_episode
 from expirespan.agents.inspection import inspect_memory
 from expirespan.agents.pressure import check_budget
@@ -224,6 +224,11 @@ PYTHON: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: small(use_sde=True), ValueError, "`use_sde` not to be given: state-dependent exploration"),
     (lambda: small(rollout_buffer_class=list), ValueError, "`rollout_buffer_class` not to be given: rollouts"),
     (lambda: small(n_step=16), TypeError, "arguments of MemoryPPO, actual: `n_step`; did you mean `n_steps`?"),
+    (
+        lambda: MemoryA2C("MlpPolicy", corridor(), clip_range=0.2),
+        TypeError,
+        "arguments of MemoryA2C, actual: `clip_range`",
+    ),
     (lambda: small(5), TypeError, "`env` to be a Gymnasium environment or its id, a VecEnv of SB3, or a Vector"),
     (lambda: MemoryPPO("MemoryPolcy", corridor()), ValueError, "`policy` to be one of MemoryPolicy, MlpPolicy,"),
     (lambda: small(gym.make_vec("CartPole-v1", 2)), ValueError, "`env` to have same-step or disabled autoreset"),

@@ -4,14 +4,18 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from expirespan.agents import MemoryPPO
 from expirespan.agents.policy import MemoryActorCriticPolicy
+from expirespan.agents.vec_env import as_vec_env
 from expirespan.memory import ExpireSpanConfig
+from gymnasium import spaces
 from models import SMALL, corridor, rows_of, small, weights
 from stable_baselines3.common.torch_layers import FlattenExtractor
+from stable_baselines3.common.vec_env import VecFrameStack
 
 
 def test_a_saved_policy_keeps_its_memory_options(tmp_path: Path) -> None:
@@ -116,3 +120,68 @@ def test_files_of_the_first_format_are_read_as_they_were_meant(
         2.0,
         20.0,
     )  # the first is below the ramp of 4, which was no error then
+
+
+def test_wrappers_that_keep_something_begin_new_episodes(tmp_path: Path) -> None:
+    def stacked() -> VecFrameStack:
+        return VecFrameStack(as_vec_env(corridor(), "numbers"), 3)
+
+    model = small(stacked(), policy_kwargs=SMALL | {"observations": "numbers"})
+    model.learn(64)
+    model.save(tmp_path / "model")
+    loaded = MemoryPPO.load(tmp_path / "model", env=stacked(), device="cpu", force_reset=False)
+    assert loaded._last_obs is None  # the frames of the stack are lost
+    loaded.learn(64, reset_num_timesteps=False)
+
+
+def test_a_folder_does_not_hide_the_file_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "best").mkdir()
+    with pytest.raises(ValueError, match=r"Expect a checkpoint, or a run folder .* actual: the folder"):
+        MemoryPPO.load(tmp_path / "best")
+    model = small()
+    model.save(tmp_path / "best")
+    assert MemoryPPO.load(tmp_path / "best", device="cpu").config == model.config
+
+
+def test_parts_of_observations_may_have_any_name(tmp_path: Path) -> None:
+    for names in ("class",), ("schedule", "other"):
+        kinds = dict.fromkeys(names, "numbers")
+        model = small(Rooms(names), batch_size=16, policy_kwargs=SMALL | {"observations": kinds})
+        model.save(tmp_path / "model")
+        assert MemoryPPO.load(tmp_path / "model").policy.observations == kinds
+
+
+class Rooms(gym.Env):
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.observation_space = spaces.Dict([(name, spaces.Box(-1, 1, (2,))) for name in names])
+
+
+def test_numpys_numbers_are_stored_as_pythons(tmp_path: Path) -> None:
+    small(seed=np.int64(5), stats_window_size=np.int64(7)).learn(64).save(tmp_path / "model")
+    loaded = MemoryPPO.load(tmp_path / "model", device="cpu").arguments()
+    assert loaded["seed"] == 5 and loaded["stats_window_size"] == 7
+
+
+def test_arguments_are_checked_when_a_model_is_loaded(tmp_path: Path) -> None:
+    small().save(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"Expect `batch_size` to be a multiple of `n_steps` \(16\), .* actual: 20"):
+        MemoryPPO.load(tmp_path / "model", batch_size=20)
+    with pytest.raises(ValueError, match=r"Expect `batch_size` to be a multiple of `n_steps` \(10\), .* actual: 32"):
+        MemoryPPO.load(tmp_path / "model", n_steps=10)
+    with pytest.raises(ValueError, match="Expect `memory_budget` to be at least 4"):
+        MemoryPPO.load(tmp_path / "model", memory_budget=1.0)
+    loaded = MemoryPPO.load(tmp_path / "model", env=corridor(1), device="cpu")
+    assert loaded.batch_size == 16  # of 32, for which there are too few environments now
+    loaded.save(tmp_path / "fewer")
+    assert MemoryPPO.load(tmp_path / "fewer", env=corridor(4), device="cpu").batch_size == 32
+
+
+def test_a_size_of_minibatches_that_was_changed_is_stored(tmp_path: Path) -> None:
+    model = small(batch_size=None)
+    model.save(tmp_path / "model")
+    assert MemoryPPO.load(tmp_path / "model", env=corridor(2), device="cpu").arguments()["batch_size"] is None
+    model.batch_size = 64
+    model.save(tmp_path / "model")
+    assert MemoryPPO.load(tmp_path / "model", env=corridor(), device="cpu").batch_size == 64

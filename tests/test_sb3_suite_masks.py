@@ -1,5 +1,6 @@
 """What sb3-contrib's tests of MaskablePPO ask of action masks, asked of MemoryPPO and MemoryA2C."""
 
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ def test_where_masks_leave_one_action_it_is_taken(algorithm: Any, kind: str, tmp
     model.learn(16, callback=judge)
     assert model.ep_info_buffer[0]["r"] == 6 and judge.last_mean_reward == 6
     assert evaluate_policy(WithMasks(model, env), env, 2) == (6, 0)
+    assert evaluate_policy(copy(WithMasks(model, env)), env, 2) == (6, 0)
     assert np.less(evaluate_policy(model, env, 2)[0], 6)
     assert (tmp_path / "best_model.zip").is_file()
 
