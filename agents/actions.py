@@ -29,8 +29,8 @@ def check_action_space(space: spaces.Space) -> None:
             f"Expect `env` to have finite bounds of its actions, actual: {space}; "
             "gymnasium.wrappers.RescaleAction gives them"
         )
-    shape = space.shape or ()
-    if not isinstance(space, spaces.Box) and len(shape) > 1:
+    bits = isinstance(space, spaces.MultiBinary) and not isinstance(space.n, int)
+    if bits or (isinstance(space, spaces.MultiDiscrete) and len(space.shape) > 1):
         raise ValueError(f"Expect `env` to have actions in one dimension where they are not a Box, actual: {space}")
 
 
@@ -78,12 +78,10 @@ def read_masks(space: spaces.Space, masks: object, rows: int) -> np.ndarray:
 
     Raises ValueError where the shape is another one, or a choice is left without any action.
     """
-    array = np.asarray(masks, dtype=bool)
     width = mask_width(space)
+    array = _flat(masks)
     if array.size != rows * width:
-        raise ValueError(
-            f"Expect `action_masks` to have {width} entries for each of {rows} rows, actual: shape {array.shape}"
-        )
+        raise ValueError(f"Expect `action_masks` to have {width} entries for each of {rows} rows, actual: {array.size}")
     array = array.reshape(rows, width)
     for choice in np.split(array, _ends(space), axis=1):
         if len(empty := np.flatnonzero(~choice.any(1))):
@@ -91,9 +89,16 @@ def read_masks(space: spaces.Space, masks: object, rows: int) -> np.ndarray:
     return array
 
 
+def _flat(masks: object) -> np.ndarray:
+    """Masks as one array of bools; those of a MultiDiscrete may be a list for each of its choices."""
+    if isinstance(masks, list | tuple):
+        return np.concatenate([_flat(part) for part in masks]) if len(masks) else np.zeros(0, dtype=bool)
+    return np.asarray(masks, dtype=bool).reshape(-1)
+
+
 def environment_masks(env: VecEnv, policy: ActorCriticPolicy) -> Tensor:
     """The masks of all rows now, bool [B, mask_width], from `action_masks()`, as sb3-contrib's MaskablePPO asks."""
-    masks = read_masks(policy.action_space, np.stack(env.env_method("action_masks")), env.num_envs)
+    masks = read_masks(policy.action_space, env.env_method("action_masks"), env.num_envs)
     return torch.as_tensor(masks, device=policy.device)
 
 

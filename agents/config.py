@@ -4,6 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
+import numpy as np
+from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule
+
 from ..checks import check_choice, check_not_negative, check_positive, check_share, check_whole
 
 Config = TypeVar("Config")
@@ -64,3 +67,15 @@ class OnPolicyConfig:
 def pick(config: type[Config], given: Mapping[str, Any]) -> Config:
     """A configuration from those of the given arguments that are its fields."""
     return config(**{field.name: given[field.name] for field in fields(config) if field.name in given})  # pyright: ignore[reportArgumentType]  # a dataclass
+
+
+def plain_numbers(given: Mapping[str, Any]) -> dict[str, Any]:
+    """NumPy's numbers as Python's, which a checkpoint can hold and Python's own generators take as seeds."""
+    return {name: value.item() if isinstance(value, np.generic) else value for name, value in given.items()}
+
+
+def plain_schedule(value: Any) -> Any:
+    """A setting without the wrapper that SB3 puts around schedules: a number, a function, or as it is."""
+    if isinstance(value, FloatSchedule):
+        value = value.value_schedule
+    return value.val if isinstance(value, ConstantSchedule) else value

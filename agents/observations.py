@@ -44,6 +44,8 @@ def check_observation_space(space: spaces.Space) -> None:
                 "Expect `env` to have observations of type Box, Discrete, MultiDiscrete or MultiBinary, or a Dict of "
                 f"these, actual: {where}"
             )
+        if isinstance(part, spaces.Box) and not part.shape:
+            raise ValueError(f"Expect a Box observation to have one dimension or more, actual: {where}")
         if isinstance(part, spaces.MultiDiscrete) and len(part.shape) != 1:
             raise ValueError(f"Expect a MultiDiscrete observation to have one dimension, actual: {where}")
 

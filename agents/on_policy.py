@@ -1,8 +1,9 @@
 """Collecting experience with memory: what the on-policy algorithms share."""
 
 import math
+import warnings
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any, ClassVar, TypeVar
 
@@ -13,24 +14,23 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import (
-    ConstantSchedule,
     FloatSchedule,
     check_for_correct_spaces,
     explained_variance,
     get_system_info,
-    obs_as_tensor,
 )
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch import Tensor
 
 from ..checks import check_not_negative
 from ..memory import ExpireSpanState
-from .actions import check_action_space, environment_actions, environment_masks
+from .actions import check_action_space
 from .arguments import REFUSED, check_arguments, check_policy
 from .checkpoint import Target, read_checkpoint, under, write_checkpoint
-from .config import OnPolicyConfig, pick
+from .collecting import collect
+from .config import OnPolicyConfig, pick, plain_numbers, plain_schedule
 from .losses import normalized_advantages
-from .observations import check_finite, kinds_of
+from .observations import kinds_of
 from .policy import MemoryActorCriticPolicy, SequenceEvaluation
 from .pressure import PressureConfig, SpanPressure, check_budget
 from .reward_scale import RewardScale
@@ -81,7 +81,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         **kwargs: Any,
     ) -> None:
         check_arguments(type(self).__name__, kwargs)
-        given, kwargs = _plain_numbers(given), _plain_numbers(kwargs)
+        given, kwargs = plain_numbers(given), plain_numbers(kwargs)
         check_policy(policy, list(self.policy_aliases), MemoryActorCriticPolicy, policy_kwargs or {})
         config = pick(self.config_class, self._numbers(given))
         # SB3 hands `use_sde`, which must be False, to the policy itself.
@@ -94,6 +94,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             kinds = asked or kinds_of(env)
         self.pressure = SpanPressure(pressure)
         self.use_masking = True
+        self.stand_ins: dict[str, float] = {}
+        """Of a loaded model: values in place of functions that its checkpoint could not hold."""
         self._memory: ExpireSpanState | None = None
         self._asked_batch_size = config.batch_size
         self.batch_size = 0
@@ -139,7 +141,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         changed = self.batch_size != self._batch_size()
         asked = {"batch_size": self.batch_size if changed else self._asked_batch_size}
         return {
-            f.name: asked.get(f.name, _plain_schedule(getattr(self, f.name, None))) for f in fields(self.config_class)
+            f.name: asked.get(f.name, plain_schedule(getattr(self, f.name, None))) for f in fields(self.config_class)
         } | asked
 
     def arguments(self) -> dict[str, Any]:
@@ -213,8 +215,12 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         tensors, document = read_checkpoint(path)
         stored = {*document["arguments"], *(name.split(".")[0] for name in document["missing"])}
         replaced = {name: value for name, value in (custom_objects or {}).items() if name in stored}
-        arguments = read_arguments(document, {**replaced, **kwargs}, cls.__name__, needed=env is not None)
+        given = {**replaced, **kwargs}
+        arguments = read_arguments(document, given, cls.__name__, needed=env is not None)
         model = cls(env=env, device=device, _init_setup_model=False, **arguments)
+        model.stand_ins = {
+            name: arguments[name] for name in document["missing"] if name in cls.SCHEDULED and name not in given
+        }
         observation_space, action_space = stored_spaces(document)
         if model.env is not None:
             check_for_correct_spaces(model.env, observation_space, action_space)
@@ -283,6 +289,12 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         """
         if self.env is None:
             raise ValueError("Expect an environment to learn in, actual: none; give `env` to `load`, or call `set_env`")
+        if self.stand_ins:
+            warnings.warn(
+                f"The checkpoint could not hold the functions given as {', '.join(self.stand_ins)}: training goes on "
+                f"with their last values, {self.stand_ins}; give them to `load` to go on with the functions",
+                stacklevel=2,
+            )
         self.use_masking = use_masking
         name = type(self).__name__ if tb_log_name is None else tb_log_name
         return super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
@@ -322,7 +334,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         remaining = self._current_progress_remaining
         rate = self.lr_schedule(remaining)
         # A constant schedule, as RL Zoo makes of every number, is a number.
-        if self.anneal and not callable(_plain_schedule(self.learning_rate)):
+        if self.anneal and not callable(plain_schedule(self.learning_rate)):
             rate *= remaining
         self.logger.record("train/learning_rate", rate)
         for group in self.policy.optimizer.param_groups:
@@ -376,7 +388,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         buffer = self.rollout_buffer
         explained = explained_variance(buffer.values.cpu().numpy().ravel(), buffer.returns.cpu().numpy().ravel())
         log.add(explained_variance=float(explained), spans__penalty_weight=self.pressure.weight)
-        log.add(reward_scale=self.reward_scale.scale if self._scales_rewards else 1.0)
+        log.add(reward_scale=self.reward_scale.scale if self.scales_rewards else 1.0)
         if hasattr(self.policy, "log_std"):
             log.add(std=self.policy.log_std.exp().mean().item())
         log.add(spans__pull=max(self.pressure.pulls, default=0.0))
@@ -391,7 +403,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         return env
 
     @property
-    def _scales_rewards(self) -> bool:
+    def scales_rewards(self) -> bool:
         """Whether rewards are divided by `reward_scale`; not where SB3's VecNormalize does the same."""
         normalized = self._vec_normalize_env is not None and self._vec_normalize_env.norm_reward
         return self.normalize_reward and not normalized
@@ -399,89 +411,5 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     def collect_rollouts(  # pyright: ignore[reportIncompatibleMethodOverride]  # a buffer of sequences
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: SequenceRolloutBuffer, n_rollout_steps: int
     ) -> bool:
-        """Act for `n_rollout_steps` in every environment; False if a callback stopped it.
-
-        Callbacks find SB3's names in their locals: `obs_tensor`, `actions` (as drawn), `clipped_actions` (as the
-        environment took them), `values`, `log_probs`, `new_obs`, `rewards`, `dones`, `infos`, `n_steps`.
-        `rollout_buffer.rewards` are divided by `reward_scale.scale`, unless `normalize_reward` is False.
-        """
-        assert self._last_obs is not None and self._last_episode_starts is not None
-        self.policy.set_training_mode(False)
-        masked = self.use_masking and env.has_attr("action_masks")
-        state = self._memory if self._memory is not None else self.policy.initial_state(env.num_envs)
-        with torch.no_grad():
-            # The weights have changed since the memories were written.
-            state = self.policy.core.refresh(state.packed())
-        rollout_buffer.begin(state, masked)
-        callback.on_rollout_start()
-        self.reward_scale.begin_episodes(np.asarray(self._last_episode_starts, dtype=bool))
-        starts = torch.as_tensor(self._last_episode_starts, dtype=torch.bool, device=self.device)
-        dones, n_steps = np.zeros(env.num_envs, dtype=bool), 0
-        while n_steps < n_rollout_steps:
-            action_masks = environment_masks(env, self.policy) if masked else None
-            with torch.no_grad():
-                obs_tensor = obs_as_tensor(self._last_obs, self.device)
-                drawn, values, log_probs, state = self.policy(obs_tensor, state, starts, action_masks=action_masks)
-            actions, clipped_actions = drawn.cpu().numpy(), environment_actions(self.policy, drawn)
-            new_obs, rewards, dones, infos = env.step(clipped_actions)
-            assert not isinstance(new_obs, tuple)  # SB3 has no policies for these
-            check_finite(new_obs)
-            # Before a callback may stop training, so that what goes on later goes on from here.
-            last_starts, starts = starts, torch.as_tensor(dones, dtype=torch.bool, device=self.device)
-            self._last_obs, self._last_episode_starts, self._memory = new_obs, dones, state
-            self.num_timesteps += env.num_envs
-            callback.update_locals(locals())
-            if not callback.on_step():
-                return False
-            self._update_info_buffer(infos, dones)
-            n_steps += 1
-            learned_from = self._rewards(rewards, dones) + self._truncation_values(infos, dones, state)
-            rollout_buffer.add(obs_tensor, drawn, learned_from, last_starts, values, log_probs, action_masks)
-        with torch.no_grad():
-            last_values = self.policy.predict_values(obs_as_tensor(self._last_obs, self.device), state, starts)
-        rollout_buffer.compute_returns_and_advantage(last_values, dones)
-        callback.update_locals(locals())
-        callback.on_rollout_end()
-        return True
-
-    def _rewards(self, rewards: np.ndarray, dones: np.ndarray) -> Tensor:
-        """One step's rewards as they are learned from, [B].  Raises ValueError where one is NaN or infinite."""
-        if not np.isfinite(rewards).all():
-            raise ValueError(f"Expect finite rewards, actual: {rewards[~np.isfinite(rewards)][0]} of an environment")
-        scaled = self.reward_scale.scaled(rewards, dones) if self._scales_rewards else rewards
-        return torch.as_tensor(scaled, dtype=torch.float32, device=self.device)
-
-    def _truncation_values(self, infos: Sequence[dict[str, Any]], dones: np.ndarray, state: ExpireSpanState) -> Tensor:
-        """What truncated rows would still have earned, [B]: the value of their last observation, discounted.
-
-        `state` is the memory after the step before it, which the reset has not touched yet.
-        """
-        extra = torch.zeros(len(dones), device=self.device)
-        cut_off = [row for row in np.flatnonzero(dones).tolist() if infos[row].get("TimeLimit.truncated", False)]
-        # As SB3 does, without the bootstrap where a VecEnv doesn't tell the last observation.
-        rows = [row for row in cut_off if infos[row].get("terminal_observation") is not None]
-        if rows:
-            endings = [infos[row]["terminal_observation"] for row in rows]
-            if isinstance(endings[0], dict):
-                last: Any = {name: np.stack([ending[name] for ending in endings]) for name in endings[0]}
-            else:
-                last = np.stack(endings)
-            check_finite(last, "the last observation", rows)
-            index = torch.as_tensor(rows, device=self.device)
-            with torch.no_grad():
-                no_starts = torch.zeros(len(rows), dtype=torch.bool, device=self.device)
-                values = self.policy.predict_values(obs_as_tensor(last, self.device), state.rows(index), no_starts)
-            extra[index] = self.gamma * values
-        return extra
-
-
-def _plain_numbers(given: Mapping[str, Any]) -> dict[str, Any]:
-    """NumPy's numbers as Python's, which a checkpoint can hold and Python's own generators take as seeds."""
-    return {name: value.item() if isinstance(value, np.generic) else value for name, value in given.items()}
-
-
-def _plain_schedule(value: Any) -> Any:
-    """A setting without the wrapper that SB3 puts around schedules: a number, a function, or as it is."""
-    if isinstance(value, FloatSchedule):
-        value = value.value_schedule
-    return value.val if isinstance(value, ConstantSchedule) else value
+        """Act for `n_rollout_steps` in every environment; False if a callback stopped it.  See `collecting.collect`."""
+        return collect(self, env, callback, rollout_buffer, n_rollout_steps)

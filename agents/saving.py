@@ -47,7 +47,7 @@ def plain(value: Any, name: str, missing: list[str]) -> Any:
         parts = {key: plain(part, f"{name}.{key}", missing) for key, part in value.items()}
         return {key: part for key, part in parts.items() if part is not MISSING}
     if isinstance(value, type) and issubclass(value, KINDS) and value.__module__.startswith(MODULES):
-        return {"class": f"{value.__module__}:{value.__qualname__}"}
+        return {"class": _name(value)}
     for kind, schedule in SCHEDULES.items():
         if type(value) is schedule:
             return {"schedule": kind, **{key: float(part) for key, part in vars(value).items()}}
@@ -79,6 +79,10 @@ def rebuilt(value: Any) -> Any:
     return {key: rebuilt(part) for key, part in value.items()}
 
 
+def _name(kind: type) -> str:
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
 def _named_class(path: str) -> type:
     module, _, name = str(path).partition(":")
     loaded = sys.modules.get(module) if module.startswith(MODULES) else None
@@ -97,6 +101,10 @@ def describe(model: "MemoryOnPolicyAlgorithm") -> tuple[dict[str, Tensor], dict[
     missing: list[str] = []
     arguments = {name: plain(value, name, missing) for name, value in model.arguments().items()}
     arguments = {name: value for name, value in arguments.items() if value is not MISSING}
+    # What stands for a function that an earlier file could not hold is still not that function.
+    stand_ins = [name for name, value in model.stand_ins.items() if arguments.get(name) == value]
+    arguments = {name: value for name, value in arguments.items() if name not in stand_ins}
+    missing += stand_ins
     arguments["policy_kwargs"].pop("observations", None)  # the policy's own are stored below, under any names
     policy = uncompiled(model.policy)
     state = environment_state(model.env) if model.env is not None else None
@@ -124,6 +132,7 @@ def describe(model: "MemoryOnPolicyAlgorithm") -> tuple[dict[str, Tensor], dict[
         "num_timesteps": model.num_timesteps,
         "n_updates": model._n_updates,
         "observations": policy.observations,
+        "optimizer": _name(policy.optimizer_class),
         "episodes": [_plain_episode(episode) for episode in model.ep_info_buffer or ()],
         "successes": [bool(success) for success in model.ep_success_buffer or ()],
         "pressure": model.pressure.state_dict(),
@@ -196,7 +205,9 @@ def restore(
         raise ValueError(
             f"Expect `policy_kwargs` of the networks that the checkpoint holds, actual: {error}"
         ) from error
-    load_optimizer_tensors(model.policy.optimizer, under("optimizer", tensors))
+    name = _name(model.policy.optimizer_class)
+    if document.get("optimizer", name) == name:  # another one begins anew
+        load_optimizer_tensors(model.policy.optimizer, under("optimizer", tensors))
     model.num_timesteps, model._n_updates = document["num_timesteps"], document["n_updates"]
     model.restore_statistics(document["episodes"], document["successes"])
     model.pressure.load_state_dict(document["pressure"])

@@ -77,6 +77,12 @@ def test_schedules_of_step_size_and_clip_range_are_followed(tmp_path: Path) -> N
         MemoryPPO.load(tmp_path / "model", env=corridor(), device="cpu")
     player = MemoryPPO.load(tmp_path / "model", device="cpu")  # to act, no step size is needed
     assert player.clip_range(0.5) == pytest.approx(0.15)
+    player.save(tmp_path / "player")
+    with pytest.raises(ValueError, match="`learning_rate` to be given"):  # the value in its place is not the function
+        MemoryPPO.load(tmp_path / "player", env=corridor(), device="cpu")
+    player.set_env(corridor())
+    with pytest.warns(UserWarning, match="could not hold the functions given as learning_rate: training goes on with"):
+        player.learn(16)
     again = MemoryPPO.load(tmp_path / "model", env=corridor(), device="cpu", learning_rate=1e-4)
     assert again.learning_rate == 1e-4
 
@@ -342,7 +348,12 @@ def test_callbacks_find_sb3s_names_in_their_locals() -> None:
 
     small().learn(16 * 4, callback=Watch())
     names = {"obs_tensor", "actions", "clipped_actions", "values", "log_probs", "new_obs", "rewards", "dones", "infos"}
-    assert names <= set(seen) and seen["n_steps"] == 15 and isinstance(seen["actions"], np.ndarray)
+    assert (
+        names <= set(seen)
+        and isinstance(seen["self"], MemoryPPO)
+        and seen["n_steps"] == 15
+        and isinstance(seen["actions"], np.ndarray)
+    )
 
 
 class Rich(Blinker):
@@ -410,3 +421,39 @@ def test_a_reward_that_is_no_number_is_named() -> None:
 
     with pytest.raises(ValueError, match="Expect finite rewards, actual: nan"):
         small(Broken(), batch_size=16).learn(16)
+
+
+def test_another_optimizer_than_the_stored_one_begins_anew(tmp_path: Path) -> None:
+    model = small()
+    model.learn(64)
+    model.save(tmp_path / "model")
+    other = SMALL | {"optimizer_class": torch.optim.RMSprop, "optimizer_kwargs": {}}
+    loaded = MemoryPPO.load(tmp_path / "model", env=corridor(), policy_kwargs=other, device="cpu")
+    assert not loaded.policy.optimizer.state
+    loaded.learn(64, reset_num_timesteps=False)
+
+
+def test_observations_are_stored_as_they_were_seen() -> None:
+    class Reusing(VecEnvWrapper):
+        """Hands out one array again and again."""
+
+        def reset(self) -> Any:
+            self.array = np.asarray(self.venv.reset()).copy()
+            return self.array
+
+        def step_wait(self) -> Any:
+            obs, rewards, dones, infos = self.venv.step_wait()
+            self.array[:] = obs
+            return self.array, rewards, dones, infos
+
+    model = small(Reusing(DummyVecEnv([Blinker])), n_steps=6, batch_size=6)
+    model.learn(6)
+    assert model.rollout_buffer.observations[:, 0, 0].tolist() == [0, 1, 2, 0, 1, 2]
+
+
+def test_episodes_that_were_broken_off_leave_nothing_in_the_running_returns() -> None:
+    model = small(n_steps=1, batch_size=1)
+    model.learn(4)
+    model.reward_scale._returns[:] = 50.0
+    model.learn(4)  # begins new episodes
+    assert model.reward_scale._returns.max() <= 1
