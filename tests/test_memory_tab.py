@@ -175,7 +175,7 @@ def test_recordings_of_training_and_of_evaluation_stand_in_one_list_by_step_and_
     assert runs.all_inner_texts() == ["first", "second"]
     assert frame.locator("select[name='training step'] option").all_inner_texts() == ["256", "512", "640"]
     seeds = frame.locator("select[name='episode'] option")
-    assert seeds.all_inner_texts() == ["seed 1000000", "seed 1000001"]
+    assert seeds.all_inner_texts() == ["seed 1000000, in training", "seed 1000000, in evaluation", "seed 1000001"]
     choose(frame, "training step", "512")
     until(lambda: seeds.all_inner_texts() == ["seed 1000000"])
     choose(frame, "run", "second")
@@ -190,7 +190,7 @@ def test_a_new_recording_is_shown_until_something_is_chosen_and_equal_seeds_are_
     def growing(route: Any) -> None:
         answer = route.fetch()
         listing = answer.json()
-        training = [known for known in listing["episodes"] if known["source"] == "first"]
+        training = [known for known in listing["episodes"] if known["source"] == "first" and known["step"] < 640]
         late = [known | {"step": 512} for known in listing["episodes"] if known["source"] == "first/episodes"]
         listing["episodes"] = training[:1] if shows[0] == "training" else [*training, late[0]]
         if shows[0] == "one more":
@@ -207,7 +207,7 @@ def test_a_new_recording_is_shown_until_something_is_chosen_and_equal_seeds_are_
     page.clock.fast_forward(16_000)
     until(lambda: shown(frame, "training step") == "512")
     labels = frame.locator("select[name='episode'] option").all_inner_texts()
-    assert labels == ["seed 1000000, of first", "seed 1000000, of first/episodes"]
+    assert labels == ["seed 1000000, in training", "seed 1000000, in evaluation"]
     page.keyboard.press("Home")
     shows.pop(0)
     page.clock.fast_forward(16_000)

@@ -348,12 +348,8 @@ def test_callbacks_find_sb3s_names_in_their_locals() -> None:
 
     small().learn(16 * 4, callback=Watch())
     names = {"obs_tensor", "actions", "clipped_actions", "values", "log_probs", "new_obs", "rewards", "dones", "infos"}
-    assert (
-        names <= set(seen)
-        and isinstance(seen["self"], MemoryPPO)
-        and seen["n_steps"] == 15
-        and isinstance(seen["actions"], np.ndarray)
-    )
+    assert isinstance(seen["self"], MemoryPPO)
+    assert names <= set(seen) and seen["n_steps"] == 15 and isinstance(seen["actions"], np.ndarray)
 
 
 class Rich(Blinker):

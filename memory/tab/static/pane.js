@@ -184,12 +184,12 @@ function latest(listings) {
   return listings.reduce((best, known) => (best && later(best, known) >= 0 ? best : known), undefined);
 }
 
-/** How an episode is called among those of its training step: by its seed, and its folder where two have the same. */
+/** How an episode is called among those of its training step: by its seed, and by what recorded it where two have the same. */
 function nameAmong(listings, id) {
   const listing = listings.find((known) => idOf(known) === id);
   const name = /^\d+$/.test(listing.name) ? `seed ${listing.name}` : listing.name;
   const alone = listings.filter((known) => known.name === listing.name).length === 1;
-  return alone ? name : `${name}, of ${listing.source}`;
+  return alone ? name : `${name}, in ${listing.source === listing.run ? "training" : "evaluation"}`;
 }
 
 /** Offer these values in a list; a list that offers them already is left alone, so that it may stay open. */
