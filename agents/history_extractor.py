@@ -12,6 +12,7 @@ with the penalty summed over layers and over all steps of the windows, as Memory
 to its loss (SAC's temperature, PPO's `vf_coef`) doesn't scale the penalty; clipping of gradients concerns both.
 """
 
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 
 from ..checks import check_not_negative
 from ..memory import CoreOutput, ExpireSpan, ExpireSpanConfig, ExpireSpanState
+from .arguments import check_known
 from .encoders import default_extractor
 from .history import ACTION, OBSERVATION, PAST, REWARD, HistorySpace, named_parts
 from .observations import Kinds, prepare
@@ -63,8 +65,9 @@ class ExpireSpanExtractor(BaseFeaturesExtractor):
             )
         length = observation_space.length
         if not isinstance(memory, ExpireSpanConfig):
-            fields: dict[str, Any] = {"max_span": float(length)} | (memory or {})
-            memory = ExpireSpanConfig(**fields)
+            given: dict[str, Any] = {"max_span": float(length)} | (memory or {})
+            check_known("`memory`", given, [field.name for field in fields(ExpireSpanConfig)])
+            memory = ExpireSpanConfig(**given)
         check_not_negative("penalty_weight", penalty_weight)
         longest = memory.initial_span * memory.max_span
         if penalty_weight and longest >= length - 1:

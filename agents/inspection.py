@@ -92,7 +92,7 @@ def inspect_memory(
     for number in range(min(RECORDED, episodes)):
         trace = record_episode(policy, env, seed + number, deterministic, attention=True, max_steps=max_steps)
         traces.append(trace)
-        decisions.append(_last_decision(policy, env.observations[:-1], trace))
+        decisions.append(_last_decision(policy, env, trace))
     env.close()
     return Inspection(
         kept=memory_numbers(traces, budget),
@@ -130,26 +130,30 @@ def as_json(found: Inspection) -> dict[str, Any]:
 
 
 class _Observed(gym.Wrapper):
-    """Keeps what an environment showed since its last reset."""
+    """Keeps what an environment showed since its last reset, and which actions it allowed at each step."""
 
     def __init__(self, env: gym.Env) -> None:
         super().__init__(env)
         self.observations: list[Any] = []
+        self.masks: list[Any] = []
 
     def reset(self, **kwargs: Any) -> Any:
         observation, info = self.env.reset(**kwargs)
-        self.observations = [observation]
+        self.observations, self.masks = [observation], []
         return observation, info
 
     def step(self, action: Any) -> Any:
+        if self.env.has_wrapper_attr("action_masks"):
+            self.masks.append(self.env.get_wrapper_attr("action_masks")())
         result = self.env.step(action)
         self.observations.append(result[0])
         return result
 
 
-def _last_decision(policy: MemoryActorCriticPolicy, observations: list[Any], trace: EpisodeTrace) -> Decision:
+def _last_decision(policy: MemoryActorCriticPolicy, seen: _Observed, trace: EpisodeTrace) -> Decision:
     last = len(trace.actions) - 1
-    sensitivity = policy_sensitivity(policy, observations, trace.actions, [last]).action[0]
+    found = policy_sensitivity(policy, seen.observations[:-1], trace.actions, [last], seen.masks or None)
+    sensitivity = found.action[0]
     before, labels = sensitivity[:last], event_labels(trace)
     shares = before / before.sum() if before.sum() > 0 else before
     strongest = np.argsort(-shares, kind="stable")[:FOREMOST].tolist()

@@ -34,7 +34,7 @@ class WithMasks:
         deterministic: bool = False,
     ) -> tuple[np.ndarray, Any]:
         """`predict` of the model with the masks of this moment."""
-        masks = np.stack(self.env.env_method("action_masks"))
+        masks = self.env.env_method("action_masks")
         return self.model.predict(observation, state, episode_start, deterministic, masks)
 
     def __getattr__(self, name: str) -> Any:

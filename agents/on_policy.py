@@ -305,7 +305,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         state: Any = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
-        action_masks: np.ndarray | None = None,
+        action_masks: Any = None,
     ) -> tuple[np.ndarray, Any]:
         """Actions, and the memory to hand in with the next observation; see `MemoryActorCriticPolicy.predict`."""
         return self.policy.predict(observation, state, episode_start, deterministic, action_masks)

@@ -197,12 +197,12 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
             return self.features(obs), None
         return self.features(obs), self.embed_critic(self.extract_features(obs, self.vf_features_extractor))
 
-    def assess(self, latent: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+    def assess(self, latent: Tensor, actions: Tensor, action_masks: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Values and log-probabilities of drawn actions, both [N], from what the core returned, [N, D].
 
         Of a critic with an extractor of its own, the part that the memory gives.
         """
-        distribution, values = self._heads(latent)
+        distribution, values = self._heads(latent, action_masks=action_masks)
         return values, distribution.log_prob(self._as_drawn(actions))
 
     def action_logits(
@@ -302,7 +302,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         state: ExpireSpanState | None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
-        action_masks: np.ndarray | None = None,
+        action_masks: Any = None,
     ) -> tuple[np.ndarray, ExpireSpanState]:
         """Actions for one observation or a batch of them, and the memory to hand in with the next.
 

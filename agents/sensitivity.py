@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..memory import MemoryCore
 from ..memory.analysis import rank_correlation
-from .actions import drawn_actions
+from .actions import drawn_actions, read_masks
 from .policy import MemoryActorCriticPolicy
 
 
@@ -70,6 +70,7 @@ def policy_sensitivity(
     observations: Sequence[Any],
     actions: Sequence[Any] | np.ndarray,
     steps: Sequence[int] | None = None,
+    action_masks: Sequence[Any] | None = None,
 ) -> Sensitivity:
     """What the values and the actions of one episode depend on.
 
@@ -78,6 +79,7 @@ def policy_sensitivity(
         observations: All observations of the episode before its actions, in order.
         actions: The action taken at each.
         steps: The steps asked about; all where None, which takes one backward pass for each.
+        action_masks: Which actions were allowed at each step (`actions.mask_width`); all where None.
 
     Raises:
         ValueError: Where there isn't an action for each observation, or a step lies outside the episode.
@@ -92,7 +94,11 @@ def policy_sensitivity(
     taken = torch.as_tensor(drawn_actions(policy.action_space, np.asarray(actions)), device=policy.device)
     with torch.no_grad():
         features = policy.features(policy.obs_to_tensor(_stacked(observations))[0])
-    value, action = input_sensitivity(policy.core, features, lambda y: policy.assess(y, taken), asked)
+    masks = None
+    if action_masks is not None:
+        allowed = read_masks(policy.action_space, list(action_masks), len(actions))
+        masks = torch.as_tensor(allowed, device=policy.device)
+    value, action = input_sensitivity(policy.core, features, lambda y: policy.assess(y, taken, masks), asked)
     return Sensitivity(steps=np.array(asked), value=value, action=action)
 
 

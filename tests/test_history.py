@@ -231,3 +231,9 @@ def test_the_checkers_of_sb3_and_gymnasium_pass(env_id: str, include_actions: bo
     env = HistoryWrapper(gym.make(env_id), 5, include_actions)
     check_sb3_env(env)
     check_env(env, skip_render_check=True)
+
+
+def test_a_misspelt_option_of_the_memory_is_named() -> None:
+    space = HistoryWrapper(gym.make("CartPole-v1"), 3).observation_space
+    with pytest.raises(TypeError, match="arguments of `memory`, actual: `widht`; did you mean `width`"):
+        ExpireSpanExtractor(space, memory={"widht": 8})

@@ -14,6 +14,7 @@ from expirespan.agents.encoders import MiniGridExtractor, SmallPictureExtractor,
 from expirespan.agents.evaluation import evaluate_policy, record_episode
 from expirespan.agents.interventions import action_changes, forget_steps
 from expirespan.agents.observations import check_kinds, is_picture, kinds_of, prepare
+from expirespan.agents.sensitivity import policy_sensitivity
 from expirespan.agents.vec_env import as_vec_env
 from expirespan.envs import InstructionVectorEnv, make_single
 from gymnasium import spaces
@@ -362,6 +363,9 @@ def test_masked_actions_are_never_taken_in_evaluation_or_recording() -> None:
     assert record_episode(policy, MaskedDiscrete(), 1, deterministic=False).actions.tolist() == [7, 5, 7, 5, 7, 5, 7]
     changes = action_changes(policy, rows, 1, {"forgotten": forget_steps([0])}, deterministic=False)
     assert np.nanmax(changes["forgotten"].total_variation) < 1e-6
+    observed = [np.zeros(2, np.float32)] * 2
+    only = policy_sensitivity(policy, observed, [7, 5], action_masks=[[0, 0, 1, 0], [1, 0, 0, 0]])
+    assert only.action.max() < 1e-6 < policy_sensitivity(policy, observed, [7, 5]).action.max()  # no choice, no reason
 
 
 def test_predict_takes_masks_and_refuses_those_that_leave_nothing() -> None:
