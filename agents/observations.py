@@ -44,8 +44,6 @@ def check_observation_space(space: spaces.Space) -> None:
                 "Expect `env` to have observations of type Box, Discrete, MultiDiscrete or MultiBinary, or a Dict of "
                 f"these, actual: {where}"
             )
-        if isinstance(part, spaces.Box) and not part.shape:
-            raise ValueError(f"Expect a Box observation to have one dimension or more, actual: {where}")
         if isinstance(part, spaces.MultiDiscrete) and len(part.shape) != 1:
             raise ValueError(f"Expect a MultiDiscrete observation to have one dimension, actual: {where}")
 
@@ -139,7 +137,8 @@ def prepare(observations: Any, space: spaces.Space, kinds: Kinds, normalize_imag
     """Observations [N, ...], or a dictionary of them, as a network reads them.
 
     Pictures of bytes become numbers from 0 to 1 (unless `normalize_images` is False), class numbers become one-hot
-    vectors (from `start` on), codes and tokens stay as they are, everything else becomes float32.
+    vectors (from `start` on), codes and tokens stay as they are, everything else becomes float32, [N, 1] at
+    least.
     """
     if isinstance(space, spaces.Dict):
         assert isinstance(kinds, dict)
@@ -153,7 +152,8 @@ def prepare(observations: Any, space: spaces.Space, kinds: Kinds, normalize_imag
         return observations
     if kinds == "picture" and normalize_images and space.dtype == np.uint8:  # whatever type they come in
         return observations.float() / 255
-    return observations.float()
+    numbers = observations.float()
+    return numbers if numbers.dim() > 1 else numbers.unsqueeze(1)  # of a space without dimensions
 
 
 def check_finite(observations: Any, name: str = "the observation", rows: Sequence[int] | None = None) -> None:
