@@ -65,7 +65,8 @@ def returns(folder: Path, steps: int, remember: bool) -> list[float]:
     observations: Any = env.reset()
     state, starts, found, total = None, np.ones(1, dtype=bool), [], 0.0
     for _ in range(steps):
-        actions, state = model.predict(observations, state if remember else None, starts, deterministic=True)
+        forgotten = starts if remember else np.ones(1, dtype=bool)
+        actions, state = model.predict(observations, state, forgotten, deterministic=True)
         observations, rewards, starts, _ = env.step(actions)
         total += float(rewards[0])
         if starts[0]:
