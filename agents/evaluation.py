@@ -81,8 +81,7 @@ def evaluate_policy(
     returns, times, played = np.zeros(count), np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
     endings: list[dict[str, Any]] = []
     kept: list[tuple[np.ndarray, ...]] = []
-    evictions: np.ndarray | int = 0
-    cut_off = 0
+    evictions, cut_off = np.asarray(0), 0
     begun, masked = time.perf_counter(), rows.has_attr("action_masks")
     while (counted := played < quota).any():
         with torch.no_grad():
@@ -112,7 +111,7 @@ def evaluate_policy(
         played[starts] += 1
         played[too_long], cut_off = quota[too_long], cut_off + int(too_long.sum())
         returns[starts], times[starts] = 0, 0
-    return _summary(endings, kept, np.asarray(evictions), cut_off, time.perf_counter() - begun)
+    return _summary(endings, kept, evictions, cut_off, time.perf_counter() - begun)
 
 
 def _summary(
