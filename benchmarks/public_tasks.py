@@ -1,0 +1,291 @@
+"""Tasks that others wrote, by the defaults: MemoryPPO beside an LSTM and beside no memory.
+
+Agents:
+- memory: MemoryPPO("MemoryPolicy", env), nothing else.
+- lstm: sb3-contrib's RecurrentPPO with MemoryPPO's sizes, features, rollout, minibatches, epochs and discount.
+- lstm-defaults: RecurrentPPO("MlpLstmPolicy", env), with MemoryPPO's features extractor.
+- none: SB3's PPO("MlpPolicy", env), with MemoryPPO's features extractor and rollouts of as many steps.
+
+All learn from the same 16 environments and as many steps.  What counts are the returns of the last 100 training
+episodes; a run that has ended is a line of the CSV and isn't run again.
+
+    pip install popgym==1.0.7
+    python benchmarks/public_tasks.py --agents memory lstm --tasks RepeatPreviousEasy CartPole --seeds 0 1 2
+    python benchmarks/public_tasks.py --table
+"""
+
+import argparse
+import csv
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from expirespan import MemoryPPO
+from expirespan.agents.encoders import default_extractor
+from expirespan.agents.observations import kinds_of
+from expirespan.agents.vec_env import as_vec_env
+from gymnasium import spaces
+from sb3_contrib import RecurrentPPO
+from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
+
+RESULTS = Path(__file__).parents[1] / "docs" / "data" / "public_tasks.csv"
+NUM_ENVS, LAST = 16, 100
+
+
+class TMaze(gym.Env):
+    """The passive T-Maze (Ni et al., 2023): which way to turn at the end is shown at the first step alone.
+
+    Actions are left, right, up and down; only going right leads to the junction.  An observation is [the sign at the
+    start, whether this is the start, whether this is the junction], the sign being -1 or 1 there and 0 elsewhere.  A
+    step that the agent is behind costs 1 / length; turning the right way at the junction, at the last step, earns 1.
+    """
+
+    observation_space = spaces.Box(-1, 1, (3,), np.float32)
+    action_space = spaces.Discrete(4)
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self._sign, self._place, self._time = self.np_random.choice((-1, 1)), 0, 0
+        return self._seen(), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self._time += 1
+        if self._time > self.length:
+            turned = {2: 1, 3: -1}.get(int(action), 0)
+            return self._seen(), float(self._place == self.length and turned == self._sign), True, False, {}
+        self._place = int(np.clip(self._place + {0: -1, 1: 1}.get(int(action), 0), 0, self.length))
+        return self._seen(), -float(self._place < self._time) / self.length, False, False, {}
+
+    def _seen(self) -> np.ndarray:
+        begins = self._place == 0
+        return np.array([self._sign * begins, begins, self._place == self.length], np.float32)
+
+
+class Kept(gym.ObservationWrapper):
+    """Some of an observation's numbers: without the velocities, say."""
+
+    def __init__(self, env: gym.Env, kept: Sequence[int]) -> None:
+        super().__init__(env)
+        assert isinstance(env.observation_space, spaces.Box)
+        self._kept = list(kept)
+        low, high = env.observation_space.low[self._kept], env.observation_space.high[self._kept]
+        self.observation_space = spaces.Box(low, high, dtype=np.float32)
+
+    def observation(self, observation: np.ndarray) -> np.ndarray:
+        return observation[self._kept]
+
+
+class Flat(gym.ObservationWrapper):
+    """A tuple of discrete observations as a vector, since SB3 has no tuples."""
+
+    def __init__(self, env: gym.Env) -> None:
+        super().__init__(env)
+        assert isinstance(env.observation_space, spaces.Tuple)
+        self.observation_space = spaces.MultiDiscrete([part.n for part in env.observation_space])  # pyright: ignore[reportAttributeAccessIssue]  # Discrete
+
+    def observation(self, observation: tuple[int, ...]) -> np.ndarray:
+        return np.array(observation)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """An environment, how long to learn, and the mean return that counts as learned."""
+
+    make: Callable[[], gym.Env]
+    steps: int
+    threshold: float
+
+
+def popgym(name: str) -> gym.Env:
+    import popgym  # noqa: F401  # pyright: ignore[reportMissingImports, reportUnusedImport]  # registers its environments
+
+    env = gym.make(f"popgym-{name}-v0", disable_env_checker=True)
+    return Flat(env) if isinstance(env.observation_space, spaces.Tuple) else env
+
+
+def minigrid(name: str) -> gym.Env:
+    import minigrid  # noqa: F401  # pyright: ignore[reportUnusedImport]  # registers its environments
+    from minigrid.wrappers import ImgObsWrapper
+
+    return ImgObsWrapper(gym.make(f"MiniGrid-{name}-v0"))
+
+
+def pixels(name: str) -> gym.Env:
+    from minigrid.wrappers import ImgObsWrapper, RGBImgPartialObsWrapper
+
+    return ImgObsWrapper(RGBImgPartialObsWrapper(gym.make(f"MiniGrid-{name}-v0"), tile_size=8))
+
+
+def tasks() -> dict[str, Task]:
+    """By name."""
+    known: dict[str, Task] = {}
+
+    def add(name: str, steps: int, threshold: float, make: Callable[..., gym.Env], *given: Any) -> None:
+        known[name] = Task(make=lambda: make(*given), steps=steps, threshold=threshold)
+
+    add("CartPole", 50_000, 450, lambda: Kept(gym.make("CartPole-v1"), [0, 2]))
+    add("Pendulum", 60_000, -400, lambda: Kept(gym.make("Pendulum-v1"), [0, 1]))
+    add("MountainCarContinuous", 50_000, 80, lambda: Kept(gym.make("MountainCarContinuous-v0"), [0]))
+    add("PositionOnlyCartPoleEasy", 60_000, 0.9, popgym, "PositionOnlyCartPoleEasy")
+    add("PositionOnlyPendulumEasy", 60_000, 0.8, popgym, "PositionOnlyPendulumEasy")
+    for name, steps, threshold in (
+        ("RepeatPrevious", 200_000, 0.9),
+        ("RepeatFirst", 100_000, 0.9),
+        ("CountRecall", 100_000, 0.5),
+        ("Autoencode", 100_000, 0.5),
+        ("Concentration", 100_000, 0.5),
+    ):
+        for level in ("Easy", "Medium"):
+            add(f"{name}{level}", steps, threshold, popgym, f"{name}{level}")
+    for length in (20, 50, 100, 250, 500):
+        add(f"TMaze{length}", 100_000 if length <= 100 else 200_000, 0.9, TMaze, length)
+    for name in ("MemoryS7", "MemoryS9", "MemoryS13Random", "MemoryS13", "MemoryS11", "RedBlueDoors-8x8"):
+        add(name, 200_000, 0.8, minigrid, name)
+    add("MemoryS7-pixels", 50_000, 0.8, pixels, "MemoryS7")
+    return known
+
+
+class Returns(BaseCallback):
+    """The return and the step of each training episode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended: list[tuple[int, float]] = []
+
+    def _on_step(self) -> bool:
+        for info in self.locals["infos"]:
+            if "episode" in info:
+                self.ended.append((self.num_timesteps, float(info["episode"]["r"])))
+        return True
+
+    def reached(self, threshold: float) -> int | None:
+        """The step from which on the mean of the last 100 episodes was at this threshold; None where it never was."""
+        returns = np.array([value for _, value in self.ended])
+        if len(returns) < LAST:
+            return None
+        means = np.convolve(returns, np.full(LAST, 1 / LAST), "valid")
+        first = np.flatnonzero(means >= threshold)
+        return self.ended[first[0] + LAST - 1][0] if len(first) else None
+
+
+class Plain:
+    """SB3's algorithms with the environment as it is: they would take MiniGrid's codes for pixels."""
+
+    @staticmethod
+    def _wrap_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> Any:
+        return env
+
+
+class PlainPPO(Plain, PPO):
+    """As Plain."""
+
+
+class PlainRecurrentPPO(Plain, RecurrentPPO):
+    """As Plain."""
+
+
+def agent(name: str, task: Task, seed: int, settings: dict[str, Any]) -> BaseAlgorithm:
+    """An untrained agent by its name; `settings` are of MemoryPPO alone."""
+    env = as_vec_env(make_vec_env(task.make, NUM_ENVS, seed=seed))  # pyright: ignore[reportArgumentType]  # any function
+    kinds = kinds_of(env)
+    extractor, of_it = default_extractor(env.observation_space, kinds)
+    features = {"features_extractor_class": extractor, "features_extractor_kwargs": of_it}
+    if kinds == "minigrid":
+        features["normalize_images"] = False
+    given: dict[str, Any] = {"seed": seed, "device": "cpu"}
+    if name == "memory":
+        return MemoryPPO("MemoryPolicy", env, **given, **settings)
+    if name == "none":
+        return PlainPPO("MlpPolicy", env, n_steps=128, policy_kwargs=features, **given)
+    if name == "lstm-defaults":
+        return PlainRecurrentPPO("MlpLstmPolicy", env, policy_kwargs=features, **given)
+    if name != "lstm":
+        raise ValueError(f"Expect an agent to be memory, lstm, lstm-defaults or none, actual: {name}")
+    sizes: dict[str, Any] = {"n_steps": 128, "batch_size": 512, "n_epochs": 4, "gamma": 0.995}
+    policy = features | {"lstm_hidden_size": 64, "net_arch": [64]}
+    return PlainRecurrentPPO("MlpLstmPolicy", env, **sizes, policy_kwargs=policy, **given)
+
+
+FIELDS = ("task", "agent", "seed", "steps", "seconds", "reached", "mean", "returns")
+
+
+def run(task_name: str, agent_name: str, seed: int, settings: dict[str, Any] | None = None) -> dict[str, Any]:
+    """One agent trained on one task: a line of the CSV."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    task = tasks()[task_name]
+    model, heard = agent(agent_name, task, seed, settings or {}), Returns()
+    begun = time.process_time()
+    model.learn(task.steps, callback=heard)
+    last = [value for _, value in heard.ended[-LAST:]]
+    return {
+        "task": task_name,
+        "agent": agent_name,
+        "seed": seed,
+        "steps": model.num_timesteps,
+        "seconds": round(time.process_time() - begun, 1),
+        "reached": heard.reached(task.threshold),
+        "mean": round(float(np.mean(last)), 4),
+        "returns": " ".join(f"{value:.4g}" for value in last),
+    }
+
+
+def finished(results: Path) -> list[dict[str, str]]:
+    """The lines of the CSV."""
+    if not results.is_file():
+        return []
+    with results.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def append(results: Path, line: dict[str, Any]) -> None:
+    """Add a run to the CSV."""
+    results.parent.mkdir(parents=True, exist_ok=True)
+    new = not results.is_file()
+    with results.open("a", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        if new:
+            writer.writeheader()
+        writer.writerow(line)
+
+
+def missing(results: Path, names: Sequence[str], agents: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple]:
+    """The runs that the CSV doesn't have, the first seed of everything first."""
+    done = {(line["task"], line["agent"], int(line["seed"])) for line in finished(results)}
+    for seed in seeds:
+        for name in names:
+            yield from ((name, agent, seed) for agent in agents if (name, agent, seed) not in done)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", nargs="+", default=list(tasks()), choices=list(tasks()), metavar="TASK")
+    parser.add_argument("--agents", nargs="+", default=["memory", "lstm", "none"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one core each")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    with ProcessPoolExecutor(options.jobs, max_tasks_per_child=1) as pool:
+        todo = list(missing(options.results, options.tasks, options.agents, options.seeds))
+        for line in pool.map(run, *zip(*todo, strict=True)) if todo else ():
+            append(options.results, line)
+            print(line["task"], line["agent"], line["seed"], line["mean"], line["reached"], line["seconds"], flush=True)
+
+
+if __name__ == "__main__":
+    os.environ["OMP_NUM_THREADS"] = "1"
+    main()
