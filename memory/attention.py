@@ -68,11 +68,15 @@ NEVER = -(2**62)
 
 
 def position_scores(
-    query: Float[Tensor, "B H T K"], position: Float[Tensor, "H K M"], age: Int[Tensor, "B T S"]
+    query: Float[Tensor, "B H T K"],
+    position: Float[Tensor, "H K M"],
+    age_bias: Float[Tensor, "H ages"],
+    age: Int[Tensor, "B T S"],
 ) -> Float[Tensor, "B H T S"]:
-    """Score of each memory for being `age` steps old: q_t . p_age / sqrt(K) for age < M, 0 for older ones."""
+    """What being `age` steps old adds to a memory's score: b_age + q_t . p_age / sqrt(K), and b_M for all age >= M."""
     window = position.shape[-1]
     by_age = torch.nn.functional.pad(query @ position * query.shape[-1] ** -0.5, (0, 1))  # the last: older than M
+    by_age = by_age + age_bias.unsqueeze(1)
     return by_age.gather(-1, age.clamp(0, window).unsqueeze(1).expand(-1, position.shape[0], -1, -1))
 
 
@@ -100,6 +104,7 @@ def attend_segment(
     heads: int,
     ramp: float,
     position: Float[Tensor, "H K M"] | None,
+    age_bias: Float[Tensor, "H ages"] | None,
 ) -> tuple[Float[Tensor, "B T D"], Reading]:
     """What each step of a segment reads from the memories that it sees, and which these are.
 
@@ -118,8 +123,8 @@ def attend_segment(
         visible = visible & ~around.gone[:, :-1]
     bias, mask = expiry_bias(fading(span, written, steps, ramp), visible.to(span.dtype))
     bias = bias.unsqueeze(1)
-    if position is not None:
-        bias = bias + position_scores(query, position, age)
+    if position is not None and age_bias is not None:
+        bias = bias + position_scores(query, position, age_bias, age)
     read, weights = attend(query, key, value, bias)
     used, late = used_memories(weights, written, steps, around.span, ramp)
     pushed_out = torch.full_like(steps, NEVER)

@@ -99,7 +99,7 @@ class Shape(NamedTuple):
     """Of the layer norms."""
 
 
-WEIGHTS = 15
+WEIGHTS = 16
 
 
 _Layer = type(

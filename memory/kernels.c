@@ -269,13 +269,14 @@ INLINE void NAME(copy_steps)(const REAL *from, int64_t stride, int64_t steps, in
 
 /* A layer: its shape, and its weights as torch holds them, [out][in], or their gradients. */
 typedef struct {
-    int64_t D, H, F, M;               /* F: hidden width of the feed-forward half; M: ages that have a position */
+    int64_t D, H, F, M;               /* F: hidden width of the feed-forward half; M: ages that have a position key */
     int64_t pre_norm;
     int64_t places, newest;           /* of the capacity; places < 0 for no bound */
     double ramp, max_span, longest, pre_div, epsilon;
     REAL *norm, *norm_bias, *rows, *rows_bias, *span, *span_bias, *out, *out_bias;
     REAL *norm2, *norm2_bias, *up, *up_bias, *down, *down_bias;
-    REAL *position;                   /* [H][K][M], or none */
+    REAL *position;                   /* [H][K][M]: a key of each age; none where M is 0 */
+    REAL *age_bias;                   /* [H][M + 1]: what each age adds to a score, the last to all from M on; none as well */
 } NUMBER(Layer);
 #define Layer NUMBER(Layer)
 
@@ -371,11 +372,15 @@ typedef struct {
     vec *mask;
     vec *weight, *grad;               /* scratch of one head */
     flags *using;
+    REAL *ages, *grad_ages;           /* [H][K + 1][AGES]: position keys and bias of the ages from -LANES on; none */
 } NUMBER(Block);
 #define Block NUMBER(Block)
 
-INLINE int NAME(make_block)(Block *block, int64_t S)
+#define AGES(w) ((w)->M + 2 * LANES)
+
+INLINE int NAME(make_block)(const Layer *w, Block *block, int64_t S)
 {
+    const int64_t K = w->D / w->H, wide = AGES(w), size = w->position ? w->H * (K + 1) * wide : 0;
     block->slot = malloc(S * sizeof(int64_t));
     block->key = malloc(S * sizeof(REAL *));
     block->row = malloc(S * sizeof(REAL *));
@@ -383,13 +388,38 @@ INLINE int NAME(make_block)(Block *block, int64_t S)
     block->weight = NAME(vectors)(S);
     block->grad = NAME(vectors)(S);
     block->using = (flags *)NAME(vectors)(S);
-    return block->slot && block->key && block->row && block->mask && block->weight && block->grad && block->using;
+    block->ages = size ? calloc(2 * size, sizeof(REAL)) : NULL;
+    block->grad_ages = block->ages + size;
+    if (!block->slot || !block->key || !block->row || !block->mask || !block->weight || !block->grad || !block->using) return 0;
+    if (!size) return 1;
+    if (!block->ages) return 0;
+    for (int64_t h = 0; h < w->H; h++) {
+        REAL *to = block->ages + h * (K + 1) * wide + LANES;
+        for (int64_t k = 0; k < K; k++, to += wide) memcpy(to, w->position + (h * K + k) * w->M, w->M * sizeof(REAL));
+        const REAL *bias = w->age_bias + h * (w->M + 1);
+        memcpy(to, bias, w->M * sizeof(REAL));
+        for (int i = 0; i < LANES; i++) to[w->M + i] = bias[w->M];
+    }
+    return 1;
+}
+
+/* Add the gradients that have come together in `grad_ages`. */
+INLINE void NAME(add_ages)(const Layer *w, const Block *block, const Layer *into)
+{
+    const int64_t K = w->D / w->H, wide = AGES(w);
+    for (int64_t h = 0; h < w->H; h++) {
+        const REAL *from = block->grad_ages + h * (K + 1) * wide + LANES;
+        for (int64_t k = 0; k < K; k++, from += wide)
+            for (int64_t age = 0; age < w->M; age++) into->position[(h * K + k) * w->M + age] += from[age];
+        REAL *bias = into->age_bias + h * (w->M + 1);
+        for (int64_t age = 0; age < w->M + LANES; age++) bias[age < w->M ? age : w->M] += from[age];
+    }
 }
 
 INLINE void NAME(free_block)(Block *block)
 {
     free(block->slot); free(block->key); free(block->row);
-    free(block->mask); free(block->weight); free(block->grad); free(block->using);
+    free(block->mask); free(block->weight); free(block->grad); free(block->using); free(block->ages);
 }
 
 /* Find what the steps from `first` on see, and how well. */
@@ -437,10 +467,18 @@ INLINE void NAME(score)(const Layer *w, const Segment *g, int64_t b, int64_t h, 
     for (int64_t j = 0; j < block->count; j++) {
         if (w->position) {
             const int64_t age = first - g->written[b * (g->S0 + g->T) + block->slot[j]];
-            for (int64_t i = age < 0 ? -age : 0; i < LANES && age + i < w->M; i++)
-                for (int64_t k = 0; k < K; k++) block->weight[j][i] += query[k][i] * w->position[(h * K + k) * w->M + age + i];
+            const REAL *key = block->ages + h * (K + 1) * AGES(w) + LANES + (age < w->M ? age : w->M);
+            vec bias;
+            for (int64_t k = 0; age < w->M && k < K; k++) {
+                vec keys;
+                memcpy(&keys, key + k * AGES(w), sizeof keys);
+                block->weight[j] += query[k] * keys;
+            }
+            memcpy(&bias, key + K * AGES(w), sizeof bias);
+            block->weight[j] = block->weight[j] * scale + bias;
+        } else {
+            block->weight[j] *= scale;
         }
-        block->weight[j] *= scale;
     }
 }
 
@@ -504,7 +542,7 @@ int NAME(attend)(
     Block block;
     vec *vectors = NAME(vectors)(4 * D + w->F);
     const REAL **rows = malloc(most * sizeof(REAL *));
-    const int fine = NAME(make_block)(&block, S) & (vectors && rows);
+    const int fine = NAME(make_block)(w, &block, S) & (vectors && rows);
     vec *query = vectors, *mixed = query + D, *in = mixed + D, *given = in + D, *risen = given + D;
     for (int64_t b = 0; fine && b < g->B; b++) {
         for (int64_t first = 0; first < g->T; first += LANES) {
@@ -584,7 +622,7 @@ INLINE void NAME(add_lanes)(const vec *totals, int64_t count, REAL *to)
 INLINE void NAME(attention_back)(
     const Layer *w, const Segment *g, int64_t b, int64_t first, int64_t steps, const REAL *peak, const REAL *inverse_sum,
     const vec *grad_read, Block *block, REAL **to, vec *query, vec *query_by_t, vec *grad_by_t,
-    vec *grad_query, REAL *grad_rows, REAL *grad_stored, REAL *grad_span, REAL *grad_position)
+    vec *grad_query, REAL *grad_rows, REAL *grad_stored, REAL *grad_span)
 {
     const int64_t T = g->T, S = g->S0 + T, D = w->D, H = w->H, K = D / H;
     const REAL scale = 1 / sqrt((double)K), inverse_ramp = 1 / w->ramp, *rows = g->rows + (b * T + first) * 3 * D;
@@ -623,12 +661,19 @@ INLINE void NAME(attention_back)(
         NAME(mixture)(block->row, block->count, block->grad, K, grad_query + h * K);
         for (int64_t j = 0; w->position && j < block->count; j++) {
             const int64_t age = first - g->written[b * S + block->slot[j]];
-            for (int64_t i = age < 0 ? -age : 0; i < steps && age + i < w->M; i++)
-                for (int64_t k = 0; k < K; k++) {
-                    const int64_t p = (h * K + k) * w->M + age + i;
-                    grad_position[p] += block->grad[j][i] * query[h * K + k][i];
-                    grad_query[h * K + k][i] += block->grad[j][i] * w->position[p];
-                }
+            const int64_t at = h * (K + 1) * AGES(w) + LANES + (age < w->M ? age : w->M);
+            vec sum;
+            for (int64_t k = 0; age < w->M && k < K; k++) {
+                vec keys;
+                memcpy(&keys, block->ages + at + k * AGES(w), sizeof keys);
+                grad_query[h * K + k] += block->grad[j] * keys;
+                memcpy(&sum, block->grad_ages + at + k * AGES(w), sizeof sum);
+                sum += block->grad[j] * query[h * K + k];
+                memcpy(block->grad_ages + at + k * AGES(w), &sum, sizeof sum);
+            }
+            memcpy(&sum, block->grad_ages + at + K * AGES(w), sizeof sum);
+            sum += block->grad[j] / scale;
+            memcpy(block->grad_ages + at + K * AGES(w), &sum, sizeof sum);
         }
     }
 }
@@ -656,7 +701,7 @@ int NAME(attend_backward)(
     REAL *grad_rows = malloc(T * 3 * D * sizeof(REAL)), *grad_span = malloc(S * sizeof(REAL));
     const REAL **rows = malloc(most * sizeof(REAL *));
     REAL **to = malloc((most > S ? most : S) * sizeof(REAL *));
-    const int fine = NAME(make_block)(&block, S) & (vectors && grad_rows && grad_span && rows && to);
+    const int fine = NAME(make_block)(w, &block, S) & (vectors && grad_rows && grad_span && rows && to);
 #define TAKE(name, count) vec *name = free_vector; free_vector += (count)
     TAKE(totals, sums); /* norm (2 D), norm2 (2 D), rows (3 D), out (D), down (D), span (D), up (F), span_bias */
     TAKE(in, D); TAKE(inner, D); TAKE(inner_by_t, wide); TAKE(reads_by_t, wide);
@@ -699,7 +744,7 @@ int NAME(attend_backward)(
                 NAME(linear_back)(w->out, into->out, D, D, reads_by_t, grad, rows, to, t_out, grad_read);
                 NAME(attention_back)(
                     w, g, b, first, steps, peak, inverse_sum, grad_read, &block, to, query, query_by_t, grad_by_t,
-                    all_rows, grad_rows, grad_stored, grad_span, into->position);
+                    all_rows, grad_rows, grad_stored, grad_span);
             } else {
                 memset(grad, 0, D * sizeof(vec));
                 memset(all_rows, 0, D * sizeof(vec));
@@ -734,6 +779,7 @@ int NAME(attend_backward)(
         NAME(add_lanes)(t_up, F, into->up_bias);
         NAME(add_lanes)(t_span, D, into->span);
         NAME(add_lanes)(t_span_bias, 1, into->span_bias);
+        if (w->position) NAME(add_ages)(w, &block, into);
     }
     NAME(free_block)(&block);
     free(vectors);
@@ -769,6 +815,7 @@ INLINE void NAME(read_row)(
             if (w->position && age < w->M)
                 for (k = 0; k < K; k++) score += query[k] * w->position[(h * K + k) * w->M + age];
             weight[j] = score * scale;
+            if (w->position) weight[j] += w->age_bias[h * (w->M + 1) + (age < w->M ? age : w->M)];
             if (weight[j] > highest) highest = weight[j];
         }
         for (int64_t j = 0; j < count; j += LANES) {
@@ -885,6 +932,7 @@ int NAME(act)(
 #undef Block
 #undef WIDE
 #undef SAVED
+#undef AGES
 #undef LEAST
 #undef EACH_HALF
 #undef ADD_HALF

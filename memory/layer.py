@@ -129,6 +129,11 @@ class ExpireSpanLayer(nn.Module):
         self.span = SpanPredictor(width, config.max_span, config.initial_span, config.pre_div)
         positions = torch.zeros(config.heads, width // config.heads, config.position_window)
         self.position = nn.Parameter(positions) if config.position_window else None
+        import os
+        M = config.position_window
+        ages = torch.arange(M + 1).float()
+        slopes = ([float(v) for v in os.environ.get("SLOPES", "0,0").split(",")]*config.heads)[:config.heads]
+        self.age_bias = nn.Parameter(torch.stack([-v * ages for v in slopes])) if M else None
         self.shape = compiled.Shape(
             width,
             config.heads,
@@ -186,7 +191,9 @@ class ExpireSpanLayer(nn.Module):
         else:
             span = self._clamped(memory, projected.span, longest)
             ramp, heads = self.config.ramp, self.config.heads
-            read, reading = attend_segment(projected.rows, memory.key_value, span, around, heads, ramp, self.position)
+            read, reading = attend_segment(
+                projected.rows, memory.key_value, span, around, heads, ramp, self.position, self.age_bias
+            )
             y = self._transform(x, read)
         return y, new, Kept(span, around, reading)
 
@@ -256,7 +263,7 @@ class ExpireSpanLayer(nn.Module):
         bias = bias.unsqueeze(1).unsqueeze(1)
         query = split_heads(rows[:, :width].unsqueeze(1), heads)
         if self.position is not None:
-            bias = bias + position_scores(query, self.position, age.unsqueeze(1))
+            bias = bias + position_scores(query, self.position, self.age_bias, age.unsqueeze(1))
         key, value = (split_heads(part, heads) for part in known.key_value.split(width, 2))
         read, weights = attend(query, key, value, bias)
         y = self._transform(x, read.squeeze(1))
@@ -291,7 +298,7 @@ class ExpireSpanLayer(nn.Module):
             if type(part) is not kind or part._forward_hooks or part._forward_pre_hooks:
                 return None  # hooks and parametrizations would be passed over
             weights += (part._parameters["weight"], part._parameters["bias"])
-        return self.shape._replace(longest=self.span.longest), [*weights, self.position]
+        return self.shape._replace(longest=self.span.longest), [*weights, self.position, self.age_bias]
 
     def _transform(self, x: Tensor, read: Tensor) -> Tensor:
         """The residual stream after what attention read and after the feed-forward half."""

@@ -68,7 +68,10 @@ def read_memories(
             age = now - memory.birth
             if layer.position is not None and age < config.position_window:
                 score = score + q @ layer.position[h, :, age]
-            scores.append(score / head_width**0.5)
+            score = score / head_width**0.5
+            if layer.age_bias is not None:
+                score = score + layer.age_bias[h, min(age, config.position_window)]
+            scores.append(score)
             values.append((value_w @ memory.hidden + value_b)[part])
         attention = torch.softmax(torch.stack(scores), 0) * torch.stack(masks)
         attention = attention / attention.sum()
