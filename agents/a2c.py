@@ -56,6 +56,7 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
         gae_lambda: float = A2CConfig.gae_lambda,
         normalize_advantage: bool = A2CConfig.normalize_advantage,
         normalize_reward: bool = A2CConfig.normalize_reward,
+        normalize_observations: bool = A2CConfig.normalize_observations,
         advantage_floor: float = A2CConfig.advantage_floor,
         ent_coef: float = A2CConfig.ent_coef,
         vf_coef: float = A2CConfig.vf_coef,

@@ -20,8 +20,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from .migration import FORMATS, migrate
+
 SUFFIX, ARCHIVE = ".safetensors", ".zip"
-FORMAT, FIRST_FORMAT = "expirespan-checkpoint-2", "expirespan-checkpoint-1"
 ENTRY = "checkpoint.safetensors"
 """The checkpoint in a ZIP archive, and in a run folder."""
 
@@ -36,7 +37,7 @@ def write_checkpoint(target: Target, tensors: dict[str, Tensor], document: dict[
 
     Raises TypeError where the document holds something that JSON does not know.
     """
-    metadata = {"format": FORMAT, "document": json.dumps(document)}
+    metadata = {"format": FORMATS[-1], "document": json.dumps(document)}
     content = save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, metadata)
     if not isinstance(target, str | os.PathLike):
         target.write(_archived(content))
@@ -107,9 +108,11 @@ def read_checkpoint(source: Target) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (SafetensorError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name} is not a readable checkpoint: {error}") from error
     metadata = header.get("__metadata__") or {}
-    if metadata.get("format") not in (FORMAT, FIRST_FORMAT):
-        raise ValueError(f"{name} is a safetensors file, but not a checkpoint of the format {FORMAT}")
-    return tensors, json.loads(metadata["document"])
+    stored_as, document = metadata.get("format"), json.loads(metadata.get("document", "null"))
+    if stored_as not in FORMATS:
+        raise ValueError(f"{name} is a safetensors file, but not a checkpoint of the format {FORMATS[-1]}")
+    migrate(tensors, document, stored_as)
+    return tensors, document
 
 
 def _unpacked(data: bytes, name: str) -> bytes:
@@ -125,7 +128,7 @@ def _unpacked(data: bytes, name: str) -> bytes:
         raise ValueError(
             f"{name} is a model of one of Stable-Baselines3's own algorithms; load it with that algorithm's class"
         )
-    raise ValueError(f"{name} is a ZIP archive, but not a checkpoint of the format {FORMAT}")
+    raise ValueError(f"{name} is a ZIP archive, but not a checkpoint of the format {FORMATS[-1]}")
 
 
 def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -43,6 +43,10 @@ class OnPolicyConfig:
     """Divide rewards by the running standard deviation of the discounted return where that is above 1
     (reward_scale.py).  Values, advantages and `rollout_buffer.rewards` are then in this unit.  Without effect where
     SB3's VecNormalize already normalises rewards."""
+    normalize_observations: bool = True
+    """Give the network numbers of a Box as their distance from their running mean in running standard deviations
+    (`NumbersExtractor`); the statistics change between rollouts alone.  Pictures, class numbers, MiniGrid's codes and
+    tokens stay as they are.  Without effect where SB3's VecNormalize already normalises observations."""
     ent_coef: float = 0.005
     """Weight of the entropy bonus."""
     vf_coef: float = 0.5
@@ -60,7 +64,7 @@ class OnPolicyConfig:
             check_not_negative(name, getattr(self, name))
         for name in ("gamma", "gae_lambda"):
             check_share(name, getattr(self, name))
-        for name in ("anneal", "normalize_advantage", "normalize_reward"):
+        for name in ("anneal", "normalize_advantage", "normalize_reward", "normalize_observations"):
             check_choice(name, getattr(self, name), (True, False))
 
 

@@ -46,6 +46,59 @@ def is_minigrid_image(space: spaces.Space) -> bool:
     return 3 in (space.shape[0], space.shape[2]) and max(sides) <= LARGEST_VIEW
 
 
+MOST_COUNTED = 1_000_000
+"""Observations that the running statistics count for at most: later ones then outweigh the oldest."""
+FARTHEST = 10.0
+"""Standard deviations from the mean at which numbers are clipped."""
+
+
+class NumbersExtractor(FlattenExtractor):
+    """Numbers, flattened: those of a Box in units of their running standard deviation from their running mean.
+
+    An observation x becomes clamp((x - mean) / sqrt(var + 1e-8), -10, 10).  Until `observe` has been called, x stays as
+    it is; `forward` never changes the statistics.  Class numbers, which are one-hot here, stay as they are.
+    """
+
+    mean: Tensor
+    var: Tensor
+    count: Tensor
+
+    def __init__(self, observation_space: spaces.Space) -> None:
+        super().__init__(observation_space)
+        self._features_dim = int(self._features_dim)  # NumPy's of a MultiDiscrete, which torch's LSTM refuses
+        self.measures = isinstance(observation_space, spaces.Box)
+        if self.measures:
+            for name, value in (("mean", 0.0), ("var", 1.0)):
+                self.register_buffer(name, torch.full((self._features_dim,), value))
+            self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Numbers [N, ...] to features [N, features_dim]."""
+        numbers = super().forward(observations)
+        if not self.measures:
+            return numbers
+        farthest = torch.where(self.count > 0, FARTHEST, torch.inf)
+        return ((numbers - self.mean) * torch.rsqrt(self.var + 1e-8)).clamp(-farthest, farthest)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        """As torch's; files from before there were statistics have none."""
+        for name, buffer in self.named_buffers():
+            state_dict.setdefault(prefix + name, buffer)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+    def observe(self, observations: Tensor) -> None:
+        """Take the mean and the variance of these numbers [N, ...] into the running ones."""
+        if not self.measures:
+            return
+        numbers = super().forward(observations).double()
+        size, mean, var = len(numbers), numbers.mean(0), numbers.var(0, correction=0)
+        share = size / (self.count.double() + size)
+        apart = mean - self.mean
+        self.var.copy_((1 - share) * self.var + share * var + share * (1 - share) * apart**2)
+        self.mean.copy_(self.mean + share * apart)
+        self.count.copy_((self.count + size).clamp(max=MOST_COUNTED))
+
+
 class MiniGridExtractor(BaseFeaturesExtractor):
     """Embeds what stands in every cell; the sum over the view goes through one hidden layer.
 
@@ -195,6 +248,12 @@ class DictExtractor(BaseFeaturesExtractor):
         parts = zip(self.names, self.extractors.values(), strict=True)
         return torch.cat([part(observations[name]) for name, part in parts], 1)
 
+    def observe(self, observations: dict[str, Tensor]) -> None:
+        """Take note of numbers, as `NumbersExtractor.observe` does."""
+        for name, part in zip(self.names, self.extractors.values(), strict=True):
+            if isinstance(part, NumbersExtractor):
+                part.observe(observations[name])
+
 
 def default_extractor(space: spaces.Space, kinds: "Kinds") -> tuple[type[BaseFeaturesExtractor], dict[str, Any]]:
     """The features extractor for observations of these kinds (observations.py), and its arguments."""
@@ -206,4 +265,4 @@ def default_extractor(space: spaces.Space, kinds: "Kinds") -> tuple[type[BaseFea
         return (NatureCNN, {"normalized_image": True}) if large else (SmallPictureExtractor, {})
     if kinds == "minigrid":
         return MiniGridExtractor, {}
-    return (TokenLineExtractor, {}) if kinds == "tokens" else (FlattenExtractor, {})
+    return (TokenLineExtractor, {}) if kinds == "tokens" else (NumbersExtractor, {})

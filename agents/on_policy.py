@@ -67,6 +67,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     anneal: bool
     normalize_advantage: bool
     normalize_reward: bool
+    normalize_observations: bool
     advantage_floor: float
     span_lr_scale: float
 
@@ -151,7 +152,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             "policy": "MemoryPolicy" if self.policy_class is default_policy else self.policy_class,
             **self._settings(),
             **asdict(self.pressure.config),
-            "policy_kwargs": self._policy_kwargs,
+            # The memory as a whole, so that later versions may have other defaults.
+            "policy_kwargs": self._policy_kwargs | {"memory": self.policy.memory_config},
             "seed": self.seed,
             "stats_window_size": self._stats_window_size,
             "tensorboard_log": None if self.tensorboard_log is None else str(self.tensorboard_log),
@@ -395,6 +397,10 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         figures = log.figures(self.policy.memory_config.max_span)
         self.pressure.update(figures, 1 - self._current_progress_remaining)
         log.record(self.logger, figures)
+        # Only now: the rollout was collected, and has been learned from, with the statistics of those before it.
+        normalized = self._vec_normalize_env is not None and self._vec_normalize_env.norm_obs
+        if self.normalize_observations and not normalized:
+            self.policy.observe(buffer.flat_observations())
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
     @staticmethod

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..memory import ExpireSpan, ExpireSpanConfig, ExpireSpanState, LayerTrace, Spared
 from .actions import LeanCategorical, environment_actions, masked_logits, read_masks
 from .arguments import check_known, check_policy_arguments
-from .encoders import MiniGridExtractor, TokenLineExtractor, default_extractor
+from .encoders import DictExtractor, MiniGridExtractor, NumbersExtractor, TokenLineExtractor, default_extractor
 from .observations import Kinds, check_finite, check_kinds, kinds_of_space, prepare
 
 
@@ -186,6 +186,14 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         """Features [N, features_dim] of N observations; without an extractor, of the actor's."""
         prepared = prepare(obs, self.observation_space, self.observations, self.normalize_images)
         return (features_extractor or self.pi_features_extractor)(prepared)
+
+    def observe(self, obs: Any) -> None:
+        """Take N observations into the running statistics of the features extractors, where these have any."""
+        prepared = prepare(obs, self.observation_space, self.observations, self.normalize_images)
+        extractors = (self.pi_features_extractor, self.vf_features_extractor)
+        for extractor in extractors[: 1 if self.share_features_extractor else 2]:
+            if isinstance(extractor, NumbersExtractor | DictExtractor):
+                extractor.observe(prepared)
 
     def features(self, obs: Any) -> Tensor:
         """What the core reads of N observations, [N, D]."""

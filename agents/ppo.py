@@ -81,6 +81,7 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         clip_range_vf: Scheduled | None = PPOConfig.clip_range_vf,
         normalize_advantage: bool = PPOConfig.normalize_advantage,
         normalize_reward: bool = PPOConfig.normalize_reward,
+        normalize_observations: bool = PPOConfig.normalize_observations,
         advantage_floor: float = PPOConfig.advantage_floor,
         ent_coef: float = PPOConfig.ent_coef,
         vf_coef: float = PPOConfig.vf_coef,

@@ -140,6 +140,11 @@ class SequenceRolloutBuffer(_TensorBuffer):
                 state=self.state.rows(index),
             )
 
+    def flat_observations(self) -> Any:
+        """All observations, [T * B, ...], or a dictionary of them."""
+        obs = self.observations
+        return {k: v.flatten(0, 1) for k, v in obs.items()} if isinstance(obs, dict) else obs.flatten(0, 1)
+
     def _empty(self, shape: tuple[int, int], space: spaces.Space) -> Tensor:
         assert space.shape is not None and space.dtype is not None
         dtype = torch.from_numpy(np.zeros(0, dtype=space.dtype)).dtype

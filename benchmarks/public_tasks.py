@@ -38,7 +38,6 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.torch_layers import FlattenExtractor
 
 RESULTS = Path(__file__).parents[1] / "docs" / "data" / "public_tasks.csv"
 NUM_ENVS, LAST = 16, 100
@@ -199,24 +198,12 @@ class PlainRecurrentPPO(Plain, RecurrentPPO):
     """As Plain."""
 
 
-class Flattened(FlattenExtractor):
-    """SB3's, with a Python integer for its width: that of a MultiDiscrete space is NumPy's, which an LSTM refuses."""
-
-    def __init__(self, observation_space: spaces.Space) -> None:
-        super().__init__(observation_space)
-        self._features_dim = int(self._features_dim)
-
-
 def agent(name: str, task: Task, seed: int, settings: dict[str, Any]) -> BaseAlgorithm:
     """An untrained agent by its name; `settings` are of MemoryPPO alone."""
     env = make_vec_env(task.make, NUM_ENVS, seed=seed)
-    if os.environ.get("NORM"):
-        from stable_baselines3.common.vec_env import VecNormalize
-        env = VecNormalize(env, norm_reward=False)
     env = as_vec_env(env)
     kinds = kinds_of(env)
     extractor, of_it = default_extractor(env.observation_space, kinds)
-    extractor = Flattened if extractor is FlattenExtractor else extractor
     features = {"features_extractor_class": extractor, "features_extractor_kwargs": of_it}
     if kinds == "minigrid":
         features["normalize_images"] = False

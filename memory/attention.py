@@ -80,6 +80,16 @@ def position_scores(
     return by_age.gather(-1, age.clamp(0, window).unsqueeze(1).expand(-1, position.shape[0], -1, -1))
 
 
+def initial_age_bias(heads: int, window: int) -> Float[Tensor, "H ages"]:
+    """The bias of each age from 0 to `window` before training: 0, but for the first half of the heads.
+
+    There it is that of ALiBi (Press et al., 2022), -slope * age with slopes 1, 1/4, 1/16, ...: attention begins as an
+    average over the last few steps, from which the step itself differs by how fast things move.
+    """
+    slopes = torch.tensor([4.0**-head if head < heads // 2 else 0.0 for head in range(heads)])
+    return -slopes.unsqueeze(1) * torch.arange(window + 1)
+
+
 def split_heads(rows: Float[Tensor, "B T D"], heads: int) -> Float[Tensor, "B H T K"]:
     """The parts of each row that belong to each head."""
     return rows.unflatten(-1, (heads, -1)).transpose(1, 2)

@@ -17,6 +17,7 @@ from .attention import (
     Surroundings,
     attend,
     attend_segment,
+    initial_age_bias,
     position_scores,
     split_heads,
 )
@@ -33,8 +34,9 @@ class ExpireSpanConfig:
     """Transformer layers, each with memories and spans of its own."""
     width: int = 64
     """Width of the model (D)."""
-    heads: int = 2
-    """Attention heads; they divide the width."""
+    heads: int = 4
+    """Attention heads; they divide the width.  The first half of them begin by reading the newest memories
+    (`position_window`), the others by reading all alike."""
     ff_width: int = 128
     """Hidden width of the feed-forward half of a layer."""
     max_span: float = 4096.0
@@ -48,8 +50,9 @@ class ExpireSpanConfig:
     """Divides w . h before the sigmoid: with a large max_span, small changes of w then move spans less."""
     shorten_spans: bool = False
     """Random shortening, in training only: clamp all spans of a forward pass to u * max_span, u ~ U(0, 1)."""
-    position_window: int = 0
-    """Learned relative positions for memories younger than this many steps (M); older ones carry none."""
+    position_window: int = 64
+    """Memories younger than this many steps (M) are told apart by age: each age has a learned key, and each age and
+    head a learned bias of the score.  All older ones share one bias.  0 for no order in time."""
     capacity: int | None = None
     """Most memories that a layer stores beyond the present step; None for no bound, 0 for no memory at all.  The
     newest ones, as many as the ramp has steps but at most half of the capacity, are not evicted; of the older ones, the
@@ -127,13 +130,10 @@ class ExpireSpanLayer(nn.Module):
         )
         self.dropout = nn.Dropout(config.dropout)
         self.span = SpanPredictor(width, config.max_span, config.initial_span, config.pre_div)
-        positions = torch.zeros(config.heads, width // config.heads, config.position_window)
-        self.position = nn.Parameter(positions) if config.position_window else None
-        import os
-        M = config.position_window
-        ages = torch.arange(M + 1).float()
-        slopes = ([float(v) for v in os.environ.get("SLOPES", "0,0").split(",")]*config.heads)[:config.heads]
-        self.age_bias = nn.Parameter(torch.stack([-v * ages for v in slopes])) if M else None
+        self.position = self.age_bias = None
+        if window := config.position_window:
+            self.position = nn.Parameter(torch.zeros(config.heads, width // config.heads, window))
+            self.age_bias = nn.Parameter(initial_age_bias(config.heads, window))
         self.shape = compiled.Shape(
             width,
             config.heads,
