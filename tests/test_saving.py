@@ -14,6 +14,7 @@ from expirespan.agents.vec_env import as_vec_env
 from expirespan.memory import ExpireSpanConfig
 from gymnasium import spaces
 from models import SMALL, corridor, rows_of, small, weights
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import VecFrameStack
 
@@ -112,10 +113,34 @@ def test_files_of_the_first_format_are_read_as_they_were_meant(
     name: str, observation: Any, values: list[float], actions: list[Any]
 ) -> None:
     model = MemoryPPO.load(FILES / name, device="cpu")
+    assert not model.normalize_observations  # as it was then, however long training goes on
     seen, starts = model.policy.obs_to_tensor(observation)[0], torch.ones(2, dtype=torch.bool)
     with torch.no_grad():
         action = model.policy.act(seen, model.policy.initial_state(2), starts, deterministic=True)
     assert action.values.tolist() == pytest.approx(values, abs=1e-6) and action.actions.tolist() == actions
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "window"),
+    [
+        ("checkpoint-2-window", [0.2572736, 0.2607765], 3),
+        ("checkpoint-2-defaults", [0.0261446, 0.0271988], 0),  # those of then: two heads, and no order in time
+    ],
+)
+def test_files_of_the_second_format_are_read_as_they_were_meant(name: str, values: list[float], window: int) -> None:
+    """Written at commit 3e7be74, before memories had a bias for their age."""
+    model = MemoryPPO.load(FILES / name, env=make_vec_env("CartPole-v1", 4), device="cpu")
+    assert (model.policy.memory_config.heads, model.policy.memory_config.position_window) == (2, window)
+    assert not model.normalize_observations
+    state, starts = model.policy.initial_state(2), torch.ones(2, dtype=torch.bool)
+    for step in range(5):
+        seen = torch.tensor([[0.1 * step, -0.2, 0.05, 0.3], [-0.3, 0.1 * step, 0.02 * step, -1.0]])
+        with torch.no_grad():
+            action = model.policy.act(seen, state, starts, deterministic=True)
+        state, starts = action.state, torch.zeros(2, dtype=torch.bool)
+    assert action.values.tolist() == pytest.approx(values, abs=1e-6)
+    model.learn(64)
+    assert model.num_timesteps >= 64
     assert model.pressure.config.memory_budget in (
         2.0,
         20.0,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from expirespan.agents import GymnasiumVecEnv, MemoryPPO
 from expirespan.agents.actions import LeanCategorical, environment_actions, masked_logits, read_masks
-from expirespan.agents.encoders import MiniGridExtractor, SmallPictureExtractor, TokenLineExtractor
+from expirespan.agents.encoders import MiniGridExtractor, NumbersExtractor, SmallPictureExtractor, TokenLineExtractor
 from expirespan.agents.evaluation import evaluate_policy, record_episode
 from expirespan.agents.interventions import action_changes, forget_steps
 from expirespan.agents.observations import check_kinds, is_picture, kinds_of, prepare
@@ -27,7 +27,7 @@ from minigrid.wrappers import (
     RGBImgPartialObsWrapper,
 )
 from models import corridor, small
-from stable_baselines3.common.torch_layers import FlattenExtractor, NatureCNN
+from stable_baselines3.common.torch_layers import NatureCNN
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecTransposeImage
 
 Box = spaces.Box
@@ -231,10 +231,10 @@ def test_the_network_follows_from_what_the_observations_are() -> None:
 
     assert chosen(Any_(OBSERVATIONS["picture 16 x 16"], spaces.Discrete(2))) is SmallPictureExtractor
     assert chosen(Any_(OBSERVATIONS["picture 36 x 36"], spaces.Discrete(2))) is NatureCNN
-    assert chosen(Any_(OBSERVATIONS["whole numbers"], spaces.Discrete(2))) is FlattenExtractor
+    assert chosen(Any_(OBSERVATIONS["whole numbers"], spaces.Discrete(2))) is NumbersExtractor
     assert chosen(InstructionVectorEnv(2)) is TokenLineExtractor
     mixed: Any = small(grid(DictObservationSpaceWrapper), batch_size=None).policy.features_extractor
-    assert [type(part) for part in mixed.extractors.values()] == [FlattenExtractor, MiniGridExtractor, FlattenExtractor]
+    assert [type(part) for part in mixed.extractors.values()] == [NumbersExtractor, MiniGridExtractor, NumbersExtractor]
 
 
 def test_codes_behind_sb3s_transposition_are_codes() -> None:
