@@ -7,7 +7,8 @@ Agents:
 - none: SB3's PPO("MlpPolicy", env), with MemoryPPO's features extractor and rollouts of as many steps.
 
 All learn from the same 16 environments and as many steps.  What counts are the returns of the last 100 training
-episodes; a run that has ended is a line of the CSV and isn't run again.
+episodes, sampled actions; a run that has ended is a line of the CSV and isn't run again.  In the table, intervals are
+bootstrap ones over seeds and episodes.
 
     pip install popgym==1.0.7
     python benchmarks/public_tasks.py --agents memory lstm --tasks RepeatPreviousEasy CartPole --seeds 0 1 2
@@ -41,6 +42,7 @@ from stable_baselines3.common.env_util import make_vec_env
 
 RESULTS = Path(__file__).parents[1] / "docs" / "data" / "public_tasks.csv"
 NUM_ENVS, LAST = 16, 100
+AGENTS = ("memory", "lstm", "lstm-defaults", "none")
 
 
 class TMaze(gym.Env):
@@ -58,11 +60,13 @@ class TMaze(gym.Env):
         self.length = length
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        """Back to the start, with a new sign."""
         super().reset(seed=seed)
         self._sign, self._place, self._time = self.np_random.choice((-1, 1)), 0, 0
         return self._seen(), {}
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        """One move; the last one is the turn."""
         self._time += 1
         if self._time > self.length:
             turned = {2: 1, 3: -1}.get(int(action), 0)
@@ -86,6 +90,7 @@ class Kept(gym.ObservationWrapper):
         self.observation_space = spaces.Box(low, high, dtype=np.float32)
 
     def observation(self, observation: np.ndarray) -> np.ndarray:
+        """The numbers kept."""
         return observation[self._kept]
 
 
@@ -98,6 +103,7 @@ class Flat(gym.ObservationWrapper):
         self.observation_space = spaces.MultiDiscrete([part.n for part in env.observation_space])  # pyright: ignore[reportAttributeAccessIssue]  # Discrete
 
     def observation(self, observation: tuple[int, ...]) -> np.ndarray:
+        """The class numbers side by side."""
         return np.array(observation)
 
 
@@ -111,6 +117,7 @@ class Task:
 
 
 def popgym(name: str) -> gym.Env:
+    """An environment of POPGym."""
     import popgym  # noqa: F401  # pyright: ignore[reportMissingImports, reportUnusedImport]  # registers its environments
 
     env = gym.make(f"popgym-{name}-v0", disable_env_checker=True)
@@ -118,6 +125,7 @@ def popgym(name: str) -> gym.Env:
 
 
 def minigrid(name: str) -> gym.Env:
+    """An environment of MiniGrid, its view alone, as codes."""
     import minigrid  # noqa: F401  # pyright: ignore[reportUnusedImport]  # registers its environments
     from minigrid.wrappers import ImgObsWrapper
 
@@ -125,6 +133,7 @@ def minigrid(name: str) -> gym.Env:
 
 
 def pixels(name: str) -> gym.Env:
+    """The same as a picture of 56 x 56 pixels."""
     from minigrid.wrappers import ImgObsWrapper, RGBImgPartialObsWrapper
 
     return ImgObsWrapper(RGBImgPartialObsWrapper(gym.make(f"MiniGrid-{name}-v0"), tile_size=8))
@@ -214,8 +223,6 @@ def agent(name: str, task: Task, seed: int, settings: dict[str, Any]) -> BaseAlg
         return PlainPPO("MlpPolicy", env, n_steps=128, policy_kwargs=features, **given)
     if name == "lstm-defaults":
         return PlainRecurrentPPO("MlpLstmPolicy", env, policy_kwargs=features, **given)
-    if name != "lstm":
-        raise ValueError(f"Expect an agent to be memory, lstm, lstm-defaults or none, actual: {name}")
     sizes: dict[str, Any] = {"n_steps": 128, "batch_size": 512, "n_epochs": 4, "gamma": 0.995}
     policy = features | {"lstm_hidden_size": 64, "net_arch": [64]}
     return PlainRecurrentPPO("MlpLstmPolicy", env, **sizes, policy_kwargs=policy, **given)
@@ -264,6 +271,54 @@ def append(results: Path, line: dict[str, Any]) -> None:
         writer.writerow(line)
 
 
+RESAMPLES = 2000
+
+
+def resampled(runs: list[np.ndarray], generator: np.random.Generator) -> np.ndarray:
+    """Means [R] of bootstrap samples: of the seeds, and then of the episodes of each."""
+    means = np.empty(RESAMPLES)
+    for number in range(RESAMPLES):
+        drawn = generator.integers(len(runs), size=len(runs))
+        means[number] = np.mean([generator.choice(runs[run], len(runs[run])).mean() for run in drawn])
+    return means
+
+
+def told(value: float) -> str:
+    """With two digits after the point, or none where there are three before."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.2f}"
+
+
+def table(results: Path) -> Iterator[str]:
+    """The CSV as a Markdown table: mean returns, 95 % intervals, the worst seed, and how MemoryPPO compares."""
+    found: dict[str, dict[str, list[dict[str, str]]]] = {}
+    for line in finished(results):
+        found.setdefault(line["task"], {}).setdefault(line["agent"], []).append(line)
+    agents = [name for name in AGENTS if any(name in by_agent for by_agent in found.values())]
+    yield f"| task | steps | {' | '.join(agents)} | MemoryPPO less LSTM |"
+    yield f"|---|---|{'---|' * len(agents)}---|"
+    for name in (name for name in tasks() if name in found):
+        generator, cells, means = np.random.default_rng(0), [], {}
+        for agent_name in agents:
+            lines = found[name].get(agent_name, [])
+            if not lines:
+                cells.append("")
+                continue
+            runs = [np.array(line["returns"].split(), dtype=float) for line in lines]
+            means[agent_name] = resampled(runs, generator)
+            low, high = np.quantile(means[agent_name], (0.025, 0.975))
+            worst = min(float(line["mean"]) for line in lines)
+            reached = [int(line["reached"]) for line in lines if line["reached"]]
+            after = f"; {len(reached)} of {len(lines)} there after {max(reached):,}" if reached else ""
+            mean = float(np.mean([run.mean() for run in runs]))
+            cells.append(f"{told(mean)} ({told(low)} to {told(high)}), worst of {len(lines)}: {told(worst)}{after}")
+        verdict = ""
+        if {"memory", "lstm"} <= means.keys():
+            low, high = np.quantile(means["memory"] - means["lstm"], (0.025, 0.975))
+            verdict = f"{told(low)} to {told(high)}, {'better' if low > 0 else 'worse' if high < 0 else 'no difference'}"
+        steps = next(iter(found[name].values()))[0]["steps"]
+        yield f"| {name} | {int(steps):,} | {' | '.join(cells)} | {verdict} |"
+
+
 def missing(results: Path, names: Sequence[str], agents: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple]:
     """The runs that the CSV doesn't have, the first seed of everything first."""
     done = {(line["task"], line["agent"], int(line["seed"])) for line in finished(results)}
@@ -273,13 +328,18 @@ def missing(results: Path, names: Sequence[str], agents: Sequence[str], seeds: S
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", default=list(tasks()), choices=list(tasks()), metavar="TASK")
-    parser.add_argument("--agents", nargs="+", default=["memory", "lstm", "none"])
+    parser.add_argument("--agents", nargs="+", default=["memory", "lstm", "none"], choices=AGENTS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one core each")
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--table", action="store_true", help="print what the CSV holds, and run nothing")
     options = parser.parse_args()
+    if options.table:
+        print(*table(options.results), sep="\n")
+        return
     with ProcessPoolExecutor(options.jobs, max_tasks_per_child=1) as pool:
         todo = list(missing(options.results, options.tasks, options.agents, options.seeds))
         for line in pool.map(run, *zip(*todo, strict=True)) if todo else ():

@@ -51,8 +51,6 @@ def main(args: Sequence[str] | None = None) -> float:
         gamma=0.99,
         gae_lambda=0.95,
         seed=0,
-        # The order of the last steps is what a velocity is made of: memories younger than 16 steps carry their age.
-        policy_kwargs={"memory": {"position_window": 16}},
         tensorboard_log=str(options.out),
     )
     evaluation = EvalCallback(

@@ -33,7 +33,7 @@ def suggest(trial: Trial) -> dict[str, Any]:
     memory = {
         "width": trial.suggest_categorical("width", [32, 64, 128]),
         "ramp": trial.suggest_categorical("ramp", [2.0, 4.0, 8.0, 16.0]),
-        "position_window": trial.suggest_categorical("position_window", [0, 16]),
+        "position_window": trial.suggest_categorical("position_window", [0, 64]),
     }
     return {
         "learning_rate": trial.suggest_float("learning_rate", 1e-4, 3e-3, log=True),

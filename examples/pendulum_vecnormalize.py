@@ -52,7 +52,6 @@ def main(args: Sequence[str] | None = None) -> float:
         n_epochs=10,
         ent_coef=0.0,
         seed=0,
-        policy_kwargs={"memory": {"position_window": 16}},  # velocities need the order of the last steps
         tensorboard_log=str(options.out),
     )
     model.learn(options.total_steps)
