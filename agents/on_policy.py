@@ -299,7 +299,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             )
         self.use_masking = use_masking
         if reset_num_timesteps:
-            self.stage_began = 0
+            self.stage, self.stage_began = 1, 0
         name = type(self).__name__ if tb_log_name is None else tb_log_name
         return super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
 
