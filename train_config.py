@@ -46,8 +46,8 @@ class TrainConfig:
     out: Path | None = None
     """Run folder, which must not exist or be empty; runs/ENVIRONMENT-TIME where None."""
     init_from: Path | None = None
-    """Run folder whose trained weights to start from, on another environment say: easier tasks first.  It must have
-    the same memory options, observations and actions."""
+    """Run folder whose trained weights to start from, on another environment say; `stages` does so within one run.  It
+    must have the same memory options, observations and actions."""
     stages: Path | None = None
     """A TOML file with a [[stage]] table for each of several stages, trained one after another in one run: easier tasks
     first.  Tables hold options by their names here (env, env_args, total_steps, num_envs, and those of budget and
