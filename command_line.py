@@ -11,7 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -52,6 +52,13 @@ def options(config: Any) -> dict[str, Any]:
         value = getattr(config, field.name, None)
         named |= options(value) if is_dataclass(value) else {field.name: value}
     return named
+
+
+def with_options(config: Any, changes: Mapping[str, Any]) -> Any:
+    """A configuration with other values of these options, its own or those of its parts; unknown names are ignored."""
+    values = {field.name: getattr(config, field.name) for field in fields(config)}
+    parts = {name: with_options(value, changes) for name, value in values.items() if is_dataclass(value)}
+    return replace(config, **parts, **{name: changes[name] for name in values if name in changes})
 
 
 def given(args: list[str]) -> dict[str, str]:

@@ -31,15 +31,8 @@ from expirespan.memory.curves import save_curves
 from expirespan.memory.filmstrip import save_episode_gif, save_filmstrip
 from expirespan.memory.tab.summary import write_episode
 from expirespan.memory.timeline import save_timeline
-from expirespan.train_agent import (
-    BEST,
-    CHECKPOINT,
-    EVALUATION_SEED,
-    TrainConfig,
-    check_device,
-    load_model,
-    read_run,
-)
+from expirespan.train_agent import check_device, load_model
+from expirespan.train_config import BEST, CHECKPOINT, EVALUATION_SEED, TrainConfig, read_run
 from gymnasium.vector import VectorEnv
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm

@@ -42,8 +42,8 @@ class CheckpointCallback(_MemoryCallback):
     """Saves between updates, when the state of training is whole, and stops there when asked to.
 
     Of the checkpoints saved so far, `best` is a copy of the one whose latest training episodes earned most on average,
-    of equal ones the newest.  The first Ctrl-C finishes the rollout and its update, saves and stops; a second one stops
-    at once.
+    of equal ones the newest; the first of a new stage replaces it, as returns of other tasks can't be compared.  The
+    first Ctrl-C finishes the rollout and its update, saves and stops; a second one stops at once.
     """
 
     def __init__(self, path: Path, best: Path, every: int) -> None:
@@ -61,8 +61,10 @@ class CheckpointCallback(_MemoryCallback):
 
     def _on_training_start(self) -> None:
         self._next = self.num_timesteps + self.every
-        if self.best.is_file():
-            self._standing = standing(read_checkpoint(self.best)[1]["episodes"])
+        self._standing = (0, 0.0)
+        best = read_checkpoint(self.best)[1] if self.best.is_file() else None
+        if best is not None and best.get("stage", 1) == self.model.stage:
+            self._standing = standing(best["episodes"])
 
     def _on_rollout_start(self) -> None:
         # Called before the first step of a rollout: the update after the last one is done.
@@ -229,18 +231,22 @@ def _as_in_training(env: gym.Env, model: MemoryOnPolicyAlgorithm) -> gym.Env:
 
 
 class ProgressCallback(_MemoryCallback):
-    """A bar with steps per second, return, success and live memories beside the budget for them."""
+    """A bar with steps per second, return, success and live memories beside the budget for them.
 
-    def __init__(self, total: int) -> None:
+    Its `total` steps are counted from the beginning of the model's present stage.
+    """
+
+    def __init__(self, total: int, title: str = "") -> None:
         super().__init__()
-        self.total = total
+        self.total, self.title = total, title
         self.live: list[float] = []
         """Mean live memories of each layer in the latest update."""
         self._bar: tqdm | None = None
         self._begun = (0, 0.0)
 
     def _on_training_start(self) -> None:
-        self._bar = tqdm(total=self.total, initial=self.num_timesteps, unit="step", unit_scale=True, dynamic_ncols=True)
+        done, title = self.num_timesteps - self.model.stage_began, self.title or None
+        self._bar = tqdm(desc=title, total=self.total, initial=done, unit="step", unit_scale=True, dynamic_ncols=True)
         self._begun = (self.num_timesteps, time.perf_counter())
 
     def _on_rollout_start(self) -> None:
@@ -255,7 +261,7 @@ class ProgressCallback(_MemoryCallback):
             budget = self.model.pressure.config.memory_budget if self.model.pressure.has_budget else None
             shown["live"] = "/".join(f"{value:.0f}" for value in self.live) + (f" of {budget:g}" if budget else "")
         self._bar.set_postfix(shown, refresh=False)
-        self._bar.update(min(self.num_timesteps, self.total) - self._bar.n)
+        self._bar.update(min(self.num_timesteps - self.model.stage_began, self.total) - self._bar.n)
 
     def _on_step(self) -> bool:
         return True

@@ -97,6 +97,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         self.use_masking = True
         self.stand_ins: dict[str, float] = {}
         """Of a loaded model: values in place of functions that its checkpoint could not hold."""
+        self.stage, self.stage_began = 1, 0
+        """Of a curriculum (`expirespan-train --stages`): the present stage, and the steps trained before it."""
         self._memory: ExpireSpanState | None = None
         self._asked_batch_size = config.batch_size
         self.batch_size = 0
@@ -298,6 +300,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
                 stacklevel=2,
             )
         self.use_masking = use_masking
+        if reset_num_timesteps:
+            self.stage, self.stage_began = 1, 0
         name = type(self).__name__ if tb_log_name is None else tb_log_name
         return super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
 
@@ -329,8 +333,9 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             )
 
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
-        # What remained as the rollout began: its end may lie past the total, or it may be all that is asked for.
-        super()._update_current_progress_remaining(num_timesteps - self.n_steps * self.n_envs, total_timesteps)
+        # What remained of the stage as the rollout began: its end may lie past the total, or be all that is asked for.
+        before = self.stage_began + self.n_steps * self.n_envs
+        super()._update_current_progress_remaining(num_timesteps - before, total_timesteps - self.stage_began)
 
     def _update_learning_rate(self, optimizers: Any) -> None:
         remaining = self._current_progress_remaining

@@ -131,6 +131,8 @@ def describe(model: "MemoryOnPolicyAlgorithm") -> tuple[dict[str, Tensor], dict[
         "n_envs": model.n_envs,
         "num_timesteps": model.num_timesteps,
         "n_updates": model._n_updates,
+        "stage": model.stage,
+        "stage_began": model.stage_began,
         "observations": policy.observations,
         "optimizer": _name(policy.optimizer_class),
         "episodes": [_plain_episode(episode) for episode in model.ep_info_buffer or ()],
@@ -209,6 +211,7 @@ def restore(
     if document.get("optimizer", name) == name:  # another one begins anew
         load_optimizer_tensors(model.policy.optimizer, under("optimizer", tensors))
     model.num_timesteps, model._n_updates = document["num_timesteps"], document["n_updates"]
+    model.stage, model.stage_began = document.get("stage", 1), document.get("stage_began", 0)  # not in older ones
     model.restore_statistics(document["episodes"], document["successes"])
     model.pressure.load_state_dict(document["pressure"])
     model.reward_scale.load_state_dict(document["reward_scale"])

@@ -21,7 +21,8 @@ from expirespan.agents.policy import MemoryActorCriticPolicy
 from expirespan.command_line import parse_env_args
 from expirespan.envs import make_viewed
 from expirespan.memory import storage
-from expirespan.train_agent import EVALUATION_SEED, load_model, read_run
+from expirespan.train_agent import load_model
+from expirespan.train_config import EVALUATION_SEED, read_run
 
 EPISODES, ROUNDS = 10, 3
 WAYS: dict[str, dict[str, bool] | None] = {

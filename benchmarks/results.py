@@ -1,8 +1,9 @@
 """The results tables: agents trained and evaluated, set between a scripted solver without memory and one with it.
 
 Each row of a table is one agent on one task, trained with three seeds by `expirespan-train` and evaluated by
-`expirespan-evaluate` as anyone would, two runs at a time, one thread each.  A table that was interrupted goes on where
-its runs stopped; those that are complete are only evaluated.
+`expirespan-evaluate` as anyone would, two runs at a time, one thread each.  Recipes of several stages stand in
+benchmarks/recipes/.  A table that was interrupted goes on where its runs stopped; those that are complete are only
+evaluated.
 
     python benchmarks/results.py corridor portal instruction penalties
 """
@@ -14,15 +15,24 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from shlex import quote, split
 from typing import Any
 
 import numpy as np
-from expirespan.agents.checkpoint import read_checkpoint
 from expirespan.envs import SOLVERS, make_batched
-from expirespan.train_agent import CHECKPOINT, CONFIGURATION, EVALUATION_SEED, TOTAL_STEPS, parse, read_run
+from expirespan.stages import position
+from expirespan.train_config import (
+    CHECKPOINT,
+    CONFIGURATION,
+    EVALUATION_SEED,
+    parse_stages,
+    read_stages,
+    steps_of,
+    to_json,
+)
 
 FOLDER = Path("runs/results")
 SEEDS = (0, 1, 2)
@@ -36,84 +46,32 @@ class Row:
     """One agent on one task."""
 
     agent: str
-    stages: tuple[str, ...]
-    """Arguments of expirespan-train beside the seed and the folder, run after run: each goes on from the weights of the
-    one before, on a harder environment.  The last one names the task."""
+    arguments: str
+    """Of expirespan-train, beside the seed and the folder."""
     evaluations: tuple[str, ...] = ("",)
     """Arguments of expirespan-evaluate, for each evaluation of the trained agent."""
 
     @property
     def env(self) -> str:
         """Id of the task."""
-        words = self.stages[-1].split()
-        return words[words.index("--env") + 1]
+        return parse_stages(split(self.arguments))[-1].env
 
 
-def row(
-    agent: str,
-    task: str,
-    arguments: str = "",
-    *,
-    algo: str = "ppo",
-    lessons: tuple[str, ...] = (),
-    last: str = "",
-    evaluations: tuple[str, ...] = ("",),
-) -> Row:
-    """A row of one of this project's tasks.
+def corridor(agent: str, options: str = "", evaluations: tuple[str, ...] = ("",)) -> Row:
+    """A row of Corridor."""
+    return Row(agent=agent, arguments=f"--env expirespan/Corridor-v0 {options}", evaluations=evaluations)
 
-    Args:
-        agent: What the table calls it.
-        task: Name of the environment.
-        arguments: Options of every stage.
-        algo: As for expirespan-train.
-        lessons: Environment and options of the easier stages before.
-        last: Options of the last stage alone.
-        evaluations: As in `Row`.
-    """
-    stages = [f"--env expirespan/{stage} --algo {algo} {arguments}" for stage in (*lessons, f"{task}-v0 {last}")]
-    return Row(agent=agent, stages=tuple(stages), evaluations=evaluations)
+
+def staged(agent: str, recipe: str, evaluations: tuple[str, ...] = ("",)) -> Row:
+    """A row of a task with easier ones first."""
+    file = Path(__file__).parent / "recipes" / f"{recipe}.toml"
+    return Row(agent=agent, arguments=f"--stages {quote(str(file))}", evaluations=evaluations)
 
 
 CORRIDORS = ("", "--env expirespan/CorridorLong-v0 --episodes 200")
-DEFAULTS = row("PPO", "Corridor", evaluations=CORRIDORS)
+DEFAULTS = corridor("PPO", evaluations=CORRIDORS)
 CONSTANT = "--penalty-weight 5e-6 --initial-span 0.1 --max-span 200"
-
-
-def instruction(agent: str, lesson_steps: int, algo: str = "ppo") -> Row:
-    """A row of Instruction: little chatter first."""
-    return row(
-        agent,
-        "Instruction",
-        "--ramp 4 --max-span 32768",
-        algo=algo,
-        lessons=(f"InstructionShort-v0 --total-steps {lesson_steps}",),
-        last="--total-steps 1200000 --learning-rate 3e-4",
-        evaluations=("", "--env expirespan/InstructionLong-v0 --episodes 64"),
-    )
-
-
-ROOMS = (
-    "PortalShort-v0 --env-args num_rooms=3 max_steps=40 largest_number=50",
-    "PortalShort-v0 --env-args largest_number=50",
-    "Portal-v0 --env-args largest_number=50",
-)
-FIFTY_ROOMS = "--num-envs 64 --gae-lambda 0.5 --memory-budget 30"
-GENTLY = f"{FIFTY_ROOMS} --batch-size 2048 --target-kl 0.003"
-A2C_FIFTY_ROOMS = f"{FIFTY_ROOMS} --total-steps 3000000 --learning-rate 3e-4 --ent-coef 0.03"
-
-
-def portal(agent: str, arguments: str, lessons: tuple[str, str, str], last: str, algo: str = "ppo") -> Row:
-    """A row of Portal: few rooms with all numbers first, then all rooms with shuffled numbers."""
-    return row(
-        agent,
-        "Portal",
-        f"--position-window 4 --ramp 4 --capacity 39 --gamma 0.98 {arguments}",
-        algo=algo,
-        lessons=tuple(f"{rooms} {options}" for rooms, options in zip(ROOMS, lessons, strict=True)),
-        last=last,
-    )
-
-
+INSTRUCTIONS = ("", "--env expirespan/InstructionLong-v0 --episodes 64")
 MINIGRID = (
     "--view-size 3 --total-steps 800000 --memory-budget None --ent-coef 0.02 --gamma 0.997 --gae-lambda 0.95 "
     "--n-epochs 8 --batch-size 256"
@@ -121,39 +79,17 @@ MINIGRID = (
 TABLES: dict[str, tuple[Row, ...]] = {
     "corridor": (
         DEFAULTS,
-        row("A2C", "Corridor", algo="a2c", evaluations=CORRIDORS),
-        row("PPO, no memory", "Corridor", "--capacity 0"),
+        corridor("A2C", "--algo a2c", CORRIDORS),
+        corridor("PPO, no memory", "--capacity 0"),
     ),
-    "portal": (
-        portal(
-            "PPO",
-            "--late-pull 0.3",
-            (
-                "--total-steps 400000 --ent-coef 0.02",
-                "--total-steps 1300000 --ent-coef 0.02",
-                f"--total-steps 1500000 --learning-rate 5e-4 {GENTLY}",
-            ),
-            f"--total-steps 4000000 --learning-rate 3e-4 {GENTLY}",
-        ),
-        portal(  # short rollouts, with a quarter as much pull in each
-            "A2C",
-            "--n-steps 32 --batch-size 512 --budget-pull 0.075 --late-pull 0.075",
-            (
-                "--num-envs 64 --total-steps 1500000 --ent-coef 0.02",
-                "--num-envs 64 --total-steps 4000000 --ent-coef 0.02",
-                A2C_FIFTY_ROOMS,
-            ),
-            A2C_FIFTY_ROOMS,
-            algo="a2c",
-        ),
-    ),
-    "instruction": (instruction("PPO", 500_000), instruction("A2C", 2_000_000, algo="a2c")),
-    "minigrid": (Row(agent="PPO", stages=(f"--env MiniGrid-MemoryS9-v0 {MINIGRID}",)),),
+    "portal": (staged("PPO", "portal_ppo"), staged("A2C", "portal_a2c")),
+    "instruction": (staged("PPO", "instruction_ppo", INSTRUCTIONS), staged("A2C", "instruction_a2c", INSTRUCTIONS)),
+    "minigrid": (Row(agent="PPO", arguments=f"--env MiniGrid-MemoryS9-v0 {MINIGRID}"),),
     "penalties": (
         DEFAULTS,
-        row("no pull on the spans", "Corridor", "--memory-budget None"),
-        row("paper: constant weight", "Corridor", CONSTANT),
-        row("constant weight, long spans", "Corridor", "--penalty-weight 5e-6"),
+        corridor("no pull on the spans", "--memory-budget None"),
+        corridor("paper: constant weight", CONSTANT),
+        corridor("constant weight, long spans", "--penalty-weight 5e-6"),
     ),
 }
 
@@ -190,47 +126,40 @@ def call(*command: str) -> None:
         raise RuntimeError(f"{' '.join(command)}\n{ended.stderr.strip()}")
 
 
-def train(stage: str, start: Sequence[str], seed: int, folder: Path) -> dict[str, float]:
-    """Train one stage, or what is left of it; its minutes and steps.
+def train(row: Row, seed: int, folder: Path) -> dict[str, float]:
+    """Train an agent, or what is left of its training; its minutes and steps.
 
     Raises RuntimeError where it was stopped before its end, or where the folder holds a run of another recipe.
     """
     minutes = folder / "minutes.json"
     spent = json.loads(minutes.read_text()) if minutes.is_file() else 0.0
-    arguments = [*stage.split(), *start, "--seed", str(seed), "--out", str(folder)]
+    arguments = [*split(row.arguments), "--seed", str(seed), "--out", str(folder)]
+    wanted = parse_stages(arguments)
+    steps = steps_of(wanted)
     if (folder / CONFIGURATION).is_file():
-        wanted = parse(arguments)
-        if read_run(folder) != replace(wanted, total_steps=wanted.total_steps or TOTAL_STEPS):
+        if to_json(read_stages(folder)) != to_json(wanted):
             raise RuntimeError(f"{folder} was trained with other options than {' '.join(arguments)}; remove it")
         arguments = ["--resume", str(folder)]
     begun = time.perf_counter()
-    if left(folder):
+    if left(folder, steps):
         call("expirespan-train", *arguments)
         spent += (time.perf_counter() - begun) / 60
         minutes.write_text(json.dumps(spent))
-    if left(folder):
+    if left(folder, steps):
         raise RuntimeError(f"{folder} was stopped before its end; the same command goes on with it")
-    return {"minutes": spent, "steps": json.loads((folder / CONFIGURATION).read_text())["total_steps"]}
+    return {"minutes": spent, "steps": sum(steps)}
 
 
-def left(folder: Path) -> bool:
-    """Whether a stage has steps left to train."""
-    if not (folder / CHECKPOINT).is_file():
-        return True
-    trained = read_checkpoint(folder / CHECKPOINT)[1]["num_timesteps"]
-    return trained < json.loads((folder / CONFIGURATION).read_text())["total_steps"]
+def left(folder: Path, steps: Sequence[int]) -> bool:
+    """Whether a run with these steps in each stage has some left to train."""
+    return position(folder / CHECKPOINT).next_stage(steps) <= len(steps)
 
 
 def run_one(row: Row, seed: int) -> list[dict[str, Any]]:
-    """Train one agent and evaluate it; the figures of each evaluation, with minutes and steps of all its stages."""
+    """Train one agent and evaluate it; the figures of each evaluation, with minutes and steps."""
     name = "-".join(word for word in re.split(r"[^a-z0-9]+", f"{row.env} {row.agent}".lower()) if word)
     run = FOLDER / f"{name}-{seed}"
-    folders = [*(Path(f"{run}-lesson-{number}") for number in range(1, len(row.stages))), run]
-    start, stages = [], []
-    for stage, folder in zip(row.stages, folders, strict=True):
-        stages.append(train(stage, start, seed, folder))
-        start = ["--init-from", str(folder)]
-    spent = {name: sum(stage[name] for stage in stages) for name in ("minutes", "steps")}
+    spent = train(row, seed, run)
     results = []
     for number, arguments in enumerate(row.evaluations):
         file = run / f"evaluation-{number}.json"

@@ -4,9 +4,13 @@ import re
 import runpy
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from expirespan.stages import position
+from expirespan.train_agent import train
+from expirespan.train_config import parse_stages
 from optuna import TrialPruned, load_study
 from optuna.trial import FixedTrial
 
@@ -30,6 +34,14 @@ def test_example_trains_saves_loads_and_evaluates(name: str, tmp_path: Path) -> 
     assert found is not None, ended.stdout
     assert lowest <= float(found[1]) <= highest
     assert files <= {path.stem for path in (tmp_path / "run").iterdir()}
+
+
+def test_example_of_a_curriculum_trains(tmp_path: Path) -> None:
+    stages = parse_stages(["--stages", str(EXAMPLES / "curriculum.toml"), "--out", str(tmp_path / "run")])
+    shorter = [replace(stage, num_envs=2, total_steps=256, timeline_every=0) for stage in stages]
+    train(*shorter)
+    at = position(tmp_path / "run" / "checkpoint.safetensors")
+    assert (at.stage, at.began, at.steps) == (2, 256, 512)
 
 
 def test_a_search_goes_on_where_it_stopped(tmp_path: Path) -> None:
@@ -62,3 +74,4 @@ def test_a_trial_that_is_given_up_stops_training() -> None:
 
 def test_every_example_is_run() -> None:
     assert {path.stem for path in EXAMPLES.glob("*.py")} == {*RUNS, "optuna_search"}
+    assert {path.name for path in EXAMPLES.glob("*.toml")} == {"curriculum.toml"}

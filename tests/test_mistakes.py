@@ -35,6 +35,26 @@ ALONE = "`resume` with no other options than total_steps and device, actual:"
 LISTED = "only options that --help lists, actual:"
 VIEW = "Box(0, 255, (3, 3, 3), uint8)"
 STEPS_OF_SHORT = "the most steps of an episode of expirespan/CorridorShort-v0, actual:"
+BEFORE = "stand before the stages or on the command line, as it holds for all of them"
+STAGES = {
+    "untabled": "gamma = 0.9",
+    "plural": "[[stages]]\ngamma = 0.9",
+    "broken": "[[stage]]\ngamma =",
+    "resuming": 'resume = "runs/x"\n[[stage]]',
+    "misspelt": "rmap = 3\n[[stage]]",
+    "unknown": "[[stage]]\n[[stage]]\nlearning_rat = 3e-4",
+    "ramped": "[[stage]]\n[[stage]]\nramp = 3",
+    "seeded": "[[stage]]\nseed = 1",
+    "helping": "[[stage]]\nhelp = true",
+    "high": "[[stage]]\n[[stage]]\ngamma = 1.5",
+    "texted": '[[stage]]\n[[stage]]\ngamma = "high"',
+    "odd": "[[stage]]\n[[stage]]\nbatch_size = 100",
+    "poor": "[[stage]]\n[[stage]]\nmemory_budget = 4",
+    "mistaken": '[[stage]]\n[[stage]]\nenv = "expirespan/Coridor-v0"',
+    "spaced": "[[stage]]\n[[stage]]\nview_size = 5",
+    "acting": '[[stage]]\n[[stage]]\nenv = "MiniGrid-MemoryS7-v0"\nview_size = 3',
+}
+"""Files of stages by name, each with a mistake."""
 SHORT = "--env expirespan/CorridorShort-v0 --width 16 --ff-width 16 --max-span 40"
 
 TRAIN = [
@@ -104,6 +124,28 @@ TRAIN = [
         f"`init_from` to be a run with the observation_space Box(0, 255, (5, 5, 3), uint8), actual: {VIEW}",
     ),
     (f"--init-from {{run}} {SHORT}", "`init_from` to be a run with ramp 16.0, actual: ramp 4.0"),
+    ("--stages nowhere.toml", "`stages` to be an existing file, actual: nowhere.toml"),
+    ("--stages", "Missing value for argument '--stages'. Expected 1 values."),
+    ("--stages {untabled}", "`stages` to be a file with a [[stage]] table for each stage, actual: {untabled}"),
+    ("--stages {plural}", "`stages` to be a file with a [[stage]] table for each stage, actual: {plural}"),
+    ("--stages {broken}", "`stages` to be a TOML file, actual: {broken} (Invalid value (at "),
+    ("--stages {resuming}", "`resume` on the command line alone, actual: runs/x in {resuming}"),
+    ("--stages {misspelt}", f"{LISTED} --rmap; did you mean --ramp?"),
+    ("--stages {unknown}", f"{LISTED} --learning-rat; did you mean --learning-rate? (stage 2)"),
+    ("--stages {ramped}", f"`ramp` to {BEFORE}, actual: 3 (stage 2)"),
+    ("--stages {seeded}", f"`seed` to {BEFORE}, actual: 1 (stage 1)"),
+    ("--stages {helping}", f"`help` to {BEFORE}, actual: True (stage 1)"),
+    ("--stages {high}", "`gamma` to be between 0 and 1, actual: 1.5 (stage 2)"),
+    ("--stages {texted}", "Error parsing --gamma: could not convert string to float: 'high' (stage 2)"),
+    ("--stages {odd}", "`batch_size` to be a multiple of `n_steps` (128), since a minibatch is whole environment"),
+    (
+        "--stages {poor}",
+        "`memory_budget` to be at least 16, which a layer holds with a ramp of 16 steps, actual: 4 (st",
+    ),
+    ("--stages {mistaken}", f"{UNKNOWN} 'expirespan/Coridor-v0'; did you mean expirespan/Corridor-v0? (stage 2)"),
+    ("--stages {spaced}", f"`env` to have the observation space {VIEW} of stage 1, actual: Box(0, 255, (5, 5, 3)"),
+    ("--stages {acting}", "`env` to have the action space Discrete("),
+    ("--stages {seeded} --resume {run}", f"{ALONE} stages"),
 ]
 """Arguments of expirespan-train, with the beginning of the answer ("Expect " apart)."""
 
@@ -262,7 +304,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     run, empty = tmp_path_factory.mktemp("runs") / "run", tmp_path_factory.mktemp("empty")
     train(*SMALL, "--total-steps", ROLLOUT, "--timeline-every", 0, "--out", run)
     (empty / "config.json").write_text((run / "config.json").read_text())
-    return {"run": str(run), "empty": str(empty)}
+    files = {name: run.parent / f"{name}.toml" for name in STAGES}
+    for name, text in STAGES.items():
+        files[name].write_text(text)
+    return {"run": str(run), "empty": str(empty), **{name: str(file) for name, file in files.items()}}
 
 
 def answer(program: Callable[[list[str]], None], arguments: str, folders: dict[str, str]) -> str:

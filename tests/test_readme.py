@@ -22,7 +22,9 @@ from expirespan import evaluate, train_agent
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in (ROOT / "README.md", *ROOT.glob("docs/*.md"))}
-OURS = {f"docs/{name}.md" for name in ("budget", "environments", "memory", "results", "speed")} | {"README.md"}
+OURS = {f"docs/{name}.md" for name in ("budget", "curricula", "environments", "memory", "results", "speed")} | {
+    "README.md"
+}
 """Pages that name options of this project's commands alone."""
 
 SHORTENED = {

@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from expirespan import evaluate, train_agent
+from expirespan import evaluate, train_agent, train_config
 from expirespan.agents import MemoryPPO, callbacks, inspection
 from expirespan.agents.checkpoint import read_checkpoint
 from expirespan.agents.figures import nice_bins
@@ -146,10 +146,10 @@ def test_a_run_with_no_recordings_asked_for_has_none(tmp_path: Path) -> None:
 
 def test_counts_may_be_written_as_people_write_them(tmp_path: Path) -> None:
     words = ["--total-steps", "1e6", "--checkpoint-every=2_000", "--timeline-every", "2.5k", "--n_steps", "1k"]
-    config = train_agent.parse([*words, "--batch-size", "None"])
+    config = train_config.parse([*words, "--batch-size", "None"])
     counts = (config.total_steps, config.checkpoint_every, config.timeline_every, config.learning.n_steps)
     assert counts == (1_000_000, 2_000, 2_500, 1_000) and config.learning.batch_size is None
-    assert train_agent.parse(["--total-steps", "1M"]).total_steps == 1_000_000
+    assert train_config.parse(["--total-steps", "1M"]).total_steps == 1_000_000
 
 
 def test_the_closing_lines_say_that_the_budget_is_not_met(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -1,0 +1,179 @@
+"""What is to be trained: the options of the command line, one or several stages of them, and a run's config.json."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from expirespan.agents import A2CConfig, MemoryA2C, MemoryPPO, PPOConfig, PressureConfig
+from expirespan.checks import check_whole
+from expirespan.command_line import check_options, given, options, parse_env_args, read, with_options
+from expirespan.memory import ExpireSpanConfig
+from expirespan.stages import as_arguments, check_changeable, differences, in_stage, read_stage_file
+
+CHECKPOINT, BEST, CONFIGURATION = "checkpoint.safetensors", "best.safetensors", "config.json"
+ALGORITHMS: dict[str, type[MemoryPPO | MemoryA2C]] = {"ppo": MemoryPPO, "a2c": MemoryA2C}
+TOTAL_STEPS = 1_000_000
+EVALUATION_SEED = 1_000_000
+"""Evaluation episodes are seeded from here on, far from those of training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Train an agent whose memory decides what to keep."""
+
+    env: str = "expirespan/Corridor-v0"
+    """Id of the environment: one of this project's, of MiniGrid's, or any other of Gymnasium's."""
+    env_args: tuple[str, ...] = ()
+    """Arguments of the environment, as NAME=VALUE."""
+    view_size: int | None = None
+    """Cells across the agent's view, for this project's grids and MiniGrid's; None for the environment's own."""
+    algo: Literal["ppo", "a2c"] = "ppo"
+    """The algorithm; its own options, and their defaults, are those shown below (`--algo a2c --help` for A2C's)."""
+    total_steps: int | None = None
+    """Environment steps over all environments; None for 1,000,000, or for what a resumed run was to have.  Of a resumed
+    run with stages, the steps of all of them together: the last one gets those beyond the others."""
+    num_envs: int = 32
+    """Environments stepped side by side."""
+    seed: int = 0
+    """Seed of weights, actions and environments."""
+    device: str | None = None
+    """Where the policy lives: cpu or cuda; None for cpu, or for where that of a resumed run lived."""
+    threads: int = 1
+    """Threads of torch on the CPU.  For networks of this size a second one costs more than it brings."""
+    out: Path | None = None
+    """Run folder, which must not exist or be empty; runs/ENVIRONMENT-TIME where None."""
+    init_from: Path | None = None
+    """Run folder whose trained weights to start from, on another environment say; `stages` does so within one run.  It
+    must have the same memory options, observations and actions."""
+    stages: Path | None = None
+    """A TOML file with a [[stage]] table for each of several stages, trained one after another in one run: easier tasks
+    first.  Tables hold options by their names here (env, env_args, total_steps, num_envs, and those of budget and
+    algorithm), such as learning_rate = 3e-4.  Options before the first table, and those of the command line, which
+    replace them, hold for every stage; a stage's own replace both.  docs/curricula.md has an example."""
+    resume: Path | None = None
+    """Run folder to go on with.  Everything else but total_steps and device then comes from its configuration."""
+    checkpoint_every: int = 100_000
+    """Steps between checkpoints.  The best so far, by the return of its latest 100 training episodes, is kept too."""
+    timeline_every: int = 250_000
+    """Steps between episodes recorded for TensorBoard, picture and Memory tab, beside the one at the end; 0 for none at
+    all."""
+    memory: ExpireSpanConfig = field(default_factory=ExpireSpanConfig)
+    pressure: PressureConfig = field(default_factory=PressureConfig)
+    learning: Annotated[PPOConfig | A2CConfig, tyro.conf.AvoidSubcommands] = field(default_factory=PPOConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("num_envs", "threads", "checkpoint_every"):
+            check_whole(name, getattr(self, name), at_least=1)
+        if self.total_steps is not None:
+            check_whole("total_steps", self.total_steps, at_least=1)
+        check_whole("seed", self.seed, at_least=0)
+        check_whole("timeline_every", self.timeline_every, at_least=0)
+        parse_env_args(self.env_args)
+        expected = ALGORITHMS[self.algo].config_class
+        if type(self.learning) is not expected:
+            raise TypeError(f"Expect `learning` to be a {expected.__name__} for {self.algo}, actual: {self.learning!r}")
+
+
+Stages = tuple[TrainConfig, ...]
+"""What is trained one after another; a single configuration for most runs."""
+
+
+def steps_of(stages: Sequence[TrainConfig]) -> list[int]:
+    """The steps of each stage."""
+    return [stage.total_steps or TOTAL_STEPS for stage in stages]
+
+
+def default_config(args: list[str]) -> TrainConfig:
+    """The defaults of the algorithm that these arguments of the command line name; PPO's where they name none."""
+    algo: Any = given(args).get("algo", "ppo")
+    return TrainConfig(algo=algo, learning=ALGORITHMS[algo].config_class()) if algo in ALGORITHMS else TrainConfig()
+
+
+def check_given(args: list[str], config: TrainConfig) -> None:
+    """Raise ValueError for options that stand on the command line but can't be in force together."""
+    asked = {name: value for name, value in given(args).items() if value != "None"}
+    for algo, algorithm in ALGORITHMS.items():
+        foreign = options(algorithm.config_class()).keys() - options(config.learning).keys()
+        if algo != config.algo and (named := [name for name in asked if name.removeprefix("no_") in foreign]):
+            said = f"as {named[0]} is an option of {algo} alone"
+            raise ValueError(f"Expect `algo` to be {algo}, {said}, actual: {config.algo}")
+    if "penalty_weight" in asked and "memory_budget" in asked:
+        raise ValueError(
+            f"Expect `memory_budget` not to be given beside `penalty_weight`, actual: {asked['memory_budget']}"
+        )
+
+
+def to_json(stages: Stages) -> str:
+    """The configuration as it stands in the run folder: the last stage's, with what differs in each of several."""
+    document = asdict(stages[-1])
+    document["stages"] = differences(stages) if len(stages) > 1 else None
+    return json.dumps(document, indent=2, default=str)
+
+
+def from_json(text: str) -> Stages:
+    """The stages that `to_json` wrote.  Raises ValueError where the text is not of this kind."""
+    try:
+        values = json.loads(text)
+        groups = {
+            "memory": ExpireSpanConfig,
+            "pressure": PressureConfig,
+            "learning": ALGORITHMS[values["algo"]].config_class,
+        }
+        for name, group in groups.items():
+            values[name] = group(**values[name])
+        values["env_args"] = tuple(values["env_args"])
+        for name in ("out", "resume", "init_from"):
+            values[name] = None if values.get(name) is None else Path(values[name])
+        tables = values.pop("stages", None) or [{}]  # runs from before there were stages have none
+        last = TrainConfig(**values)
+        lists = ({name: tuple(v) if isinstance(v, list) else v for name, v in table.items()} for table in tables)
+        return tuple(with_options(last, table) for table in lists)
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"The configuration of the run can't be read: {error!r}") from error
+
+
+def read_stages(run: Path) -> Stages:
+    """The stages of a run folder.  Raises ValueError where it has no configuration."""
+    if not (run / CONFIGURATION).is_file():
+        raise ValueError(f"Expect a run folder with a {CONFIGURATION}, actual: {run}")
+    return from_json((run / CONFIGURATION).read_text())
+
+
+def read_run(run: Path) -> TrainConfig:
+    """The configuration of a run folder, the last stage's where there are several; raises as `read_stages` does."""
+    return read_stages(run)[-1]
+
+
+def parse(args: list[str]) -> TrainConfig:
+    """The configuration that arguments of the command line describe."""
+    default = default_config(args)
+    check_given(args, default)
+    return read(tyro.conf.OmitArgPrefixes[TrainConfig], args, "expirespan-train", default)
+
+
+def parse_stages(args: list[str]) -> Stages:
+    """The stages that arguments of the command line describe; one where they name no file of stages.
+
+    Raises ValueError, which says in which stage, where they or the file describe none.
+    """
+    file = given(args).get("stages", "")
+    if file in ("", "None") or "resume" in given(args):
+        config = parse(args)
+        return (config if config.resume else replace(config, total_steps=config.total_steps or TOTAL_STEPS),)
+    common, tables = read_stage_file(Path(file))
+    first = as_arguments(common)
+    check_options(first, options(default_config([*first, *args])))
+    return tuple(_parse_stage([*first, *args], table, number) for number, table in enumerate(tables, 1))
+
+
+def _parse_stage(shared: list[str], table: dict[str, Any], number: int) -> TrainConfig:
+    """A stage, from the arguments of all stages and its own table."""
+    with in_stage(number):
+        own = as_arguments(table)
+        check_options(own, options(default_config(shared)))
+        check_changeable(table)
+        config = parse([*shared, *own])
+        return replace(config, total_steps=config.total_steps or TOTAL_STEPS, stages=None)
