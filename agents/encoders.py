@@ -80,7 +80,7 @@ class NumbersExtractor(FlattenExtractor):
         farthest = torch.where(self.count > 0, FARTHEST, torch.inf)
         return ((numbers - self.mean) * torch.rsqrt(self.var + 1e-8)).clamp(-farthest, farthest)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # torch hands all on by position
         """As torch's; files from before there were statistics have none."""
         for name, buffer in self.named_buffers():
             state_dict.setdefault(prefix + name, buffer)

@@ -228,7 +228,7 @@ def agent(name: str, task: Task, seed: int, settings: dict[str, Any]) -> BaseAlg
     return PlainRecurrentPPO("MlpLstmPolicy", env, **sizes, policy_kwargs=policy, **given)
 
 
-FIELDS = ("task", "agent", "seed", "steps", "seconds", "reached", "mean", "returns")
+FIELDS: tuple[str, ...] = ("task", "agent", "seed", "steps", "seconds", "reached", "mean", "returns")
 
 
 def run(task_name: str, agent_name: str, seed: int, settings: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -288,6 +288,26 @@ def told(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.2f}"
 
 
+def returns_of(lines: list[dict[str, str]]) -> list[np.ndarray]:
+    """The returns of each run."""
+    return [np.array(line["returns"].split(), dtype=float) for line in lines]
+
+
+def cell(lines: list[dict[str, str]], means: np.ndarray) -> str:
+    """One agent on one task; `means` are those of bootstrap samples, [R]."""
+    low, high = np.quantile(means, (0.025, 0.975))
+    runs = [float(line["mean"]) for line in lines]
+    reached = [int(line["reached"]) for line in lines if line["reached"]]
+    after = f"; {len(reached)} of {len(lines)} there after {max(reached):,}" if reached else ""
+    return f"{told(float(np.mean(runs)))} ({told(low)} to {told(high)}), worst of {len(runs)}: {told(min(runs))}{after}"
+
+
+def compared(differences: np.ndarray) -> str:
+    """What the bootstrap differences [R] say of the first of two agents."""
+    low, high = np.quantile(differences, (0.025, 0.975))
+    return f"{told(low)} to {told(high)}, {'better' if low > 0 else 'worse' if high < 0 else 'no difference'}"
+
+
 def table(results: Path) -> Iterator[str]:
     """The CSV as a Markdown table: mean returns, 95 % intervals, the worst seed, and how MemoryPPO compares."""
     found: dict[str, dict[str, list[dict[str, str]]]] = {}
@@ -297,24 +317,10 @@ def table(results: Path) -> Iterator[str]:
     yield f"| task | steps | {' | '.join(agents)} | MemoryPPO less LSTM |"
     yield f"|---|---|{'---|' * len(agents)}---|"
     for name in (name for name in tasks() if name in found):
-        generator, cells, means = np.random.default_rng(0), [], {}
-        for agent_name in agents:
-            lines = found[name].get(agent_name, [])
-            if not lines:
-                cells.append("")
-                continue
-            runs = [np.array(line["returns"].split(), dtype=float) for line in lines]
-            means[agent_name] = resampled(runs, generator)
-            low, high = np.quantile(means[agent_name], (0.025, 0.975))
-            worst = min(float(line["mean"]) for line in lines)
-            reached = [int(line["reached"]) for line in lines if line["reached"]]
-            after = f"; {len(reached)} of {len(lines)} there after {max(reached):,}" if reached else ""
-            mean = float(np.mean([run.mean() for run in runs]))
-            cells.append(f"{told(mean)} ({told(low)} to {told(high)}), worst of {len(lines)}: {told(worst)}{after}")
-        verdict = ""
-        if {"memory", "lstm"} <= means.keys():
-            low, high = np.quantile(means["memory"] - means["lstm"], (0.025, 0.975))
-            verdict = f"{told(low)} to {told(high)}, {'better' if low > 0 else 'worse' if high < 0 else 'no difference'}"
+        generator = np.random.default_rng(0)
+        means = {agent_name: resampled(returns_of(lines), generator) for agent_name, lines in found[name].items()}
+        cells = [cell(found[name][known], means[known]) if known in means else "" for known in agents]
+        verdict = compared(means["memory"] - means["lstm"]) if {"memory", "lstm"} <= means.keys() else ""
         steps = next(iter(found[name].values()))[0]["steps"]
         yield f"| {name} | {int(steps):,} | {' | '.join(cells)} | {verdict} |"
 

@@ -67,13 +67,20 @@ class Reading(NamedTuple):
 NEVER = -(2**62)
 
 
+class Positions(NamedTuple):
+    """What tells ages apart."""
+
+    key: Float[Tensor, "H K M"]
+    """Of each age below M steps."""
+    bias: Float[Tensor, "H ages"]
+    """Of each of these ages, and of all others (M + 1 in all)."""
+
+
 def position_scores(
-    query: Float[Tensor, "B H T K"],
-    position: Float[Tensor, "H K M"],
-    age_bias: Float[Tensor, "H ages"],
-    age: Int[Tensor, "B T S"],
+    query: Float[Tensor, "B H T K"], positions: Positions, age: Int[Tensor, "B T S"]
 ) -> Float[Tensor, "B H T S"]:
     """What being `age` steps old adds to a memory's score: b_age + q_t . p_age / sqrt(K), and b_M for all age >= M."""
+    position, age_bias = positions
     window = position.shape[-1]
     by_age = torch.nn.functional.pad(query @ position * query.shape[-1] ** -0.5, (0, 1))  # the last: older than M
     by_age = by_age + age_bias.unsqueeze(1)
@@ -113,8 +120,7 @@ def attend_segment(
     around: Surroundings,
     heads: int,
     ramp: float,
-    position: Float[Tensor, "H K M"] | None,
-    age_bias: Float[Tensor, "H ages"] | None,
+    positions: Positions | None,
 ) -> tuple[Float[Tensor, "B T D"], Reading]:
     """What each step of a segment reads from the memories that it sees, and which these are.
 
@@ -133,8 +139,8 @@ def attend_segment(
         visible = visible & ~around.gone[:, :-1]
     bias, mask = expiry_bias(fading(span, written, steps, ramp), visible.to(span.dtype))
     bias = bias.unsqueeze(1)
-    if position is not None and age_bias is not None:
-        bias = bias + position_scores(query, position, age_bias, age)
+    if positions is not None:
+        bias = bias + position_scores(query, positions, age)
     read, weights = attend(query, key, value, bias)
     used, late = used_memories(weights, written, steps, around.span, ramp)
     pushed_out = torch.full_like(steps, NEVER)

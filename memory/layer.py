@@ -12,6 +12,7 @@ from ..checks import check_choice, check_fraction, check_not_negative, check_pos
 from . import compiled
 from .attention import (
     NEVER,
+    Positions,
     Projected,
     Reading,
     Surroundings,
@@ -154,6 +155,13 @@ class ExpireSpanLayer(nn.Module):
             nn.init.orthogonal_(block)
         nn.init.zeros_(self.query_key_value.bias)
 
+    @property
+    def positions(self) -> Positions | None:
+        """What tells ages apart; None where the window is 0."""
+        if self.position is None or self.age_bias is None:
+            return None
+        return Positions(self.position, self.age_bias)
+
     def refresh(self, memory: LayerMemory) -> LayerMemory:
         """The same memories with keys, values and spans from the current weights."""
         width = self.config.width
@@ -191,9 +199,7 @@ class ExpireSpanLayer(nn.Module):
         else:
             span = self._clamped(memory, projected.span, longest)
             ramp, heads = self.config.ramp, self.config.heads
-            read, reading = attend_segment(
-                projected.rows, memory.key_value, span, around, heads, ramp, self.position, self.age_bias
-            )
+            read, reading = attend_segment(projected.rows, memory.key_value, span, around, heads, ramp, self.positions)
             y = self._transform(x, read)
         return y, new, Kept(span, around, reading)
 
@@ -262,8 +268,8 @@ class ExpireSpanLayer(nn.Module):
         bias, mask = log_mask(unclamped, known.live.to(span.dtype))
         bias = bias.unsqueeze(1).unsqueeze(1)
         query = split_heads(rows[:, :width].unsqueeze(1), heads)
-        if self.position is not None:
-            bias = bias + position_scores(query, self.position, self.age_bias, age.unsqueeze(1))
+        if self.positions is not None:
+            bias = bias + position_scores(query, self.positions, age.unsqueeze(1))
         key, value = (split_heads(part, heads) for part in known.key_value.split(width, 2))
         read, weights = attend(query, key, value, bias)
         y = self._transform(x, read.squeeze(1))

@@ -132,13 +132,13 @@ def test_files_of_the_second_format_are_read_as_they_were_meant(name: str, value
     model = MemoryPPO.load(FILES / name, env=make_vec_env("CartPole-v1", 4), device="cpu")
     assert (model.policy.memory_config.heads, model.policy.memory_config.position_window) == (2, window)
     assert not model.normalize_observations
-    state, starts = model.policy.initial_state(2), torch.ones(2, dtype=torch.bool)
+    state, starts, last = model.policy.initial_state(2), torch.ones(2, dtype=torch.bool), []
     for step in range(5):
         seen = torch.tensor([[0.1 * step, -0.2, 0.05, 0.3], [-0.3, 0.1 * step, 0.02 * step, -1.0]])
         with torch.no_grad():
             action = model.policy.act(seen, state, starts, deterministic=True)
-        state, starts = action.state, torch.zeros(2, dtype=torch.bool)
-    assert action.values.tolist() == pytest.approx(values, abs=1e-6)
+        state, starts, last = action.state, torch.zeros(2, dtype=torch.bool), action.values.tolist()
+    assert last == pytest.approx(values, abs=1e-6)
     model.learn(64)
     assert model.num_timesteps >= 64
     assert model.pressure.config.memory_budget in (

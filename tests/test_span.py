@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from expirespan.memory.attention import initial_age_bias, position_scores, used_memories
+from expirespan.memory.attention import Positions, initial_age_bias, position_scores, used_memories
 from expirespan.memory.layer_memory import first_to_expire, outlived
 from expirespan.memory.span import SpanPredictor, expire_mask, expiry_bias, fading, initial_bias, span_penalty
 
@@ -53,7 +53,8 @@ def test_spans_start_at_the_initial_fraction(fraction: float) -> None:
 def test_position_scores_are_key_and_bias_of_the_age_and_one_bias_beyond_the_window() -> None:
     query = torch.tensor([[[[2.0, 3.0]]]])
     position = torch.tensor([[[1.0, 10.0], [100.0, 1000.0]]])  # ages 0 and 1
-    scores = position_scores(query, position, torch.tensor([[5.0, 7.0, 11.0]]), torch.tensor([[[0, 1, 2, 500]]]))
+    positions = Positions(position, torch.tensor([[5.0, 7.0, 11.0]]))
+    scores = position_scores(query, positions, torch.tensor([[[0, 1, 2, 500]]]))
     assert scores[0, 0, 0].tolist() == pytest.approx([302 / 2**0.5 + 5, 3020 / 2**0.5 + 7, 11, 11])
 
 
