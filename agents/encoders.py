@@ -55,7 +55,7 @@ FARTHEST = 10.0
 class NumbersExtractor(FlattenExtractor):
     """Numbers, flattened: those of a Box in units of their running standard deviation from their running mean.
 
-    An observation x becomes clamp((x - mean) / sqrt(var + 1e-8), -10, 10).  Until `observe` has been called, x stays as
+    An observation x becomes clamp((x - mean) / sqrt(max(var, 1e-8)), -10, 10).  Until `observe` has been called, x stays as
     it is; `forward` never changes the statistics.  Class numbers, which are one-hot here, stay as they are.
     """
 
@@ -78,7 +78,7 @@ class NumbersExtractor(FlattenExtractor):
         if not self.measures:
             return numbers
         farthest = torch.where(self.count > 0, FARTHEST, torch.inf)
-        return ((numbers - self.mean) * torch.rsqrt(self.var + 1e-8)).clamp(-farthest, farthest)
+        return ((numbers - self.mean) * torch.rsqrt(self.var.clamp(min=1e-8))).clamp(-farthest, farthest)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # torch hands all on by position
         """As torch's; files from before there were statistics have none."""
