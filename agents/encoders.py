@@ -55,8 +55,8 @@ FARTHEST = 10.0
 class NumbersExtractor(FlattenExtractor):
     """Numbers, flattened: those of a Box in units of their running standard deviation from their running mean.
 
-    An observation x becomes clamp((x - mean) / sqrt(max(var, 1e-8)), -10, 10).  Until `observe` has been called, x stays
-    as it is; `forward` never changes the statistics.  Class numbers, which are one-hot here, stay as they are.
+    An observation x becomes clamp((x - mean) / sqrt(max(var, 1e-8)), -10, 10).  Until `observe` has been called, x is
+    left as it is; `forward` never changes the statistics.  Class numbers, which are one-hot here, stay as they are.
     """
 
     mean: Tensor
