@@ -265,7 +265,7 @@ def append(results: Path, line: dict[str, Any]) -> None:
     results.parent.mkdir(parents=True, exist_ok=True)
     new = not results.is_file()
     with results.open("a", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS)
+        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
         if new:
             writer.writeheader()
         writer.writerow(line)
