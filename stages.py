@@ -40,8 +40,8 @@ def read_stage_file(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     if not path.is_file():
         raise ValueError(f"Expect `stages` to be an existing file, actual: {path}")
     try:
-        common = tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        common = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"Expect `stages` to be a TOML file, actual: {path} ({error})") from error
     tables = common.pop("stage", None)
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
@@ -57,6 +57,12 @@ def as_arguments(table: Mapping[str, Any]) -> list[str]:
     words: list[str] = []
     for key, value in table.items():
         name = key.replace("_", "-")
+        if (
+            not name
+            or name in ("h", "help")
+            or (isinstance(value, list) and any(str(v).startswith("-") for v in value))
+        ):
+            raise ValueError(f"Expect an option and its value, actual: {key!r} = {value!r}")
         if isinstance(value, bool):
             words.append(f"--{name}" if value else f"--no-{name}")
         elif isinstance(value, Mapping):

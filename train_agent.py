@@ -66,6 +66,9 @@ def start_from(model: MemoryOnPolicyAlgorithm, run: Path, config: TrainConfig) -
     for name, space in zip(("observation_space", "action_space"), stored_spaces(document), strict=True):
         if getattr(model, name) != space:
             raise ValueError(f"Expect `init_from` to be a run with the {name} {getattr(model, name)}, actual: {space}")
+    theirs, ours = document["arguments"]["normalize_observations"], model.normalize_observations
+    if model.policy.measures_observations and theirs != ours:  # the weights would read numbers of another scale
+        raise ValueError(f"Expect `init_from` to be a run with normalize_observations {ours}, actual: {theirs}")
     model.policy.load_state_dict(under("policy", tensors))
     model.reward_scale.adopt(document["reward_scale"])
 

@@ -122,6 +122,7 @@ def from_json(text: str) -> Stages:
             "pressure": PressureConfig,
             "learning": ALGORITHMS[values["algo"]].config_class,
         }
+        values["learning"].setdefault("normalize_observations", False)  # runs from before there was a choice
         for name, group in groups.items():
             values[name] = group(**values[name])
         values["env_args"] = tuple(values["env_args"])
@@ -131,7 +132,7 @@ def from_json(text: str) -> Stages:
         last = TrainConfig(**values)
         lists = ({name: tuple(v) if isinstance(v, list) else v for name, v in table.items()} for table in tables)
         return tuple(with_options(last, table) for table in lists)
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise ValueError(f"The configuration of the run can't be read: {error!r}") from error
 
 
@@ -160,7 +161,7 @@ def parse_stages(args: list[str]) -> Stages:
     Raises ValueError, which says in which stage, where they or the file describe none.
     """
     file = given(args).get("stages", "")
-    if file in ("", "None") or "resume" in given(args):
+    if file in ("", "None") or given(args).get("resume", "None") != "None":
         config = parse(args)
         return (config if config.resume else replace(config, total_steps=config.total_steps or TOTAL_STEPS),)
     common, tables = read_stage_file(Path(file))

@@ -108,9 +108,10 @@ def read_checkpoint(source: Target) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (SafetensorError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name} is not a readable checkpoint: {error}") from error
     metadata = header.get("__metadata__") or {}
-    stored_as, document = metadata.get("format"), json.loads(metadata.get("document", "null"))
+    stored_as = metadata.get("format")
     if stored_as not in FORMATS:
         raise ValueError(f"{name} is a safetensors file, but not a checkpoint of the format {FORMATS[-1]}")
+    document = json.loads(metadata["document"])
     migrate(tensors, document, stored_as)
     return tensors, document
 

@@ -23,6 +23,11 @@ SPREAD = 0x9E3779B97F4A7C15 - 2**64
 """An odd number whose powers look random in 64 bits."""
 
 
+def uncompiled(module: Any) -> Any:
+    """The module that `torch.compile` wrapped, or the module itself."""
+    return getattr(module, "_orig_mod", module)
+
+
 def is_token_line(space: spaces.Space) -> TypeGuard[spaces.Box]:
     """Whether the space holds lines of token ids: one-dimensional, whole numbers from 0, of 16 bits or more."""
     return (
@@ -81,9 +86,9 @@ class NumbersExtractor(FlattenExtractor):
         return ((numbers - self.mean) * torch.rsqrt(self.var.clamp(min=1e-8))).clamp(-farthest, farthest)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # torch hands all on by position
-        """As torch's; files from before there were statistics have none."""
+        """As torch's; weights from before there were statistics read numbers as they are."""
         for name, buffer in self.named_buffers():
-            state_dict.setdefault(prefix + name, buffer)
+            state_dict.setdefault(prefix + name, torch.full_like(buffer, 1.0 if name == "var" else 0.0))
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def observe(self, observations: Tensor) -> None:
@@ -248,11 +253,10 @@ class DictExtractor(BaseFeaturesExtractor):
         parts = zip(self.names, self.extractors.values(), strict=True)
         return torch.cat([part(observations[name]) for name, part in parts], 1)
 
-    def observe(self, observations: dict[str, Tensor]) -> None:
-        """Take note of numbers, as `NumbersExtractor.observe` does."""
-        for name, part in zip(self.names, self.extractors.values(), strict=True):
-            if isinstance(part, NumbersExtractor):
-                part.observe(observations[name])
+    def measuring(self) -> dict[str, NumbersExtractor]:
+        """The parts that have running statistics, by name."""
+        parts = zip(self.names, map(uncompiled, self.extractors.values()), strict=True)
+        return {name: part for name, part in parts if isinstance(part, NumbersExtractor) and part.measures}
 
 
 def default_extractor(space: spaces.Space, kinds: "Kinds") -> tuple[type[BaseFeaturesExtractor], dict[str, Any]]:

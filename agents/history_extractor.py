@@ -43,7 +43,8 @@ class ExpireSpanExtractor(BaseFeaturesExtractor):
         observation_space: The space of an environment in `HistoryWrapper`.
         memory: Configuration of the core, or its fields as a dictionary, where `max_span` is the window's length unless
             given: nothing is remembered for longer.
-        features_extractor_class: What embeds each observation; by default what MemoryPPO takes for its space.
+        features_extractor_class: What embeds each observation; by default what MemoryPPO takes for its space, but
+            without running statistics: numbers are read as they are.
         features_extractor_kwargs: Arguments of that class beside the space.
         penalty_weight: Weight of the paper's penalty of a step; spans are shortened by nothing else than the task at 0.
 

@@ -20,7 +20,14 @@ from torch import Tensor, nn
 from ..memory import ExpireSpan, ExpireSpanConfig, ExpireSpanState, LayerTrace, Spared
 from .actions import LeanCategorical, environment_actions, masked_logits, read_masks
 from .arguments import check_known, check_policy_arguments
-from .encoders import DictExtractor, MiniGridExtractor, NumbersExtractor, TokenLineExtractor, default_extractor
+from .encoders import (
+    DictExtractor,
+    MiniGridExtractor,
+    NumbersExtractor,
+    TokenLineExtractor,
+    default_extractor,
+    uncompiled,
+)
 from .observations import Kinds, check_finite, check_kinds, kinds_of_space, prepare
 
 
@@ -189,11 +196,25 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
 
     def observe(self, obs: Any) -> None:
         """Take N observations into the running statistics of the features extractors, where these have any."""
-        prepared = prepare(obs, self.observation_space, self.observations, self.normalize_images)
+        for extractor in self._measuring():
+            for name, part in extractor.items():
+                part.observe((obs if name is None else obs[name]).float())
+
+    @property
+    def measures_observations(self) -> bool:
+        """Whether there are numbers whose running statistics are kept (`NumbersExtractor`)."""
+        return any(self._measuring())
+
+    def _measuring(self) -> list[dict[str | None, NumbersExtractor]]:
+        """The parts with statistics of each features extractor, by their names in a dictionary."""
+        found: list[dict[str | None, NumbersExtractor]] = []
         extractors = (self.pi_features_extractor, self.vf_features_extractor)
-        for extractor in extractors[: 1 if self.share_features_extractor else 2]:
-            if isinstance(extractor, NumbersExtractor | DictExtractor):
-                extractor.observe(prepared)
+        for extractor in map(uncompiled, extractors[: 1 if self.share_features_extractor else 2]):
+            if isinstance(extractor, DictExtractor):
+                found.append({name: part for name, part in extractor.measuring().items()})
+            elif isinstance(extractor, NumbersExtractor) and extractor.measures:
+                found.append({None: extractor})
+        return found
 
     def features(self, obs: Any) -> Tensor:
         """What the core reads of N observations, [N, D]."""

@@ -20,6 +20,7 @@ from .checkpoint import (
     prefixed,
     under,
 )
+from .encoders import uncompiled
 from .observations import kinds_before_version_2
 from .vec_env import environment_state, restore_environment_state
 
@@ -149,11 +150,6 @@ def _plain_episode(episode: Mapping[str, Any]) -> dict[str, Any]:
     return plain(episode, "episode", [])
 
 
-def uncompiled(module: Any) -> Any:
-    """The module that `torch.compile` wrapped, or the module itself."""
-    return getattr(module, "_orig_mod", module)
-
-
 def policy_tensors(policy: nn.Module) -> dict[str, Tensor]:
     """Weights by their names, which `torch.compile` of a part must not change."""
     return {name.replace("_orig_mod.", ""): tensor for name, tensor in uncompiled(policy).state_dict().items()}
@@ -183,6 +179,8 @@ def read_arguments(document: dict[str, Any], given: Mapping[str, Any], algorithm
         raise ValueError(f"Expect `{wanted[0].split('.')[0]}` to be given: a checkpoint can't hold {', '.join(lost)}")
     arguments = {**stored, **{name: last[name] for name in lost}, **given}
     policy = {**stored["policy_kwargs"], **(arguments["policy_kwargs"] or {})}
+    if isinstance(policy.get("memory"), Mapping):  # what of it isn't given is as it was, whatever the defaults are now
+        policy["memory"] = {**(stored["policy_kwargs"].get("memory") or {}), **policy["memory"]}
     if "observations" not in policy:
         known = document.get("observations")
         policy["observations"] = known or kinds_before_version_2(build_space(document["observation_space"]))

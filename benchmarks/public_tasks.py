@@ -2,7 +2,8 @@
 
 Agents:
 - memory: MemoryPPO("MemoryPolicy", env), nothing else.
-- lstm: sb3-contrib's RecurrentPPO with MemoryPPO's sizes, features, rollout, minibatches, epochs and discount.
+- lstm: sb3-contrib's RecurrentPPO with MemoryPPO's sizes, features, rollout, minibatches, epochs and discount.  The
+  rest are its own defaults: numbers and rewards as they are, a constant step size of 3e-4, no entropy bonus.
 - lstm-defaults: RecurrentPPO("MlpLstmPolicy", env), with MemoryPPO's features extractor.
 - none: SB3's PPO("MlpPolicy", env), with MemoryPPO's features extractor and rollouts of as many steps.
 
@@ -21,7 +22,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ AGENTS = ("memory", "lstm", "lstm-defaults", "none")
 
 
 class TMaze(gym.Env):
-    """The passive T-Maze (Ni et al., 2023): which way to turn at the end is shown at the first step alone.
+    """The passive T-Maze (Ni et al., 2023): which way to turn at the end is shown at the start alone.
 
     Actions are left, right, up and down; only going right leads to the junction.  An observation is [the sign at the
     start, whether this is the start, whether this is the junction], the sign being -1 or 1 there and 0 elsewhere.  A
@@ -182,7 +183,7 @@ class Returns(BaseCallback):
         return True
 
     def reached(self, threshold: float) -> int | None:
-        """The step from which on the mean of the last 100 episodes was at this threshold; None where it never was."""
+        """The step at which the mean of the last 100 episodes first reached this threshold; None where it never did."""
         returns = np.array([value for _, value in self.ended])
         if len(returns) < LAST:
             return None
@@ -348,7 +349,8 @@ def main() -> None:
         return
     with ProcessPoolExecutor(options.jobs, max_tasks_per_child=1) as pool:
         todo = list(missing(options.results, options.tasks, options.agents, options.seeds))
-        for line in pool.map(run, *zip(*todo, strict=True)) if todo else ():
+        for ended in as_completed([pool.submit(run, *one) for one in todo]):
+            line = ended.result()
             append(options.results, line)
             print(line["task"], line["agent"], line["seed"], line["mean"], line["reached"], line["seconds"], flush=True)
 

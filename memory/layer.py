@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -36,8 +36,8 @@ class ExpireSpanConfig:
     width: int = 64
     """Width of the model (D)."""
     heads: int = 4
-    """Attention heads; they divide the width.  The first half of them begin by reading the newest memories
-    (`position_window`), the others by reading all alike."""
+    """Attention heads; they divide the width.  With a position window the first half of them (1 // 2 is none) begin by
+    reading the newest memories, the others by reading all alike."""
     ff_width: int = 128
     """Hidden width of the feed-forward half of a layer."""
     max_span: float = 4096.0
@@ -154,6 +154,12 @@ class ExpireSpanLayer(nn.Module):
         for block in self.query_key_value.weight.data.split(width):
             nn.init.orthogonal_(block)
         nn.init.zeros_(self.query_key_value.bias)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # torch hands all on by position
+        """As torch's; weights from before ages had a bias have none, which is one of 0."""
+        if self.age_bias is not None:
+            state_dict.setdefault(f"{prefix}age_bias", torch.zeros_like(self.age_bias))
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     @property
     def positions(self) -> Positions | None:

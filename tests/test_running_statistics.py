@@ -58,9 +58,15 @@ def test_class_numbers_have_no_statistics_and_the_numbers_of_a_dictionary_have()
     made = DictExtractor(space, {"class": "numbers", "speed": "numbers"})
     speeds = torch.tensor([[1.0, 5.0], [3.0, 9.0]])
     classes = torch.eye(3)[[2, 0]]
-    made.observe({"class": classes, "speed": speeds})
+    assert list(made.measuring()) == ["speed"]
+    made.measuring()["speed"].observe(speeds)
     seen = made({"class": classes, "speed": speeds})
     torch.testing.assert_close(seen, torch.cat([classes, torch.tensor([[-1.0, -1.0], [1.0, 1.0]])], 1))
+
+
+class Pictures(gym.Env):
+    observation_space = spaces.Box(0, 255, (16, 16, 3), np.uint8)
+    action_space = spaces.Discrete(2)
 
 
 def ppo(normalizes: bool = False, **settings: Any) -> MemoryPPO:
@@ -84,6 +90,25 @@ def test_they_stay_as_they_are_where_nobody_or_someone_else_normalises(settings:
     model = ppo(**settings)
     model.learn(33)
     assert model.policy.features_extractor.count == 0
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method`:DeprecationWarning")
+def test_compiled_extractors_are_found_and_pictures_have_no_statistics() -> None:
+    model = ppo()
+    assert model.policy.measures_observations
+    plain = model.policy.features_extractor
+    model.policy.features_extractor = model.policy.pi_features_extractor = torch.compile(plain)  # pyright: ignore[reportAttributeAccessIssue]  # as SB3's users do
+    model.policy.observe(torch.from_numpy(ROWS))
+    assert plain.get_buffer("count") == len(ROWS)
+    pictures = MemoryPPO("CnnPolicy", Pictures(), n_steps=11, policy_kwargs=SMALL)
+    assert not pictures.policy.measures_observations
+
+
+def test_weights_from_before_there_were_statistics_read_numbers_as_they_are() -> None:
+    made = extractor()
+    made.observe(torch.from_numpy(ROWS))
+    made.load_state_dict({})
+    torch.testing.assert_close(made(torch.from_numpy(ROWS)), torch.from_numpy(ROWS), rtol=0, atol=0)
 
 
 def test_a_critic_with_an_extractor_of_its_own_has_the_same_statistics() -> None:

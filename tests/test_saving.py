@@ -141,6 +141,8 @@ def test_files_of_the_second_format_are_read_as_they_were_meant(name: str, value
     assert last == pytest.approx(values, abs=1e-6)
     model.learn(64)
     assert model.num_timesteps >= 64
+    longer = MemoryPPO.load(FILES / name, policy_kwargs={"memory": {"max_span": 100.0}})
+    assert (longer.policy.memory_config.heads, longer.policy.memory_config.position_window) == (2, window)
     assert model.pressure.config.memory_budget in (
         2.0,
         20.0,
