@@ -46,7 +46,7 @@ def read_stage_file(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     tables = common.pop("stage", None)
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise ValueError(f"Expect `stages` to be a file with a [[stage]] table for each stage, actual: {path}")
-    for name in ("resume", "stages"):
+    for name in ("help", "h", "resume", "stages"):
         if name in common:
             raise ValueError(f"Expect `{name}` on the command line alone, actual: {common[name]} in {path}")
     return common, tables
@@ -57,11 +57,7 @@ def as_arguments(table: Mapping[str, Any]) -> list[str]:
     words: list[str] = []
     for key, value in table.items():
         name = key.replace("_", "-")
-        if (
-            not name
-            or name in ("h", "help")
-            or (isinstance(value, list) and any(str(v).startswith("-") for v in value))
-        ):
+        if not name or (isinstance(value, list) and any(str(v).startswith("-") for v in value)):
             raise ValueError(f"Expect an option and its value, actual: {key!r} = {value!r}")
         if isinstance(value, bool):
             words.append(f"--{name}" if value else f"--no-{name}")

@@ -198,7 +198,9 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         """Take N observations into the running statistics of the features extractors, where these have any."""
         for extractor in self._measuring():
             for name, part in extractor.items():
-                part.observe((obs if name is None else obs[name]).float())
+                whole = self.observation_space
+                space = whole.spaces[name] if isinstance(whole, spaces.Dict) and name is not None else whole
+                part.observe(prepare(obs if name is None else obs[name], space, "numbers"))
 
     @property
     def measures_observations(self) -> bool:
