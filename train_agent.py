@@ -67,7 +67,7 @@ def start_from(model: MemoryOnPolicyAlgorithm, run: Path, config: TrainConfig) -
         if getattr(model, name) != space:
             raise ValueError(f"Expect `init_from` to be a run with the {name} {getattr(model, name)}, actual: {space}")
     theirs, ours = document["arguments"]["normalize_observations"], model.normalize_observations
-    if model.policy.measures_observations and theirs != ours:  # the weights would read numbers of another scale
+    if model.policy.measuring() and theirs != ours:  # the weights would read numbers of another scale
         raise ValueError(f"Expect `init_from` to be a run with normalize_observations {ours}, actual: {theirs}")
     model.policy.load_state_dict(under("policy", tensors))
     model.reward_scale.adopt(document["reward_scale"])
@@ -191,12 +191,13 @@ def train(*stages: TrainConfig) -> Path:
     previous = signal.signal(signal.SIGINT, saving.interrupt)
     try:
         progress = train_stage(model, stages, number, saving, logger)
-        while number < len(stages) and not saving.stopped:
+        while number < len(stages) and not saving.stopping:
             number += 1
             model = agent(stages, number, run)
             progress = train_stage(model, stages, number, saving, logger)
     finally:
         signal.signal(signal.SIGINT, previous)
+    saving.stopped = saving.stopped or number < len(stages)  # or asked to in the last rollout of a stage
     for line in closing_lines(run, saving, progress):
         print(line)
     return run

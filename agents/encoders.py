@@ -8,8 +8,10 @@ import torch
 from gymnasium import spaces
 from jaxtyping import Int
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor, NatureCNN
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
 from torch import Tensor, nn
+
+from .numbers_extractor import NumbersExtractor
 
 if TYPE_CHECKING:
     from .observations import Kind, Kinds
@@ -49,59 +51,6 @@ def is_minigrid_image(space: spaces.Space) -> bool:
         return False
     sides = space.shape[:2] if space.shape[2] == 3 else space.shape[1:]
     return 3 in (space.shape[0], space.shape[2]) and max(sides) <= LARGEST_VIEW
-
-
-MOST_COUNTED = 1_000_000
-"""Observations that the running statistics count for at most: later ones then outweigh the oldest."""
-FARTHEST = 10.0
-"""Standard deviations from the mean at which numbers are clipped."""
-
-
-class NumbersExtractor(FlattenExtractor):
-    """Numbers, flattened: those of a Box in units of their running standard deviation from their running mean.
-
-    An observation x becomes clamp((x - mean) / sqrt(max(var, 1e-8)), -10, 10).  Until `observe` has been called, x is
-    left as it is; `forward` never changes the statistics.  Class numbers, which are one-hot here, stay as they are.
-    """
-
-    mean: Tensor
-    var: Tensor
-    count: Tensor
-
-    def __init__(self, observation_space: spaces.Space) -> None:
-        super().__init__(observation_space)
-        self._features_dim = int(self._features_dim)  # NumPy's of a MultiDiscrete, which torch's LSTM refuses
-        self.measures = isinstance(observation_space, spaces.Box)
-        if self.measures:
-            for name, value in (("mean", 0.0), ("var", 1.0)):
-                self.register_buffer(name, torch.full((self._features_dim,), value))
-            self.register_buffer("count", torch.zeros(()))
-
-    def forward(self, observations: Tensor) -> Tensor:
-        """Numbers [N, ...] to features [N, features_dim]."""
-        numbers = super().forward(observations)
-        if not self.measures:
-            return numbers
-        farthest = torch.where(self.count > 0, FARTHEST, torch.inf)
-        return ((numbers - self.mean) * torch.rsqrt(self.var.clamp(min=1e-8))).clamp(-farthest, farthest)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # torch hands all on by position
-        """As torch's; weights from before there were statistics read numbers as they are."""
-        for name, buffer in self.named_buffers():
-            state_dict.setdefault(prefix + name, torch.full_like(buffer, 1.0 if name == "var" else 0.0))
-        super()._load_from_state_dict(state_dict, prefix, *arguments)
-
-    def observe(self, observations: Tensor) -> None:
-        """Take the mean and the variance of these numbers [N, ...] into the running ones."""
-        if not self.measures:
-            return
-        numbers = super().forward(observations).double()
-        size, mean, var = len(numbers), numbers.mean(0), numbers.var(0, correction=0)
-        share = size / (self.count.double() + size)
-        apart = mean - self.mean
-        self.var.copy_((1 - share) * self.var + share * var + share * (1 - share) * apart**2)
-        self.mean.copy_(self.mean + share * apart)
-        self.count.copy_((self.count + size).clamp(max=MOST_COUNTED))
 
 
 class MiniGridExtractor(BaseFeaturesExtractor):
@@ -253,10 +202,16 @@ class DictExtractor(BaseFeaturesExtractor):
         parts = zip(self.names, self.extractors.values(), strict=True)
         return torch.cat([part(observations[name]) for name, part in parts], 1)
 
-    def measuring(self) -> dict[str, NumbersExtractor]:
-        """The parts that have running statistics, by name."""
-        parts = zip(self.names, map(uncompiled, self.extractors.values()), strict=True)
-        return {name: part for name, part in parts if isinstance(part, NumbersExtractor) and part.measures}
+
+def measuring(extractor: nn.Module) -> list[tuple[str | None, NumbersExtractor]]:
+    """What of a features extractor keeps running statistics, with the part of a dictionary that it reads, or None."""
+    extractor = uncompiled(extractor)
+    parts: list[tuple[str | None, nn.Module]] = [(None, extractor)]
+    if isinstance(extractor, DictExtractor):
+        parts = [
+            (name, uncompiled(part)) for name, part in zip(extractor.names, extractor.extractors.values(), strict=True)
+        ]
+    return [(name, part) for name, part in parts if isinstance(part, NumbersExtractor) and part.measures]
 
 
 def default_extractor(space: spaces.Space, kinds: "Kinds") -> tuple[type[BaseFeaturesExtractor], dict[str, Any]]:

@@ -402,11 +402,11 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         figures = log.figures(self.policy.memory_config.max_span)
         self.pressure.update(figures, 1 - self._current_progress_remaining)
         log.record(self.logger, figures)
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         # Only now: the rollout was collected, and has been learned from, with the statistics of those before it.
         normalized = self._vec_normalize_env is not None and self._vec_normalize_env.norm_obs
         if self.normalize_observations and not normalized:
             self.policy.observe(buffer.flat_observations())
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
     @staticmethod
     def _wrap_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:

@@ -20,14 +20,8 @@ from torch import Tensor, nn
 from ..memory import ExpireSpan, ExpireSpanConfig, ExpireSpanState, LayerTrace, Spared
 from .actions import LeanCategorical, environment_actions, masked_logits, read_masks
 from .arguments import check_known, check_policy_arguments
-from .encoders import (
-    DictExtractor,
-    MiniGridExtractor,
-    NumbersExtractor,
-    TokenLineExtractor,
-    default_extractor,
-    uncompiled,
-)
+from .encoders import MiniGridExtractor, TokenLineExtractor, default_extractor, measuring
+from .numbers_extractor import NumbersExtractor
 from .observations import Kinds, check_finite, check_kinds, kinds_of_space, prepare
 
 
@@ -194,29 +188,16 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         prepared = prepare(obs, self.observation_space, self.observations, self.normalize_images)
         return (features_extractor or self.pi_features_extractor)(prepared)
 
-    def observe(self, obs: Any) -> None:
-        """Take N observations into the running statistics of the features extractors, where these have any."""
-        for extractor in self._measuring():
-            for name, part in extractor.items():
-                whole = self.observation_space
-                space = whole.spaces[name] if isinstance(whole, spaces.Dict) and name is not None else whole
-                part.observe(prepare(obs if name is None else obs[name], space, "numbers"))
-
-    @property
-    def measures_observations(self) -> bool:
-        """Whether there are numbers whose running statistics are kept (`NumbersExtractor`)."""
-        return any(self._measuring())
-
-    def _measuring(self) -> list[dict[str | None, NumbersExtractor]]:
-        """The parts with statistics of each features extractor, by their names in a dictionary."""
-        found: list[dict[str | None, NumbersExtractor]] = []
+    def measuring(self) -> list[tuple[str | None, NumbersExtractor]]:
+        """What of the features extractors keeps running statistics (`encoders.measuring`)."""
         extractors = (self.pi_features_extractor, self.vf_features_extractor)
-        for extractor in map(uncompiled, extractors[: 1 if self.share_features_extractor else 2]):
-            if isinstance(extractor, DictExtractor):
-                found.append({name: part for name, part in extractor.measuring().items()})
-            elif isinstance(extractor, NumbersExtractor) and extractor.measures:
-                found.append({None: extractor})
-        return found
+        return [found for one in extractors[: 1 if self.share_features_extractor else 2] for found in measuring(one)]
+
+    def observe(self, obs: Any) -> None:
+        """Take N observations into the running statistics, where there are any."""
+        for name, extractor in self.measuring():
+            part, space = (obs, self.observation_space) if name is None else (obs[name], self.observation_space[name])  # pyright: ignore[reportIndexIssue]  # a Dict
+            extractor.observe(prepare(part, space, "numbers"))
 
     def features(self, obs: Any) -> Tensor:
         """What the core reads of N observations, [N, D]."""

@@ -73,7 +73,7 @@ def checkout(tmp_path: Path) -> Path:
 
 def run(command: list[str], folder: Path) -> None:
     """Run a program, which must succeed, with little on PATH."""
-    path = os.pathsep.join([str(folder.parent / "bin"), "/usr/local/bin", "/usr/bin", "/bin"])
+    path = os.pathsep.join([str(folder.parent / "bin"), os.defpath])
     environment = os.environ | {"PATH": path, "MPLBACKEND": "agg"}
     ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, f"{command[-1]}\n{ended.stdout}\n{ended.stderr}"

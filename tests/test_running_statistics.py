@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 from expirespan import MemoryPPO
-from expirespan.agents.encoders import FARTHEST, MOST_COUNTED, DictExtractor, NumbersExtractor
+from expirespan.agents.encoders import DictExtractor, measuring
+from expirespan.agents.numbers_extractor import FARTHEST, MOST_COUNTED, NumbersExtractor
 from gymnasium import spaces
 from models import SMALL
 from stable_baselines3.common.env_util import make_vec_env
@@ -58,8 +59,9 @@ def test_class_numbers_have_no_statistics_and_the_numbers_of_a_dictionary_have()
     made = DictExtractor(space, {"class": "numbers", "speed": "numbers"})
     speeds = torch.tensor([[1.0, 5.0], [3.0, 9.0]])
     classes = torch.eye(3)[[2, 0]]
-    assert list(made.measuring()) == ["speed"]
-    made.measuring()["speed"].observe(speeds)
+    ((name, part),) = measuring(made)
+    assert name == "speed"
+    part.observe(speeds)
     seen = made({"class": classes, "speed": speeds})
     torch.testing.assert_close(seen, torch.cat([classes, torch.tensor([[-1.0, -1.0], [1.0, 1.0]])], 1))
 
@@ -95,13 +97,12 @@ def test_they_stay_as_they_are_where_nobody_or_someone_else_normalises(settings:
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method`:DeprecationWarning")
 def test_compiled_extractors_are_found_and_pictures_have_no_statistics() -> None:
     model = ppo()
-    assert model.policy.measures_observations
     plain = model.policy.features_extractor
     model.policy.features_extractor = model.policy.pi_features_extractor = torch.compile(plain)  # pyright: ignore[reportAttributeAccessIssue]  # as SB3's users do
     model.policy.observe(torch.from_numpy(ROWS))
     assert plain.get_buffer("count") == len(ROWS)
     pictures = MemoryPPO("CnnPolicy", Pictures(), n_steps=11, policy_kwargs=SMALL)
-    assert not pictures.policy.measures_observations
+    assert not pictures.policy.measuring()
 
 
 def test_weights_from_before_there_were_statistics_read_numbers_as_they_are() -> None:
