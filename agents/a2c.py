@@ -16,6 +16,8 @@ from .training_log import TrainingLog
 class A2CConfig(OnPolicyConfig):
     """Settings of the algorithm, the same for every task."""
 
+    gae_lambda: float = 0.8
+    """Weight of longer returns in the advantage estimate."""
     ent_coef: float = 0.01
     """Weight of the entropy bonus.  Nothing holds A2C's steps back as PPO's clipping does: with PPO's 0.005 a run was
     sure of itself too early, and lost at 70 % what it had learned to 90 %."""
@@ -50,7 +52,7 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
         policy: str | type[MemoryActorCriticPolicy],
         env: Any,
         learning_rate: Scheduled = A2CConfig.learning_rate,
-        n_steps: int = A2CConfig.n_steps,
+        n_steps: int | None = A2CConfig.n_steps,
         batch_size: int | None = A2CConfig.batch_size,
         gamma: float = A2CConfig.gamma,
         gae_lambda: float = A2CConfig.gae_lambda,

@@ -25,15 +25,16 @@ class OnPolicyConfig:
     steps of full size, which a constant one never stops taking."""
     span_lr_scale: float = 0.03
     """Step size of the spans' weights, as a multiple of learning_rate."""
-    n_steps: int = 128
-    """Steps of a rollout in each environment: the length of a training segment (T)."""
+    n_steps: int | None = None
+    """Steps of a rollout in each environment: the length of a training segment (T).  None for 128, or for 64 with
+    fewer than 32 environments, which would otherwise learn from their steps too rarely."""
     batch_size: int | None = None
     """Steps of a minibatch: whole environment columns, so a multiple of n_steps; the columns of a rollout are
     shared out evenly.  None for at least 4 minibatches a rollout (as far as there are environments) of at most 1,024
     steps, or of one column where that is longer."""
     gamma: float = 0.995
     """Discount of future rewards."""
-    gae_lambda: float = 0.8
+    gae_lambda: float = 0.9
     """Weight of longer returns in the advantage estimate."""
     normalize_advantage: bool = True
     """Scale the advantages of a rollout to a standard deviation of 1."""
@@ -55,9 +56,9 @@ class OnPolicyConfig:
     """Longest gradient; longer ones are scaled down."""
 
     def __post_init__(self) -> None:
-        check_whole("n_steps", self.n_steps, at_least=1)
-        if self.batch_size is not None:
-            check_whole("batch_size", self.batch_size, at_least=1)
+        for name in ("n_steps", "batch_size"):
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), at_least=1)
         for name in ("advantage_floor", "max_grad_norm"):
             check_positive(name, getattr(self, name))
         for name in ("learning_rate", "span_lr_scale", "ent_coef", "vf_coef"):

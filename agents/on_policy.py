@@ -40,6 +40,8 @@ from .training_log import TrainingLog
 from .vec_env import as_vec_env
 
 Algorithm = TypeVar("Algorithm", bound="MemoryOnPolicyAlgorithm")
+FEW_ENVIRONMENTS, FEW_STEPS, MANY_STEPS = 32, 64, 128
+"""Steps of a rollout that are not asked for, with fewer environments than the first number, and with as many or more."""
 LARGEST_BATCH = 1024
 """Steps of a minibatch that is not asked for, at most."""
 FEWEST_BATCHES = 4
@@ -93,6 +95,9 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             env = as_vec_env(env, asked)
             check_action_space(env.action_space)
             kinds = asked or kinds_of(env)
+        if given["n_steps"] is None:
+            few = env is not None and env.num_envs < FEW_ENVIRONMENTS
+            given["n_steps"] = FEW_STEPS if few else MANY_STEPS
         self.pressure = SpanPressure(pressure)
         self.use_masking = True
         self.stand_ins: dict[str, float] = {}

@@ -72,7 +72,7 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         policy: str | type[MemoryActorCriticPolicy],
         env: Any,
         learning_rate: Scheduled = PPOConfig.learning_rate,
-        n_steps: int = PPOConfig.n_steps,
+        n_steps: int | None = PPOConfig.n_steps,
         batch_size: int | None = PPOConfig.batch_size,
         n_epochs: int = PPOConfig.n_epochs,
         gamma: float = PPOConfig.gamma,

@@ -50,6 +50,7 @@ class TrainingLog:
                     live=torch.cat([layer.live.flatten() for layer in batches]).float().mean().item(),
                     used=used[number],
                     late=late[number],
+                    written=spans.numel(),
                     longest=spans.max().item() / max_span,
                     typical=spans.median().item(),
                 )

@@ -2,10 +2,11 @@
 
 Agents:
 - memory: MemoryPPO("MemoryPolicy", env), nothing else.
-- lstm: sb3-contrib's RecurrentPPO with MemoryPPO's sizes, features, rollout, minibatches, epochs and discount.  The
-  rest are its own defaults: numbers and rewards as they are, a constant step size of 3e-4, no entropy bonus.
+- lstm: sb3-contrib's RecurrentPPO with MemoryPPO's sizes, features, rollout, minibatches, epochs, discount and lambda,
+  numbers and rewards in units of running standard deviations (VecNormalize).  The rest are its own defaults: a constant
+  step size of 3e-4, no entropy bonus.
 - lstm-defaults: RecurrentPPO("MlpLstmPolicy", env), with MemoryPPO's features extractor.
-- none: SB3's PPO("MlpPolicy", env), with MemoryPPO's features extractor and rollouts of as many steps.
+- none: SB3's PPO("MlpPolicy", env), with MemoryPPO's features extractor and rollouts of 128 steps.
 
 All learn from the same 16 environments and as many steps.  What counts are the returns of the last 100 training
 episodes, sampled actions; a run that has ended is a line of the CSV and isn't run again.  In the table, intervals are
@@ -40,6 +41,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecNormalize
 
 RESULTS = Path(__file__).parents[1] / "docs" / "data" / "public_tasks.csv"
 NUM_ENVS, LAST = 16, 100
@@ -224,7 +226,8 @@ def agent(name: str, task: Task, seed: int, settings: dict[str, Any]) -> BaseAlg
         return PlainPPO("MlpPolicy", env, n_steps=128, policy_kwargs=features, **given)
     if name == "lstm-defaults":
         return PlainRecurrentPPO("MlpLstmPolicy", env, policy_kwargs=features, **given)
-    sizes: dict[str, Any] = {"n_steps": 128, "batch_size": 512, "n_epochs": 4, "gamma": 0.995}
+    env = VecNormalize(env, norm_obs=isinstance(env.observation_space, spaces.Box) and kinds == "numbers", gamma=0.995)
+    sizes: dict[str, Any] = {"n_steps": 64, "batch_size": 256, "n_epochs": 4, "gamma": 0.995, "gae_lambda": 0.9}
     policy = features | {"lstm_hidden_size": 64, "net_arch": [64]}
     return PlainRecurrentPPO("MlpLstmPolicy", env, **sizes, policy_kwargs=policy, **given)
 

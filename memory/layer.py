@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..checks import check_choice, check_fraction, check_not_negative, check_positive, check_whole
 from . import compiled
 from .attention import (
+    AGE_STEP,
     NEVER,
     Positions,
     Projected,
@@ -131,10 +132,10 @@ class ExpireSpanLayer(nn.Module):
         )
         self.dropout = nn.Dropout(config.dropout)
         self.span = SpanPredictor(width, config.max_span, config.initial_span, config.pre_div)
-        self.position = self.age_bias = None
+        self.position = self.age_weight = None
         if window := config.position_window:
             self.position = nn.Parameter(torch.zeros(config.heads, width // config.heads, window))
-            self.age_bias = nn.Parameter(initial_age_bias(config.heads, window))
+            self.age_weight = nn.Parameter(initial_age_bias(config.heads, window) / AGE_STEP)
         self.shape = compiled.Shape(
             width,
             config.heads,
@@ -156,17 +157,18 @@ class ExpireSpanLayer(nn.Module):
         nn.init.zeros_(self.query_key_value.bias)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # torch hands all on by position
-        """As torch's; weights from before ages had a bias have none, which is one of 0."""
-        if self.age_bias is not None:
-            state_dict.setdefault(f"{prefix}age_bias", torch.zeros_like(self.age_bias))
+        """As torch's; older weights hold the bias of each age itself, or none, which is one of 0."""
+        if self.age_weight is not None:
+            bias = state_dict.pop(f"{prefix}age_bias", torch.zeros_like(self.age_weight))
+            state_dict.setdefault(f"{prefix}age_weight", bias / AGE_STEP)
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     @property
     def positions(self) -> Positions | None:
         """What tells ages apart; None where the window is 0."""
-        if self.position is None or self.age_bias is None:
+        if self.position is None or self.age_weight is None:
             return None
-        return Positions(self.position, self.age_bias)
+        return Positions(self.position, AGE_STEP * self.age_weight)
 
     def refresh(self, memory: LayerMemory) -> LayerMemory:
         """The same memories with keys, values and spans from the current weights."""
@@ -310,7 +312,7 @@ class ExpireSpanLayer(nn.Module):
             if type(part) is not kind or part._forward_hooks or part._forward_pre_hooks:
                 return None  # hooks and parametrizations would be passed over
             weights += (part._parameters["weight"], part._parameters["bias"])
-        return self.shape._replace(longest=self.span.longest), [*weights, self.position, self.age_bias]
+        return self.shape._replace(longest=self.span.longest), [*weights, *(self.positions or (None, None))]
 
     def _transform(self, x: Tensor, read: Tensor) -> Tensor:
         """The residual stream after what attention read and after the feed-forward half."""

@@ -69,8 +69,8 @@ def read_memories(
             if layer.position is not None and age < config.position_window:
                 score = score + q @ layer.position[h, :, age]
             score = score / head_width**0.5
-            if layer.age_bias is not None:
-                score = score + layer.age_bias[h, min(age, config.position_window)]
+            if layer.age_weight is not None:
+                score = score + 10 * layer.age_weight[h, min(age, config.position_window)]
             scores.append(score)
             values.append((value_w @ memory.hidden + value_b)[part])
         attention = torch.softmax(torch.stack(scores), 0) * torch.stack(masks)
@@ -127,6 +127,7 @@ def reference_core(
 def randomize(module: nn.Module, seed: int) -> None:
     """Weights far from their tidy initial values, so that every term of a formula matters."""
     generator = torch.Generator().manual_seed(seed)
-    for parameter in module.parameters():
+    for name, parameter in module.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
-        parameter.data.add_(noise * (0.4 if parameter.dim() < 2 else 0.25))
+        size = 0.4 if parameter.dim() < 2 else 0.025 if name.endswith("age_weight") else 0.25
+        parameter.data.add_(noise * size)

@@ -9,17 +9,21 @@ from expirespan.agents.pressure import LayerFigures, PressureConfig, SpanPressur
 from expirespan.memory import ExpireSpan, ExpireSpanConfig, Spared
 from reference import randomize
 
+MANY = 10**18
+"""Written memories of which one in use is no share."""
+
 
 def note(
     pressure: SpanPressure,
     live: list[float],
     used: int = 1,
+    written: int = MANY,
     longest: float = 1.0,
     typical: float = 3.0,
     progress: float = 0.0,
 ) -> None:
-    layers = [LayerFigures(live=layer, used=used, late=0, longest=longest, typical=typical) for layer in live]
-    pressure.update(layers, progress)
+    figures = {"used": used, "late": 0, "written": written, "longest": longest, "typical": typical}
+    pressure.update([LayerFigures(live=layer, **figures) for layer in live], progress)
 
 
 def test_each_layer_is_pulled_while_it_holds_more_than_the_budget() -> None:
@@ -43,6 +47,13 @@ def test_the_pull_follows_the_excess_and_is_gentle_once_the_budget_was_met() -> 
     for _ in range(40):
         note(pressure, [90.0])
     assert pressure.pulls == pytest.approx([0.04])
+
+
+def test_memories_that_are_in_use_for_the_most_part_are_not_pulled() -> None:
+    pressure = SpanPressure(PressureConfig(memory_budget=20.0, budget_pull=0.4))
+    for used, pull in ((0, 0.4), (10, 0.3), (30, 0.1), (40, 0.0), (80, 0.0)):
+        note(pressure, [60.0], used=used, written=80)
+        assert sum(pressure.pulls) == pytest.approx(pull)
 
 
 def test_the_pull_comes_back_where_a_layer_stays_above_its_budget() -> None:

@@ -120,6 +120,17 @@ def test_files_of_the_first_format_are_read_as_they_were_meant(
     assert action.values.tolist() == pytest.approx(values, abs=1e-6) and action.actions.tolist() == actions
 
 
+def values_of_five_steps(model: MemoryPPO) -> list[float]:
+    """The values of the last of five steps of an episode, in two environments."""
+    state, starts, last = model.policy.initial_state(2), torch.ones(2, dtype=torch.bool), []
+    for step in range(5):
+        seen = torch.tensor([[0.1 * step, -0.2, 0.05, 0.3], [-0.3, 0.1 * step, 0.02 * step, -1.0]])
+        with torch.no_grad():
+            action = model.policy.act(seen, state, starts, deterministic=True)
+        state, starts, last = action.state, torch.zeros(2, dtype=torch.bool), action.values.tolist()
+    return last
+
+
 @pytest.mark.parametrize(
     ("name", "values", "window"),
     [
@@ -132,21 +143,22 @@ def test_files_of_the_second_format_are_read_as_they_were_meant(name: str, value
     model = MemoryPPO.load(FILES / name, env=make_vec_env("CartPole-v1", 4), device="cpu")
     assert (model.policy.memory_config.heads, model.policy.memory_config.position_window) == (2, window)
     assert not model.normalize_observations
-    state, starts, last = model.policy.initial_state(2), torch.ones(2, dtype=torch.bool), []
-    for step in range(5):
-        seen = torch.tensor([[0.1 * step, -0.2, 0.05, 0.3], [-0.3, 0.1 * step, 0.02 * step, -1.0]])
-        with torch.no_grad():
-            action = model.policy.act(seen, state, starts, deterministic=True)
-        state, starts, last = action.state, torch.zeros(2, dtype=torch.bool), action.values.tolist()
-    assert last == pytest.approx(values, abs=1e-6)
+    assert values_of_five_steps(model) == pytest.approx(values, abs=1e-6)
     model.learn(64)
     assert model.num_timesteps >= 64
     longer = MemoryPPO.load(FILES / name, policy_kwargs={"memory": {"max_span": 100.0}})
     assert (longer.policy.memory_config.heads, longer.policy.memory_config.position_window) == (2, window)
-    assert model.pressure.config.memory_budget in (
-        2.0,
-        20.0,
-    )  # the first is below the ramp of 4, which was no error then
+    # The first is below the ramp of 4, which was no error then.
+    assert model.pressure.config.memory_budget in (2.0, 20.0)
+
+
+def test_files_of_the_third_format_are_read_as_they_were_meant() -> None:
+    """Written at commit 5689c31, with the bias of each age as it is."""
+    model = MemoryPPO.load(FILES / "checkpoint-3", env=make_vec_env("CartPole-v1", 4), device="cpu")
+    assert model.normalize_observations and not model.policy.optimizer.state
+    assert values_of_five_steps(model) == pytest.approx([0.2190802, 0.2658209], abs=1e-6)
+    model.learn(64, reset_num_timesteps=False)
+    assert model.num_timesteps >= 256 + 64
 
 
 def test_wrappers_that_keep_something_begin_new_episodes(tmp_path: Path) -> None:
