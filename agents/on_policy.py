@@ -41,7 +41,7 @@ from .vec_env import as_vec_env
 
 Algorithm = TypeVar("Algorithm", bound="MemoryOnPolicyAlgorithm")
 FEW_ENVIRONMENTS, FEW_STEPS, MANY_STEPS = 32, 64, 128
-"""Steps of a rollout that are not asked for, with fewer environments than the first number, and with as many or more."""
+"""Steps of a rollout where none are asked for: with fewer environments than the first number, and with more."""
 LARGEST_BATCH = 1024
 """Steps of a minibatch that is not asked for, at most."""
 FEWEST_BATCHES = 4
