@@ -9,16 +9,22 @@ Agents:
 - none: SB3's PPO("MlpPolicy", env), with MemoryPPO's features extractor and rollouts of 128 steps.
 
 All learn from the same 16 environments and as many steps.  What counts are the returns of the last 100 training
-episodes, sampled actions; a run that has ended is a line of the CSV and isn't run again.  In the table, intervals are
-bootstrap ones over seeds and episodes.
+episodes, sampled actions; the agent that comes out is also evaluated on 32 episodes of environments that training never
+sees, with sampled and with greedy actions.  A run that has ended is a line of the CSV and isn't run again.  In the
+table, intervals are bootstrap ones over seeds and episodes.
 
     pip install popgym==1.0.7
     python benchmarks/public_tasks.py --agents memory lstm --tasks RepeatPreviousEasy CartPole --seeds 0 1 2
     python benchmarks/public_tasks.py --table
+
+With `--settings`, MemoryPPO departs from its defaults, for a CSV of its own:
+
+    python benchmarks/public_tasks.py --agents memory --settings '{"gae_lambda": 0.8}' --results docs/data/defaults.csv
 """
 
 import argparse
 import csv
+import json
 import os
 import time
 import warnings
@@ -41,10 +47,13 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import VecNormalize
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.utils import set_random_seed
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 RESULTS = Path(__file__).parents[1] / "docs" / "data" / "public_tasks.csv"
 NUM_ENVS, LAST = 16, 100
+EVALUATION_SEED, EPISODES = 10_000, 32
 AGENTS = ("memory", "lstm", "lstm-defaults", "none")
 
 
@@ -232,26 +241,44 @@ def agent(name: str, task: Task, seed: int, settings: dict[str, Any]) -> BaseAlg
     return PlainRecurrentPPO("MlpLstmPolicy", env, **sizes, policy_kwargs=policy, **given)
 
 
-FIELDS: tuple[str, ...] = ("task", "agent", "seed", "steps", "seconds", "reached", "mean", "returns")
+def evaluated(model: BaseAlgorithm, task: Task, seed: int, deterministic: bool) -> float:
+    """The mean return of a trained agent on environments that it has never seen."""
+    env: VecEnv = as_vec_env(make_vec_env(task.make, NUM_ENVS, seed=EVALUATION_SEED + seed))
+    trained_on = model.get_vec_normalize_env()
+    if trained_on is not None and trained_on.norm_obs:
+        env = VecNormalize(env, training=False, norm_reward=False)
+        env.obs_rms = trained_on.obs_rms
+    set_random_seed(EVALUATION_SEED + seed)
+    mean, _ = evaluate_policy(model, env, EPISODES, deterministic=deterministic)
+    assert isinstance(mean, float)
+    return mean
 
 
-def run(task_name: str, agent_name: str, seed: int, settings: dict[str, Any] | None = None) -> dict[str, Any]:
-    """One agent trained on one task: a line of the CSV."""
+FIGURES = ("task", "agent", "seed", "steps", "seconds", "reached", "mean", "sampled", "greedy")
+FIELDS: tuple[str, ...] = (*FIGURES, "returns")
+
+
+def run(task_name: str, agent_name: str, seed: int) -> dict[str, Any]:
+    """One agent trained on one task: a line of the CSV.  An agent's name may be followed by its settings as JSON."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     task = tasks()[task_name]
-    model, heard = agent(agent_name, task, seed, settings or {}), Returns()
+    name, _, settings = agent_name.partition(" ")
+    model, heard = agent(name, task, seed, json.loads(settings or "{}")), Returns()
     begun = time.process_time()
     model.learn(task.steps, callback=heard)
+    seconds = time.process_time() - begun
     last = [value for _, value in heard.ended[-LAST:]]
     return {
         "task": task_name,
         "agent": agent_name,
         "seed": seed,
         "steps": model.num_timesteps,
-        "seconds": round(time.process_time() - begun, 1),
+        "seconds": round(seconds, 1),
         "reached": heard.reached(task.threshold),
         "mean": round(float(np.mean(last)), 4),
+        "sampled": round(evaluated(model, task, seed, deterministic=False), 4),
+        "greedy": round(evaluated(model, task, seed, deterministic=True), 4),
         "returns": " ".join(f"{value:.4g}" for value in last),
     }
 
@@ -329,6 +356,19 @@ def table(results: Path) -> Iterator[str]:
         yield f"| {name} | {int(steps):,} | {' | '.join(cells)} | {verdict} |"
 
 
+def evaluations(results: Path) -> Iterator[str]:
+    """Mean returns of 32 evaluation episodes, sampled / greedy actions, of each seed."""
+    found: dict[tuple[str, str], dict[int, str]] = {}
+    for line in finished(results):
+        value = f"{told(float(line['sampled']))} / {told(float(line['greedy']))}"
+        found.setdefault((line["task"], line["agent"]), {})[int(line["seed"])] = value
+    seeds = sorted({seed for by_seed in found.values() for seed in by_seed})
+    yield f"| task | agent | {' | '.join(f'seed {seed}' for seed in seeds)} |"
+    yield "|---|---|" + "---|" * len(seeds)
+    for (task, name), by_seed in sorted(found.items(), key=lambda item: list(tasks()).index(item[0][0])):
+        yield f"| {task} | {name} | {' | '.join(by_seed.get(seed, '') for seed in seeds)} |"
+
+
 def missing(results: Path, names: Sequence[str], agents: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple]:
     """The runs that the CSV doesn't have, the first seed of everything first."""
     done = {(line["task"], line["agent"], int(line["seed"])) for line in finished(results)}
@@ -342,20 +382,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", default=list(tasks()), choices=list(tasks()), metavar="TASK")
     parser.add_argument("--agents", nargs="+", default=["memory", "lstm", "none"], choices=AGENTS)
+    parser.add_argument("--settings", help="of MemoryPPO, as JSON, in place of its defaults")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one core each")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true", help="print what the CSV holds, and run nothing")
     options = parser.parse_args()
     if options.table:
-        print(*table(options.results), sep="\n")
+        print(*table(options.results), "", *evaluations(options.results), sep="\n")
         return
+    agents = [f"memory {options.settings}"] if options.settings else options.agents
     with ProcessPoolExecutor(options.jobs, max_tasks_per_child=1) as pool:
-        todo = list(missing(options.results, options.tasks, options.agents, options.seeds))
+        todo = list(missing(options.results, options.tasks, agents, options.seeds))
         for ended in as_completed([pool.submit(run, *one) for one in todo]):
             line = ended.result()
             append(options.results, line)
-            print(line["task"], line["agent"], line["seed"], line["mean"], line["reached"], line["seconds"], flush=True)
+            print(*(line[name] for name in FIGURES), flush=True)
 
 
 if __name__ == "__main__":
