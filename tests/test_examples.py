@@ -38,7 +38,7 @@ def test_example_trains_saves_loads_and_evaluates(name: str, tmp_path: Path) -> 
 
 def test_example_of_a_curriculum_trains(tmp_path: Path) -> None:
     stages = parse_stages(["--stages", str(EXAMPLES / "curriculum.toml"), "--out", str(tmp_path / "run")])
-    shorter = [replace(stage, num_envs=2, total_steps=256, timeline_every=0) for stage in stages]
+    shorter = [replace(stage, num_envs=4, total_steps=256, timeline_every=0) for stage in stages]
     train(*shorter)
     at = position(tmp_path / "run" / "checkpoint.safetensors")
     assert (at.stage, at.began, at.steps) == (2, 256, 512)

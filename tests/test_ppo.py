@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from expirespan import MemoryPPO
 from expirespan.agents import GymnasiumVecEnv
 from models import SMALL, Blinker, corridor, rows_of, small, weights
 from stable_baselines3.common.callbacks import BaseCallback
@@ -53,6 +54,15 @@ def test_columns_that_a_batch_size_does_not_divide_are_shared_out_evenly() -> No
     model.learn(16 * 5)
     sizes = [batch.old_values.shape[1] for batch in model.rollout_buffer.get(model.batch_size)]
     assert sizes == [3, 2]
+
+
+def test_rollouts_are_shorter_with_few_environments(tmp_path: Path) -> None:
+    assert [small(corridor(rows), n_steps=None, batch_size=None).n_steps for rows in (31, 32)] == [64, 128]
+    few = small(corridor(2), n_steps=None, batch_size=None)
+    assert (few.batch_size, few.config.n_steps) == (64, 64)
+    few.save(tmp_path / "few")
+    # A loaded model keeps what it was trained with.
+    assert MemoryPPO.load(tmp_path / "few", env=corridor(40)).n_steps == MemoryPPO.load(tmp_path / "few").n_steps == 64
 
 
 @pytest.mark.parametrize(
