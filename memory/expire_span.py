@@ -24,6 +24,7 @@ from .layer import ExpireSpanConfig, ExpireSpanLayer, read_clock, survivors, tra
 from .layer_memory import LayerMemory
 from .span import contrast, overdue_rent, span_penalty, span_rent
 from .state import ExpireSpanState
+from .state_bytes import STORED, check_stored
 
 
 class ExpireSpan(MemoryCore[ExpireSpanState]):
@@ -65,11 +66,16 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
         return ExpireSpanState(layers=(memory,) * self.config.layers, time=time)
 
     def restore_state(self, tensors: dict[str, Tensor]) -> ExpireSpanState:
-        """The state whose `tensors()` these are, refreshed."""
+        """The state whose `tensors()` these are, refreshed.
+
+        Raises ValueError that names the entry whose type, shape or value is not that of a state of this core.
+        """
+        check_stored(tensors, self.config.layers, self.width)
         like = next(self.stack()).query_key_value.weight
         layers = []
         for number in range(self.config.layers):
-            hidden, birth, live = (tensors[f"{number}.{name}"].to(like.device) for name in ("hidden", "birth", "live"))
+            hidden, birth, live = (tensors[f"{number}.{name}"].to(like.device) for name in STORED)
+            hidden = hidden.to(like.dtype)
             # Placeholders, which refresh replaces.
             layers.append(LayerMemory(hidden=hidden, key_value=hidden, span=hidden[..., 0], birth=birth, live=live))
         return self.refresh(ExpireSpanState(layers=tuple(layers), time=tensors["time"].to(like.device)))

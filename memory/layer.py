@@ -116,6 +116,12 @@ def read_clock(time0: Int[Tensor, " B"], resets: Bool[Tensor, "B T"]) -> Clock:
     return Clock(steps, time0, time, start, start.masked_fill(continues, NEVER), torch.ones_like(resets))
 
 
+def hooked(module: nn.Module) -> bool:
+    """Whether something is called when this module is computed, forward or backward."""
+    forward, backward = module._forward_hooks or module._forward_pre_hooks, module._backward_hooks
+    return bool(forward or backward or module._backward_pre_hooks)
+
+
 class ExpireSpanLayer(nn.Module):
     """One transformer layer: attention over its own memories, then a feed-forward half, each with a residual."""
 
@@ -294,25 +300,39 @@ class ExpireSpanLayer(nn.Module):
     def _for_c(
         self, x: Tensor, memory: LayerMemory, shows_attention: bool
     ) -> tuple[compiled.Shape, list[Tensor | None]] | None:
-        """The layer as compiled.py takes it; None where C can't compute it, or not as well."""
-        if shows_attention or (self.training and self.config.dropout) or not compiled.serves(x, memory.key_value):
+        """The layer as compiled.py takes it; None where C can't compute it, or not as well.
+
+        Submodules of another type, size or setting than `__init__` makes, and hooks, are torch's to compute.
+        """
+        if shows_attention or (self.training and self.dropout.p) or not compiled.serves(x, memory.key_value):
             return None
-        up, _, down = self.feed_forward
+        if type(self.feed_forward) is not nn.Sequential or len(self.feed_forward) != 3 or hooked(self.feed_forward):
+            return None
+        up, activation, down = self.feed_forward
+        if type(activation) is not nn.ReLU or hooked(activation) or hooked(self.dropout):
+            return None
+        width, ff_width, shape = self.config.width, self.config.ff_width, self.shape
         parts = (
-            (self.attention_norm, nn.LayerNorm),
-            (self.query_key_value, nn.Linear),
-            (self.span, SpanPredictor),
-            (self.output, nn.Linear),
-            (self.feed_forward_norm, nn.LayerNorm),
-            (up, nn.Linear),
-            (down, nn.Linear),
+            (self.attention_norm, nn.LayerNorm, (width,)),
+            (self.query_key_value, nn.Linear, (3 * width, width)),
+            (self.span, SpanPredictor, (width,)),
+            (self.output, nn.Linear, (width, width)),
+            (self.feed_forward_norm, nn.LayerNorm, (width,)),
+            (up, nn.Linear, (ff_width, width)),
+            (down, nn.Linear, (width, ff_width)),
         )
         weights: list[Tensor | None] = []
-        for part, kind in parts:
-            if type(part) is not kind or part._forward_hooks or part._forward_pre_hooks:
-                return None  # hooks and parametrizations would be passed over
-            weights += (part._parameters["weight"], part._parameters["bias"])
-        return self.shape._replace(longest=self.span.longest), [*weights, *(self.positions or (None, None))]
+        for part, kind, size in parts:
+            if type(part) is not kind or hooked(part):  # a parametrised part is of another type
+                return None
+            weight, bias = part._parameters.get("weight"), part._parameters.get("bias")
+            if weight is None or bias is None or weight.shape != size:
+                return None
+            weights += (weight, bias)
+        settings = (self.attention_norm.eps, self.feed_forward_norm.eps, self.span.max_span, self.span.pre_div)
+        if settings != (shape.epsilon, shape.epsilon, shape.max_span, shape.pre_div):
+            return None
+        return shape._replace(longest=self.span.longest), [*weights, *(self.positions or (None, None))]
 
     def _transform(self, x: Tensor, read: Tensor) -> Tensor:
         """The residual stream after what attention read and after the feed-forward half."""

@@ -9,6 +9,7 @@ Bytes from outside are checked entry by entry, so that what is read is a state t
 
 import json
 import re
+from collections.abc import Sequence
 
 import torch
 from safetensors import SafetensorError
@@ -47,8 +48,25 @@ def read_state(data: bytes) -> dict[str, Tensor]:
         raise ValueError(f"Expect the entries {', '.join(['time', *names])}, actual: {', '.join(sorted(tensors))}")
     _check_time(tensors["time"])
     for number in range(layers):
-        _check_layer(number, tensors)
+        _check_stored(number, tensors)
+        _check_projected(number, tensors)
     return tensors
+
+
+STORED = ("hidden", "birth", "live")
+"""Of each layer, what keys, values and spans follow from."""
+
+
+def check_stored(tensors: dict[str, Tensor], layers: int, width: int) -> None:
+    """Raise ValueError where these are not the time and the `STORED` parts of a state of so many layers, so wide."""
+    names = ["time", *(f"{n}.{name}" for n in range(layers) for name in STORED)]
+    if set(tensors) != set(names):
+        raise ValueError(f"Expect the entries {', '.join(names)}, actual: {', '.join(sorted(tensors))}")
+    _check_time(tensors["time"])
+    for number in range(layers):
+        _check_stored(number, tensors)
+    hidden = tensors["0.hidden"]
+    _check("0.hidden", f"be {width} wide", hidden, hidden.shape[2] == width)
 
 
 def _check_time(time: Tensor) -> None:
@@ -56,30 +74,35 @@ def _check_time(time: Tensor) -> None:
     _check_range("time", "be from 0 to 2^53", time, (time >= 0) & (time < LATEST))
 
 
-def _check_layer(number: int, tensors: dict[str, Tensor]) -> None:
-    hidden, key_value, span, birth, live = (tensors[f"{number}.{name}"] for name in PARTS)
+def _check_stored(number: int, tensors: dict[str, Tensor]) -> None:
+    hidden, birth, live = (tensors[f"{number}.{name}"] for name in STORED)
     time, kind = tensors["time"], tensors["0.hidden"].dtype
     right = hidden.dtype == kind and kind in FLOATS and hidden.dim() == 3 and len(hidden) == len(time)
     width = tensors["0.hidden"].shape[-1] if tensors["0.hidden"].dim() == 3 else 0
     right = right and 0 < width == hidden.shape[2]
     rule = f"be floating-point [{len(time)}, S, D], of one type and D > 0 in all layers"
     _check(f"{number}.hidden", rule, hidden, right)
-    slots = hidden.shape[:2]
-    for name, part, shape, dtype in (
-        ("key_value", key_value, (*slots, 2 * width), kind),
-        ("span", span, slots, kind),
-        ("birth", birth, slots, torch.int64),
-        ("live", live, slots, torch.bool),
-    ):
-        rule = f"be {str(dtype).removeprefix('torch.')} {list(shape)}"
-        _check(f"{number}.{name}", rule, part, part.dtype == dtype and part.shape == shape)
+    _check_kind(f"{number}.birth", birth, hidden.shape[:2], torch.int64)
+    _check_kind(f"{number}.live", live, hidden.shape[:2], torch.bool)
     bits = live.view(torch.uint8)  # a bool of another value than 0 and 1 is neither true nor false
     _check_range(f"{number}.live", "be 0 or 1", bits, bits <= 1)
-    for name, part in (("hidden", hidden), ("key_value", key_value)):
-        _check_range(f"{number}.{name}", "be finite", part, part.isfinite())
-    _check_range(f"{number}.span", "be finite and at least 0", span, span.isfinite() & (span >= 0))
+    _check_range(f"{number}.hidden", "be finite", hidden, hidden.isfinite())
     past = (birth >= 0) & ((birth < time.unsqueeze(1)) | ~live)
     _check_range(f"{number}.birth", "be at least 0 and before `time`", birth, past)
+
+
+def _check_projected(number: int, tensors: dict[str, Tensor]) -> None:
+    hidden, key_value, span = (tensors[f"{number}.{name}"] for name in ("hidden", "key_value", "span"))
+    rows, slots, width = hidden.shape
+    _check_kind(f"{number}.key_value", key_value, (rows, slots, 2 * width), hidden.dtype)
+    _check_kind(f"{number}.span", span, (rows, slots), hidden.dtype)
+    _check_range(f"{number}.key_value", "be finite", key_value, key_value.isfinite())
+    _check_range(f"{number}.span", "be finite and at least 0", span, span.isfinite() & (span >= 0))
+
+
+def _check_kind(name: str, tensor: Tensor, shape: Sequence[int], dtype: torch.dtype) -> None:
+    rule = f"be {str(dtype).removeprefix('torch.')} {list(shape)}"
+    _check(name, rule, tensor, tensor.dtype == dtype and tensor.shape == torch.Size(shape))
 
 
 def _check(name: str, rule: str, tensor: Tensor, holds: bool) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-from expirespan.agents import MemoryPPO
+from expirespan.agents import MemoryA2C, MemoryPPO
 from expirespan.envs import CorridorVectorEnv
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
@@ -22,7 +22,7 @@ def small(env: Any = None, **arguments: Any) -> MemoryPPO:
     return MemoryPPO("MemoryPolicy", env if env is not None else corridor(), **(settings | arguments))
 
 
-def rows_of(model: MemoryPPO) -> VecEnv:
+def rows_of(model: MemoryPPO | MemoryA2C) -> VecEnv:
     assert model.env is not None
     return model.env
 

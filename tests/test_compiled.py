@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 from expirespan.memory import CoreOutput, ExpireSpan, ExpireSpanState, compiled
+from expirespan.memory.layer import ExpireSpanLayer
 from reference import randomize
 from test_core_laws import BASE, CORES, assert_same_memories
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 from torch.testing import assert_close
 
@@ -104,20 +106,44 @@ def test_the_gradient_of_a_cut_core_stops_at_the_cut(monkeypatch: pytest.MonkeyP
         assert_close(ours, theirs)
 
 
-@pytest.mark.parametrize("change", ["weight_norm", "prune", "hook"])
+WIDTH, FF_WIDTH = BASE.width, BASE.ff_width
+CHANGES: dict[str, Callable[[ExpireSpanLayer], Any]] = {
+    "weight_norm": lambda layer: parametrizations.weight_norm(layer.output),
+    "prune": lambda layer: prune.l1_unstructured(layer.output, "weight", amount=0.5),
+    "hook": lambda layer: layer.output.register_forward_hook(lambda *given: given[-1] + 1),
+    "hook on a half": lambda layer: layer.feed_forward.register_forward_hook(lambda *given: given[-1] + 1),
+    "hook on the activation": lambda layer: layer.feed_forward[1].register_forward_hook(lambda *given: given[-1] + 1),
+    "hook on the gradient": lambda layer: layer.output.register_full_backward_hook(lambda _, into, out: (2 * into[0],)),
+    "another activation": lambda layer: layer.feed_forward.__setitem__(1, nn.GELU()),
+    "a longer half": lambda layer: layer.feed_forward.append(nn.Tanh()),
+    "another width": lambda layer: setattr(
+        layer, "feed_forward", nn.Sequential(nn.Linear(WIDTH, 3), nn.ReLU(), nn.Linear(3, WIDTH))
+    ),
+    "no bias": lambda layer: layer.feed_forward.__setitem__(0, nn.Linear(WIDTH, FF_WIDTH, bias=False)),
+    "no bias of the output": lambda layer: setattr(layer, "output", nn.Linear(WIDTH, WIDTH, bias=False)),
+    "a norm without weights": lambda layer: setattr(
+        layer, "attention_norm", nn.LayerNorm(WIDTH, elementwise_affine=False)
+    ),
+    "another eps": lambda layer: setattr(layer.feed_forward_norm, "eps", 0.3),
+    "dropout": lambda layer: setattr(layer.dropout, "p", 0.5),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_layers_that_are_not_as_they_came_are_left_to_torch(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
     core = ExpireSpan(BASE)
-    layer = next(core.stack())
-    if change == "weight_norm":
-        parametrizations.weight_norm(layer.output)
-    elif change == "prune":
-        prune.l1_unstructured(layer.output, "weight", amount=0.5)
-    else:
-        layer.output.register_forward_hook(lambda *given: given[-1] + 1)
-    x, resets = torch.randn(ROWS, 2, BASE.width), torch.zeros(ROWS, 2, dtype=torch.bool)
-    y = core(x, core.initial_state(ROWS), resets).y
-    monkeypatch.setattr(compiled, "library", lambda: None)
-    assert_close(core(x, core.initial_state(ROWS), resets).y, y)
+    CHANGES[change](next(core.stack()))
+    results = []
+    for library in (compiled.library(), None):
+        monkeypatch.setattr(compiled, "library", lambda library=library: library)
+        torch.manual_seed(1)
+        x = torch.randn(ROWS, 2, WIDTH, requires_grad=True)
+        y = core(x, core.initial_state(ROWS), torch.zeros(ROWS, 2, dtype=torch.bool)).y
+        y.square().sum().backward()
+        assert x.grad is not None
+        results.append((y.detach(), x.grad))
+    for ours, theirs in zip(*results, strict=True):
+        assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("path", compiled.builds(), ids=lambda path: path.name.split(".")[0])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from expirespan.agents import MemoryPPO
+from expirespan.agents.checkpoint import read_checkpoint, write_checkpoint
 from expirespan.agents.policy import MemoryActorCriticPolicy
 from expirespan.agents.vec_env import as_vec_env
 from expirespan.memory import ExpireSpanConfig
@@ -17,6 +18,7 @@ from models import SMALL, corridor, rows_of, small, weights
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import VecFrameStack
+from torch import Tensor
 
 
 def test_a_saved_policy_keeps_its_memory_options(tmp_path: Path) -> None:
@@ -74,6 +76,38 @@ def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
         MemoryPPO.load(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="spaces do not match"):
         MemoryPPO.load(tmp_path / "model", env=corridor(view_size=5))
+
+
+@pytest.mark.parametrize(
+    ("entry", "change", "message"),
+    [
+        ("time", Tensor.float, r"`time` to be int64 \[B\] with B > 0, actual: float32 \[4\]"),
+        ("time", lambda time: time - 9999, r"`time` to be from 0 to 2\^53, actual: -"),
+        (
+            "1.live",
+            lambda live: live[:, :1].repeat(1, 9999),
+            r"`1\.live` to be bool \[4, \d+\], actual: bool \[4, 9999\]",
+        ),
+        ("0.birth", Tensor.int, r"`0\.birth` to be int64 \[4, \d+\], actual: int32"),
+        ("0.hidden", lambda hidden: hidden[..., :5], r"`1.hidden` to be .*, of one type and D > 0 in all layers"),
+        ("0.hidden", lambda hidden: hidden * torch.nan, r"`0\.hidden` to be finite, actual: nan"),
+        ("1.hidden", None, r"entries time, 0\.hidden, 0\.birth, 0\.live, 1\.hidden, .*, actual: 0\.birth, "),
+    ],
+)
+def test_memories_that_no_core_could_have_stored_are_refused(
+    entry: str, change: Any, message: str, tmp_path: Path
+) -> None:
+    """C would take them as they are: a file must not decide what memory is read."""
+    model = small()
+    model.learn(64)
+    model.save(tmp_path / "model")
+    tensors, document = read_checkpoint(tmp_path / "model")
+    stored = tensors.pop(f"memory/{entry}")
+    if change is not None:
+        tensors[f"memory/{entry}"] = change(stored).contiguous()
+    write_checkpoint(tmp_path / "crafted", tensors, document)
+    with pytest.raises(ValueError, match=message):
+        MemoryPPO.load(tmp_path / "crafted", env=corridor(), device="cpu", force_reset=False)
 
 
 class Doubled(FlattenExtractor):
