@@ -118,8 +118,8 @@ def read_clock(time0: Int[Tensor, " B"], resets: Bool[Tensor, "B T"]) -> Clock:
 
 def hooked(module: nn.Module) -> bool:
     """Whether something is called when this module is computed, forward or backward."""
-    forward, backward = module._forward_hooks or module._forward_pre_hooks, module._backward_hooks
-    return bool(forward or backward or module._backward_pre_hooks)
+    forward = module._forward_hooks or module._forward_pre_hooks
+    return bool(forward or module._backward_hooks or module._backward_pre_hooks)
 
 
 class ExpireSpanLayer(nn.Module):
@@ -306,18 +306,21 @@ class ExpireSpanLayer(nn.Module):
         """
         if shows_attention or (self.training and self.dropout.p) or not compiled.serves(x, memory.key_value):
             return None
-        if type(self.feed_forward) is not nn.Sequential or len(self.feed_forward) != 3 or hooked(self.feed_forward):
+        made: Any = self._modules  # attributes of modules are slow to look up, and a step has little to do
+        dropout, feed_forward = made["dropout"], made["feed_forward"]
+        if type(feed_forward) is not nn.Sequential or len(feed_forward) != 3 or hooked(feed_forward) or hooked(dropout):
             return None
-        up, activation, down = self.feed_forward
-        if type(activation) is not nn.ReLU or hooked(activation) or hooked(self.dropout):
+        up, activation, down = feed_forward._modules.values()
+        if type(activation) is not nn.ReLU or hooked(activation):
             return None
         width, ff_width, shape = self.config.width, self.config.ff_width, self.shape
+        attention_norm, feed_forward_norm, span = made["attention_norm"], made["feed_forward_norm"], made["span"]
         parts = (
-            (self.attention_norm, nn.LayerNorm, (width,)),
-            (self.query_key_value, nn.Linear, (3 * width, width)),
-            (self.span, SpanPredictor, (width,)),
-            (self.output, nn.Linear, (width, width)),
-            (self.feed_forward_norm, nn.LayerNorm, (width,)),
+            (attention_norm, nn.LayerNorm, (width,)),
+            (made["query_key_value"], nn.Linear, (3 * width, width)),
+            (span, SpanPredictor, (width,)),
+            (made["output"], nn.Linear, (width, width)),
+            (feed_forward_norm, nn.LayerNorm, (width,)),
             (up, nn.Linear, (ff_width, width)),
             (down, nn.Linear, (width, ff_width)),
         )
@@ -329,10 +332,11 @@ class ExpireSpanLayer(nn.Module):
             if weight is None or bias is None or weight.shape != size:
                 return None
             weights += (weight, bias)
-        settings = (self.attention_norm.eps, self.feed_forward_norm.eps, self.span.max_span, self.span.pre_div)
-        if settings != (shape.epsilon, shape.epsilon, shape.max_span, shape.pre_div):
+        if not (attention_norm.eps == feed_forward_norm.eps == shape.epsilon):
             return None
-        return shape._replace(longest=self.span.longest), [*weights, *(self.positions or (None, None))]
+        if span.max_span != shape.max_span or span.pre_div != shape.pre_div:
+            return None
+        return shape._replace(longest=span.longest), [*weights, *(self.positions or (None, None))]
 
     def _transform(self, x: Tensor, read: Tensor) -> Tensor:
         """The residual stream after what attention read and after the feed-forward half."""
