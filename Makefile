@@ -23,7 +23,7 @@ demo: $(RUN)
 DEMO := --total-steps 300000 --ramp 2 --memory-budget 4
 
 test: $(DEV)
-	$(BIN)/pytest -n 2 -rs
+	$(BIN)/pytest -n 2 --dist worksteal -rs
 
 lint: $(DEV)
 	$(BIN)/ruff check .

@@ -164,7 +164,7 @@ class ExpireSpanLayer(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # torch hands all on by position
         """As torch's; older weights hold the bias of each age itself, or none, which is one of 0."""
-        if self.age_weight is not None:
+        if self.age_weight is not None and f"{prefix}position" in state_dict:
             bias = state_dict.pop(f"{prefix}age_bias", torch.zeros_like(self.age_weight))
             state_dict.setdefault(f"{prefix}age_weight", bias / AGE_STEP)
         super()._load_from_state_dict(state_dict, prefix, *arguments)

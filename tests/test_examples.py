@@ -23,7 +23,10 @@ RUNS = {
 """Of each program: the lowest and the highest return of its task, and what it leaves in its folder."""
 
 
-@pytest.mark.parametrize("name", RUNS)
+LONG = "minigrid_subproc"
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name == LONG)) for name in RUNS])
 def test_example_trains_saves_loads_and_evaluates(name: str, tmp_path: Path) -> None:
     lowest, highest, files = RUNS[name]
     options = ["--total-steps", "512", "--episodes", "2", "--out", tmp_path / "run"]
@@ -44,6 +47,7 @@ def test_example_of_a_curriculum_trains(tmp_path: Path) -> None:
     assert (at.stage, at.began, at.steps) == (2, 256, 512)
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_where_it_stopped(tmp_path: Path) -> None:
     options = ["--env", "CartPole-v1", "--total-steps", "256", "--episodes", "2", "--storage", tmp_path / "search.db"]
     for trials in (1, 2):

@@ -195,7 +195,7 @@ def test_evaluation_is_the_same_for_the_same_seed(tmp_path: Path, capsys: pytest
     assert results[0]["mean_return"] == results[1]["mean_return"] and results[0]["layers"] == results[1]["layers"]
 
 
-@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+@pytest.mark.parametrize("algo", ["ppo", pytest.param("a2c", marks=pytest.mark.slow)])
 def test_resuming_is_exact(algo: str, tmp_path: Path) -> None:
     steady = [*SMALL, "--algo", algo, "--no-anneal"]  # an annealed step size depends on the total
     train(*steady, "--total-steps", 6 * ROLLOUT, "--out", tmp_path / "whole")

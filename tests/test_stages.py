@@ -80,7 +80,7 @@ def assert_same(one: Path, other: Path) -> None:
     assert all(ours[name].equal(theirs[name]) for name in ours)
 
 
-@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+@pytest.mark.parametrize("algo", ["ppo", pytest.param("a2c", marks=pytest.mark.slow)])
 def test_stages_are_separate_runs_each_from_the_weights_before(algo: str, file: Path, tmp_path: Path) -> None:
     start: list[object] = []
     for number, own in enumerate(OWN):
