@@ -1,5 +1,6 @@
 """Settings that the on-policy algorithms share."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
@@ -67,6 +68,36 @@ class OnPolicyConfig:
             check_share(name, getattr(self, name))
         for name in ("anneal", "normalize_advantage", "normalize_reward", "normalize_observations"):
             check_choice(name, getattr(self, name), (True, False))
+
+
+FEW_ENVIRONMENTS = 32
+"""With fewer environments, rollouts are shorter."""
+LARGEST_BATCH = 1024
+"""Steps of a minibatch that is not asked for, at most."""
+FEWEST_BATCHES = 4
+"""Minibatches of a rollout where no size is asked for, at least, as far as there are environments."""
+
+
+def rollout_steps(num_envs: int | None) -> int:
+    """Steps of a rollout in each environment where none are asked for; without environments, as with many."""
+    return 64 if num_envs is not None and num_envs < FEW_ENVIRONMENTS else 128
+
+
+def minibatch_steps(asked: int | None, n_steps: int, num_envs: int) -> int:
+    """Steps of a minibatch, which is whole environment columns."""
+    if asked is not None:
+        return min(asked, n_steps * num_envs)  # there may be fewer environments than at first
+    batches = min(num_envs, max(FEWEST_BATCHES, math.ceil(n_steps * num_envs / LARGEST_BATCH)))
+    return math.ceil(num_envs / batches) * n_steps
+
+
+def check_batch_size(asked: int | None, n_steps: int, num_envs: int) -> None:
+    """Raise ValueError where so many steps are no whole columns of so many environments."""
+    if asked is not None and (asked % n_steps or asked > n_steps * num_envs):
+        raise ValueError(
+            f"Expect `batch_size` to be a multiple of `n_steps` ({n_steps}), since a minibatch is whole environment "
+            f"columns, of at most {n_steps * num_envs}, actual: {asked}"
+        )
 
 
 def pick(config: type[Config], given: Mapping[str, Any]) -> Config:

@@ -1,6 +1,5 @@
 """Collecting experience with memory: what the on-policy algorithms share."""
 
-import math
 import warnings
 from collections import deque
 from collections.abc import Mapping
@@ -28,7 +27,15 @@ from .actions import check_action_space
 from .arguments import REFUSED, check_arguments, check_policy
 from .checkpoint import Target, read_checkpoint, under, write_checkpoint
 from .collecting import collect
-from .config import OnPolicyConfig, pick, plain_numbers, plain_schedule
+from .config import (
+    OnPolicyConfig,
+    check_batch_size,
+    minibatch_steps,
+    pick,
+    plain_numbers,
+    plain_schedule,
+    rollout_steps,
+)
 from .losses import normalized_advantages
 from .observations import kinds_of
 from .policy import MemoryActorCriticPolicy, SequenceEvaluation
@@ -40,12 +47,6 @@ from .training_log import TrainingLog
 from .vec_env import as_vec_env
 
 Algorithm = TypeVar("Algorithm", bound="MemoryOnPolicyAlgorithm")
-FEW_ENVIRONMENTS, FEW_STEPS, MANY_STEPS = 32, 64, 128
-"""Steps of a rollout where none are asked for: with fewer environments than the first number, and with more."""
-LARGEST_BATCH = 1024
-"""Steps of a minibatch that is not asked for, at most."""
-FEWEST_BATCHES = 4
-"""Minibatches of a rollout where no size is asked for, at least, as far as there are environments."""
 
 
 class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
@@ -96,8 +97,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             check_action_space(env.action_space)
             kinds = asked or kinds_of(env)
         if given["n_steps"] is None:
-            few = env is not None and env.num_envs < FEW_ENVIRONMENTS
-            given["n_steps"] = FEW_STEPS if few else MANY_STEPS
+            given["n_steps"] = rollout_steps(None if env is None else env.num_envs)
         self.pressure = SpanPressure(pressure)
         self.use_masking = True
         self.stand_ins: dict[str, float] = {}
@@ -123,7 +123,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             if field.name != "batch_size" and field.name in given:
                 setattr(self, field.name, given[field.name])
         if _init_setup_model:
-            self._check_batch_size(self.n_envs)
+            check_batch_size(config.batch_size, self.n_steps, self.n_envs)
             self._setup_model()
             check_budget(pressure, self.policy.memory_config)
 
@@ -238,7 +238,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         # The stored one, with the order of keys that the network was trained with.
         model.observation_space, model.action_space = observation_space, action_space
         # There may be fewer environments than at first.
-        model._check_batch_size(max(model.n_envs, (model._asked_batch_size or 0) // model.n_steps))
+        size = model._asked_batch_size
+        check_batch_size(size, model.n_steps, max(model.n_envs, (size or 0) // model.n_steps))
         model._setup_model()
         if "memory_budget" in kwargs:  # older checkpoints may have one that is refused now
             check_budget(model.pressure.config, model.policy.memory_config)
@@ -322,20 +323,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 
     def _batch_size(self) -> int:
-        """Steps of a minibatch, which is whole environment columns."""
-        steps, size = self.n_steps, self._asked_batch_size
-        if size is None:
-            batches = min(self.n_envs, max(FEWEST_BATCHES, math.ceil(steps * self.n_envs / LARGEST_BATCH)))
-            return math.ceil(self.n_envs / batches) * steps
-        return min(size, steps * self.n_envs)  # there may be fewer environments than at first
-
-    def _check_batch_size(self, most: int) -> None:
-        steps, size = self.n_steps, self._asked_batch_size
-        if size is not None and (size % steps or size > steps * most):
-            raise ValueError(
-                f"Expect `batch_size` to be a multiple of `n_steps` ({steps}), since a minibatch is whole environment "
-                f"columns, of at most {steps * most}, actual: {size}"
-            )
+        return minibatch_steps(self._asked_batch_size, self.n_steps, self.n_envs)
 
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
         # What remained of the stage as the rollout began: its end may lie past the total, or be all that is asked for.
