@@ -1,8 +1,8 @@
 """Checkpoints of earlier formats, brought to the present one as they are read.
 
-- Format 4 stores a tenth of each age's bias, format 3 the bias itself, and before there was none, which is a bias of 0
-  (layer.py reads all three).  For older files of layers with a position window Adam begins anew: its state is that of
-  other parameters.
+- Format 5 has weights for the counts of attention, which are 0 for older files; format 4 stores a tenth of each age's
+  bias, format 3 the bias itself, and before there was none, which is a bias of 0 (layer.py reads all).  Adam's state is
+  that of other parameters in older files: it begins anew.
 - Format 3 stores the whole shape of the memory; before it, what was not asked for had the defaults below.  Observations
   were not normalised.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-FORMATS = tuple(f"expirespan-checkpoint-{number}" for number in (1, 2, 3, 4))
+FORMATS = tuple(f"expirespan-checkpoint-{number}" for number in (1, 2, 3, 4, 5))
 """From the oldest to the present one."""
 BEFORE_FORMAT_3 = {"heads": 2, "position_window": 0}
 
@@ -25,6 +25,5 @@ def migrate(tensors: dict[str, Tensor], document: dict[str, Any], stored_as: str
         arguments.setdefault("normalize_observations", False)
         policy = arguments.get("policy_kwargs") or {}
         arguments["policy_kwargs"] = policy | {"memory": BEFORE_FORMAT_3 | (policy.get("memory") or {})}
-    if "policy/core.layers.0.position" in tensors:
-        for name in [name for name in tensors if name.startswith("optimizer/")]:
-            del tensors[name]
+    for name in [name for name in tensors if name.startswith("optimizer/")]:
+        del tensors[name]

@@ -102,6 +102,11 @@ AGE_STEP = 10.0
 bias of about 4 for one age to have half of the attention among 64: 6,000 steps of 7e-4, or 600."""
 
 
+COUNT_STEP = 4.0
+"""What a step reads of its own counts is this times log sum exp(scores), head by head: Adam moves what a network makes
+of a count by as many times the learning rate."""
+
+
 def split_heads(rows: Float[Tensor, "B T D"], heads: int) -> Float[Tensor, "B H T K"]:
     """The parts of each row that belong to each head."""
     return rows.unflatten(-1, (heads, -1)).transpose(1, 2)
@@ -112,10 +117,16 @@ def attend(
     key: Float[Tensor, "B H S K"],
     value: Float[Tensor, "B H S K"],
     bias: Float[Tensor, "B #H T S"],
-) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B H T S"]]:
-    """Multi-head attention: what the weights softmax(q . k / sqrt(K) + bias) read, and the weights."""
-    weights = torch.softmax(query @ key.mT * query.shape[-1] ** -0.5 + bias, dim=-1)
-    return (weights @ value).transpose(1, 2).flatten(2), weights
+) -> tuple[Float[Tensor, "B T read"], Float[Tensor, "B H T S"]]:
+    """Multi-head attention over the scores q . k / sqrt(K) + bias: what is read, and the weights softmax(scores).
+
+    What is read (D + H numbers) are the averages of all heads, and then COUNT_STEP * log sum_i exp(score_i) of each
+    head: an average alone is the same however often something has been seen.
+    """
+    scores = query @ key.mT * query.shape[-1] ** -0.5 + bias
+    weights = torch.softmax(scores, dim=-1)
+    averages = (weights @ value).transpose(1, 2).flatten(2)
+    return torch.cat([averages, COUNT_STEP * scores.logsumexp(-1).transpose(1, 2)], -1), weights
 
 
 def attend_segment(
@@ -126,8 +137,8 @@ def attend_segment(
     heads: int,
     ramp: float,
     positions: Positions | None,
-) -> tuple[Float[Tensor, "B T D"], Reading]:
-    """What each step of a segment reads from the memories that it sees, and which these are.
+) -> tuple[Float[Tensor, "B T read"], Reading]:
+    """What each step of a segment reads from the memories that it sees (`attend`), and which these are.
 
     `rows` are query, key and value of each step, `stored` key and value of each stored memory; `span` has the gradient.
     """

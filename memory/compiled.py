@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 from .attention import NEVER, Projected, Reading, Surroundings
 from .layer_memory import LayerMemory
 
-VERSION = 2
+VERSION = 3
 """Of kernels.c."""
 TYPES = {torch.float32: "float", torch.float64: "double"}
 BUILDS = {"AVX512": ("_kernels_avx512", "_kernels_avx2", "_kernels"), "AVX2": ("_kernels_avx2", "_kernels")}
@@ -189,7 +189,7 @@ class _Attend(torch.autograd.Function):
         *weights: Tensor | None,
     ) -> tuple[Tensor, ...]:
         batch, steps, _ = x.shape
-        y, read = x.new_empty(x.shape), x.new_empty(x.shape)
+        y, read = x.new_empty(x.shape), x.new_empty(batch, steps, shape.width + shape.heads)
         peak, inverse_sum = x.new_empty(2, batch, shape.heads, steps).unbind()
         # The gradient takes its parts as they come: blocks of at most 16 steps, of which the last may not be full.
         saved = x.new_empty(batch, steps + 15, 2 * shape.width + shape.ff_width)

@@ -6,7 +6,7 @@
 
    The file includes itself once for each type of number.  Arrays are contiguous, the last index runs fastest.  B rows, T
    steps, S = S0 + T memories (those stored, then the new ones), H heads of K numbers, D = H K, F the hidden width of the
-   feed-forward half. */
+   feed-forward half.  What a step reads are R = D + H numbers: the averages of all heads, then the count of each. */
 
 #ifndef REAL
 
@@ -27,7 +27,7 @@
 #define INLINE static inline __attribute__((always_inline))
 
 /* compiled.py takes no library of another number than its own: raise both with every change of what is called. */
-int kernels_version(void) { return 2; }
+int kernels_version(void) { return 3; }
 
 #define REAL float
 #define WHOLE int32_t
@@ -482,6 +482,9 @@ INLINE void NAME(score)(const Layer *w, const Segment *g, int64_t b, int64_t h, 
     }
 }
 
+/* A count is this times log sum exp(scores): COUNT_STEP of attention.py. */
+#define COUNT_STEP 4
+
 /* By block: the half's input before the norm, what stands before the ReLU, and its output before the norm. */
 #define SAVED (2 * w->D + w->F)
 
@@ -526,7 +529,7 @@ int NAME(attend)(
     const Layer *w,
     const Segment *g,
     REAL *y,             /* [B][T][D] */
-    REAL *read,          /* [B][T][H][K] */
+    REAL *read,          /* [B][T][R] */
     vec *saved,          /* [B][blocks of T][SAVED]: what the gradient needs of the feed-forward half */
     REAL *peak,          /* [B][H][T]: largest score, and 1 over the sum of the weights before they are shares */
     REAL *inverse_sum,
@@ -537,13 +540,13 @@ int NAME(attend)(
     int64_t *live_count, /* [B][T] */
     int64_t *pushed_out) /* [B][T]: the step that wrote the memory which the capacity pushed out; hugely negative at first */
 {
-    const int64_t S = g->S0 + g->T, D = w->D, H = w->H, K = D / H, most = w->F > D ? w->F : D;
+    const int64_t S = g->S0 + g->T, D = w->D, H = w->H, K = D / H, R = D + H, most = w->F > D ? w->F : D;
     const vec lane = __builtin_convertvector(NAME(lanes)(), vec);
     Block block;
-    vec *vectors = NAME(vectors)(4 * D + w->F);
+    vec *vectors = NAME(vectors)(3 * D + R + w->F);
     const REAL **rows = malloc(most * sizeof(REAL *));
     const int fine = NAME(make_block)(w, &block, S) & (vectors && rows);
-    vec *query = vectors, *mixed = query + D, *in = mixed + D, *given = in + D, *risen = given + D;
+    vec *query = vectors, *mixed = query + D, *in = mixed + R, *given = in + D, *risen = given + D;
     for (int64_t b = 0; fine && b < g->B; b++) {
         for (int64_t first = 0; first < g->T; first += LANES) {
             const int64_t steps = first + LANES < g->T ? LANES : g->T - first, at = b * g->T + first;
@@ -570,14 +573,15 @@ int NAME(attend)(
                     block.row[j] += D;
                 }
                 NAME(mixture)(block.row, block.count, block.weight, K, mixed + h * K);
+                for (int i = 0; i < LANES; i++) mixed[D + h][i] = COUNT_STEP * (highest[i] - (REAL)log(inverse[i]));
                 memcpy(peak + (b * H + h) * g->T + first, &highest, steps * sizeof(REAL));
                 memcpy(inverse_sum + (b * H + h) * g->T + first, &inverse, steps * sizeof(REAL));
             }
-            NAME(turn_back)(mixed, steps, D, read + at * D, D);
+            NAME(turn_back)(mixed, steps, R, read + at * R, R);
             NAME(turn)(g->x + at * D, D, steps, D, in);
             vec *attended = saved, *raised = attended + D, *ended = raised + w->F;
             saved += SAVED;
-            NAME(linear)(w->out, w->out_bias, D, D, mixed, rows, attended);
+            NAME(linear)(w->out, w->out_bias, D, R, mixed, rows, attended);
             for (int64_t k = 0; k < D; k++) attended[k] += in[k];
             NAME(feed_forward)(w, attended, rows, given, raised, risen, ended);
             if (!w->pre_norm) NAME(normalise)(w->norm2, w->norm2_bias, w->epsilon, D, ended, in);
@@ -618,7 +622,7 @@ INLINE void NAME(add_lanes)(const vec *totals, int64_t count, REAL *to)
     for (int64_t k = 0; k < count; k++) to[k] += NAME(total)(totals[k]);
 }
 
-/* The gradient of one block's attention, from that of what it read, [D]; that of its queries goes to `grad_query`. */
+/* The gradient of one block's attention, from that of what it read, [R]; that of its queries goes to `grad_query`. */
 INLINE void NAME(attention_back)(
     const Layer *w, const Segment *g, int64_t b, int64_t first, int64_t steps, const REAL *peak, const REAL *inverse_sum,
     const vec *grad_read, Block *block, REAL **to, vec *query, vec *query_by_t, vec *grad_by_t,
@@ -642,6 +646,7 @@ INLINE void NAME(attention_back)(
             block->weight[j] = NAME(exponential)(x) * inverse; /* before the mask */
             sum += block->mask[j] * block->weight[j] * block->grad[j];
         }
+        sum -= COUNT_STEP * grad_read[D + h];
         for (int64_t j = 0; j < block->count; j++) {
             const int64_t s = block->slot[j];
             const vec by_mask = block->weight[j] * (block->grad[j] - sum);
@@ -694,19 +699,19 @@ int NAME(attend_backward)(
     REAL *grad_stored_span,   /* [B][S0] */
     const Layer *into)        /* gradients of the weights */
 {
-    const int64_t S = g->S0 + g->T, T = g->T, D = w->D, K = D / w->H, F = w->F, most = F > 3 * D ? F : 3 * D;
+    const int64_t S = g->S0 + g->T, T = g->T, D = w->D, K = D / w->H, R = D + w->H, F = w->F, most = F > 3 * D ? F : 3 * D;
     Block block;
-    const int64_t sums = 10 * D + F + 1, wide = LANES * WIDE(D);
-    vec *vectors = NAME(vectors)(sums + 11 * D + 2 * F + 3 * wide + LANES * (WIDE(F) + 2 * WIDE(K))), *free_vector = vectors;
+    const int64_t sums = 10 * D + F + 1, wide = LANES * WIDE(D), wide_read = LANES * WIDE(R);
+    vec *vectors = NAME(vectors)(sums + 10 * D + R + 2 * F + 2 * wide + wide_read + LANES * (WIDE(F) + 2 * WIDE(K))), *free_vector = vectors;
     REAL *grad_rows = malloc(T * 3 * D * sizeof(REAL)), *grad_span = malloc(S * sizeof(REAL));
     const REAL **rows = malloc(most * sizeof(REAL *));
     REAL **to = malloc((most > S ? most : S) * sizeof(REAL *));
     const int fine = NAME(make_block)(w, &block, S) & (vectors && grad_rows && grad_span && rows && to);
 #define TAKE(name, count) vec *name = free_vector; free_vector += (count)
     TAKE(totals, sums); /* norm (2 D), norm2 (2 D), rows (3 D), out (D), down (D), span (D), up (F), span_bias */
-    TAKE(in, D); TAKE(inner, D); TAKE(inner_by_t, wide); TAKE(reads_by_t, wide);
+    TAKE(in, D); TAKE(inner, D); TAKE(inner_by_t, wide); TAKE(reads_by_t, wide_read);
     TAKE(given, D); TAKE(given_by_t, wide); TAKE(risen, F); TAKE(risen_by_t, LANES * WIDE(F));
-    TAKE(grad, D); TAKE(grad_raised, F); TAKE(grad_given, D); TAKE(grad_read, D); TAKE(all_rows, 3 * D);
+    TAKE(grad, D); TAKE(grad_raised, F); TAKE(grad_given, D); TAKE(grad_read, R); TAKE(all_rows, 3 * D);
     TAKE(grad_hidden, D); TAKE(query, D); TAKE(query_by_t, LANES * WIDE(K)); TAKE(grad_by_t, LANES * WIDE(K));
 #undef TAKE
     vec *t_norm = totals, *t_norm2 = t_norm + 2 * D, *t_rows = t_norm2 + 2 * D, *t_out = t_rows + 3 * D;
@@ -722,7 +727,7 @@ int NAME(attend_backward)(
             NAME(copy_steps)(hidden + at * D, D, steps, D, inner_by_t);
             if (grad_y) {
                 NAME(turn)(grad_y + at * D, D, steps, D, grad);
-                NAME(copy_steps)(read + at * D, D, steps, D, reads_by_t);
+                NAME(copy_steps)(read + at * R, R, steps, R, reads_by_t);
                 const vec *attended = saved + (b * ((T + LANES - 1) / LANES) + first / LANES) * SAVED;
                 const vec *raised = attended + D, *ended = raised + F;
                 if (w->pre_norm) NAME(normalise)(w->norm2, w->norm2_bias, w->epsilon, D, attended, given);
@@ -741,7 +746,7 @@ int NAME(attend_backward)(
                     for (int64_t k = 0; k < D; k++) grad[k] += grad_given[k];
                     NAME(normalise_back)(w->norm, w->epsilon, D, attended, grad, t_norm);
                 }
-                NAME(linear_back)(w->out, into->out, D, D, reads_by_t, grad, rows, to, t_out, grad_read);
+                NAME(linear_back)(w->out, into->out, D, R, reads_by_t, grad, rows, to, t_out, grad_read);
                 NAME(attention_back)(
                     w, g, b, first, steps, peak, inverse_sum, grad_read, &block, to, query, query_by_t, grad_by_t,
                     all_rows, grad_rows, grad_stored, grad_span);
@@ -790,13 +795,14 @@ int NAME(attend_backward)(
     return fine;
 }
 
-/* What one row reads from its memories, `query` and `read` being [H][K]. */
+/* What one row reads from its memories, `query` being [H][K] and `read` [R]. */
 INLINE void NAME(read_row)(
     const Layer *w, const REAL *query, const REAL *rows, const int64_t *birth, int64_t now, /* of its room */
     const int64_t *slot, const REAL *mask, int64_t count, REAL *weight, REAL *read)
 {
     const int64_t D = w->D, K = D / w->H;
     const REAL scale = 1 / sqrt((double)K);
+    REAL *count_of = read + D;
     for (int64_t h = 0; h < w->H; h++, query += K, read += K) {
         REAL highest = -INFINITY, sum = 0;
         for (int64_t j = 0; j < count; j++) {
@@ -827,6 +833,7 @@ INLINE void NAME(read_row)(
             memcpy(weight + j, &x, bytes);
             sum += NAME(total)(x);
         }
+        count_of[h] = COUNT_STEP * (highest + (REAL)log(sum));
         for (int64_t k = 0; k < K; k += LANES) {
             const size_t bytes = (K - k < LANES ? K - k : LANES) * sizeof(REAL);
             vec total = {0};
@@ -861,10 +868,10 @@ int NAME(act)(
     int64_t *live_count,             /* [B] */
     int64_t *evicted)                /* [B]: when the memory was written, -1 for none */
 {
-    const int64_t D = w->D, F = w->F, most = 3 * D > F ? 3 * D : F;
+    const int64_t D = w->D, R = D + w->H, F = w->F, most = 3 * D > F ? 3 * D : F;
     const REAL inverse_ramp = 1 / w->ramp;
     vec *vectors = NAME(vectors)(4 * D + most + F);
-    REAL *numbers = malloc((2 * (taken + LANES) + LANES * 5 * D) * sizeof(REAL));
+    REAL *numbers = malloc((2 * (taken + LANES) + LANES * (4 * D + R)) * sizeof(REAL));
     int64_t *slot = malloc(taken * sizeof(int64_t));
     const REAL **rows = malloc(most * sizeof(REAL *));
     const int fine = vectors && numbers && slot && rows;
@@ -909,10 +916,10 @@ int NAME(act)(
                 stays[first] = 0;
             }
             const REAL *room = rows_room + b * S * 2 * D, *query = made + i * 3 * D;
-            NAME(read_row)(w, query, room, birth_room + b * S, time[b], slot, mask, count, weight, read + i * D);
+            NAME(read_row)(w, query, room, birth_room + b * S, time[b], slot, mask, count, weight, read + i * R);
         }
-        NAME(turn)(read, D, n, D, hidden);
-        NAME(linear)(w->out, w->out_bias, D, D, hidden, rows, attended);
+        NAME(turn)(read, R, n, R, wide);
+        NAME(linear)(w->out, w->out_bias, D, R, wide, rows, attended);
         for (int64_t k = 0; k < D; k++) attended[k] += in[k];
         NAME(feed_forward)(w, attended, rows, hidden, wide, raised, ended);
         if (!w->pre_norm) NAME(normalise)(w->norm2, w->norm2_bias, w->epsilon, D, ended, ended);
@@ -932,6 +939,7 @@ int NAME(act)(
 #undef Block
 #undef WIDE
 #undef SAVED
+#undef COUNT_STEP
 #undef AGES
 #undef LEAST
 #undef EACH_HALF

@@ -132,7 +132,7 @@ class ExpireSpanLayer(nn.Module):
         self.attention_norm = nn.LayerNorm(width)
         self.feed_forward_norm = nn.LayerNorm(width)
         self.query_key_value = nn.Linear(width, 3 * width)
-        self.output = nn.Linear(width, width)
+        self.output = nn.Linear(width + config.heads, width)
         self.feed_forward = nn.Sequential(
             nn.Linear(width, config.ff_width), nn.ReLU(), nn.Linear(config.ff_width, width)
         )
@@ -161,12 +161,16 @@ class ExpireSpanLayer(nn.Module):
         for block in self.query_key_value.weight.data.split(width):
             nn.init.orthogonal_(block)
         nn.init.zeros_(self.query_key_value.bias)
+        nn.init.zeros_(self.output.weight[:, width:].detach())  # counts begin without a part in the output
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # torch hands all on by position
-        """As torch's; older weights hold the bias of each age itself, or none, which is one of 0."""
+        """As torch's; older weights hold the bias of each age itself, or none (a bias of 0), and read no counts."""
         if self.age_weight is not None and f"{prefix}position" in state_dict:
             bias = state_dict.pop(f"{prefix}age_bias", torch.zeros_like(self.age_weight))
             state_dict.setdefault(f"{prefix}age_weight", bias / AGE_STEP)
+        output = state_dict.get(f"{prefix}output.weight")
+        if output is not None and output.shape == (self.config.width, self.config.width):
+            state_dict[f"{prefix}output.weight"] = nn.functional.pad(output, (0, self.config.heads))
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     @property
@@ -319,7 +323,7 @@ class ExpireSpanLayer(nn.Module):
             (attention_norm, nn.LayerNorm, (width,)),
             (made["query_key_value"], nn.Linear, (3 * width, width)),
             (span, SpanPredictor, (width,)),
-            (made["output"], nn.Linear, (width, width)),
+            (made["output"], nn.Linear, (width, width + self.config.heads)),
             (feed_forward_norm, nn.LayerNorm, (width,)),
             (up, nn.Linear, (ff_width, width)),
             (down, nn.Linear, (width, ff_width)),

@@ -53,12 +53,12 @@ def predicted_span(layer: ExpireSpanLayer, memory: Memory, longest: float | None
 def read_memories(
     layer: ExpireSpanLayer, hidden: Tensor, memories: list[Memory], masks: list[Tensor], now: int
 ) -> Tensor:
-    """What attention reads at one step, all heads side by side."""
+    """What attention reads at one step, all heads side by side, and then the count of each."""
     config = layer.config
     query_w, key_w, value_w = layer.query_key_value.weight.split(config.width)
     query_b, key_b, value_b = layer.query_key_value.bias.split(config.width)
     head_width = config.width // config.heads
-    read = []
+    read, counts = [], []
     for h in range(config.heads):
         part = slice(h * head_width, (h + 1) * head_width)
         q = (query_w @ hidden + query_b)[part]
@@ -73,10 +73,11 @@ def read_memories(
                 score = score + 10 * layer.age_weight[h, min(age, config.position_window)]
             scores.append(score)
             values.append((value_w @ memory.hidden + value_b)[part])
+        counts.append(4 * torch.log((torch.exp(torch.stack(scores)) * torch.stack(masks)).sum()))
         attention = torch.softmax(torch.stack(scores), 0) * torch.stack(masks)
         attention = attention / attention.sum()
         read.append(sum(a * v for a, v in zip(attention, values, strict=True)))
-    return torch.cat(read)
+    return torch.cat([*read, torch.stack(counts)])
 
 
 def transform(layer: ExpireSpanLayer, x: Tensor, read: Tensor) -> Tensor:

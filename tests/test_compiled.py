@@ -106,7 +106,7 @@ def test_the_gradient_of_a_cut_core_stops_at_the_cut(monkeypatch: pytest.MonkeyP
         assert_close(ours, theirs)
 
 
-WIDTH, FF_WIDTH = BASE.width, BASE.ff_width
+WIDTH, FF_WIDTH, HEADS = BASE.width, BASE.ff_width, BASE.heads
 CHANGES: dict[str, Callable[[ExpireSpanLayer], Any]] = {
     "weight_norm": lambda layer: parametrizations.weight_norm(layer.output),
     "prune": lambda layer: prune.l1_unstructured(layer.output, "weight", amount=0.5),
@@ -120,7 +120,7 @@ CHANGES: dict[str, Callable[[ExpireSpanLayer], Any]] = {
         layer, "feed_forward", nn.Sequential(nn.Linear(WIDTH, 3), nn.ReLU(), nn.Linear(3, WIDTH))
     ),
     "no bias": lambda layer: layer.feed_forward.__setitem__(0, nn.Linear(WIDTH, FF_WIDTH, bias=False)),
-    "no bias of the output": lambda layer: setattr(layer, "output", nn.Linear(WIDTH, WIDTH, bias=False)),
+    "no bias of the output": lambda layer: setattr(layer, "output", nn.Linear(WIDTH + HEADS, WIDTH, bias=False)),
     "a norm without weights": lambda layer: setattr(
         layer, "attention_norm", nn.LayerNorm(WIDTH, elementwise_affine=False)
     ),

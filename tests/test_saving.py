@@ -195,6 +195,16 @@ def test_files_of_the_third_format_are_read_as_they_were_meant() -> None:
     assert model.num_timesteps >= 256 + 64
 
 
+def test_files_of_the_fourth_format_are_read_as_they_were_meant() -> None:
+    """Written at commit 66d9dc2, before attention told its counts."""
+    model = MemoryPPO.load(FILES / "checkpoint-4", env=make_vec_env("CartPole-v1", 4), device="cpu")
+    assert model.policy.core.layers[0].output.weight[:, 16:].count_nonzero() == 0
+    assert not model.policy.optimizer.state
+    assert values_of_five_steps(model) == pytest.approx([0.0823915, 0.0394697], abs=1e-6)
+    model.learn(64, reset_num_timesteps=False)
+    assert model.policy.core.layers[0].output.weight[:, 16:].count_nonzero() > 0
+
+
 def test_wrappers_that_keep_something_begin_new_episodes(tmp_path: Path) -> None:
     def stacked() -> VecFrameStack:
         return VecFrameStack(as_vec_env(corridor(), "numbers"), 3)
