@@ -12,25 +12,25 @@ from typing import Annotated, Any
 import gymnasium as gym
 import torch
 import tyro
-from expirespan.agents.evaluation import MAX_STEPS, evaluate_policy
-from expirespan.agents.figures import as_json, figure_lines
-from expirespan.agents.frames import AgentView
-from expirespan.agents.inspection import Inspection, inspect_memory, inspection_lines, side_by_side
-from expirespan.agents.inspection import as_json as inspection_as_json
-from expirespan.agents.interventions import cut_spans, forget_steps
-from expirespan.agents.on_policy import MemoryOnPolicyAlgorithm
-from expirespan.agents.play import Episode, Task, play_episode
+from expirespan.agents.learn.on_policy import MemoryOnPolicyAlgorithm
 from expirespan.agents.policy import MemoryActorCriticPolicy
 from expirespan.agents.vec_env import seen_by_policies
+from expirespan.analysis import storage
+from expirespan.analysis.evaluation import MAX_STEPS, evaluate_policy
+from expirespan.analysis.figures import as_json, figure_lines
+from expirespan.analysis.frames import AgentView
+from expirespan.analysis.inspection import Inspection, inspect_memory, inspection_lines, side_by_side
+from expirespan.analysis.inspection import as_json as inspection_as_json
+from expirespan.analysis.interventions import cut_spans, forget_steps
+from expirespan.analysis.pictures.curves import save_curves
+from expirespan.analysis.pictures.filmstrip import save_episode_gif, save_filmstrip
+from expirespan.analysis.pictures.timeline import save_timeline
+from expirespan.analysis.play import Episode, Task, play_episode
 from expirespan.checks import check_not_negative, check_whole
 from expirespan.command_line import leave, parse_env_args, read
 from expirespan.envs import make_viewed
 from expirespan.envs.make import BrokenEnvironment, step_limit
-from expirespan.memory import storage
-from expirespan.memory.curves import save_curves
-from expirespan.memory.filmstrip import save_episode_gif, save_filmstrip
-from expirespan.memory.tab.summary import write_episode
-from expirespan.memory.timeline import save_timeline
+from expirespan.tab.summary import write_episode
 from expirespan.train_agent import check_device, load_model
 from expirespan.train_config import BEST, CHECKPOINT, EVALUATION_SEED, TrainConfig, read_run
 from gymnasium.vector import VectorEnv

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from expirespan.agents import A2CConfig, PPOConfig, PressureConfig
-from expirespan.agents.checkpoint import read_checkpoint
+from expirespan.agents.checkpoint.file import read_checkpoint
 from expirespan.command_line import options
 from expirespan.envs.make import BrokenEnvironment
 

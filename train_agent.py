@@ -11,14 +11,15 @@ from shlex import quote
 from typing import Any
 
 import torch
-from expirespan.agents.callbacks import CheckpointCallback, ProgressCallback, RecordEpisodes
-from expirespan.agents.checkpoint import read_checkpoint, under
-from expirespan.agents.on_policy import MemoryOnPolicyAlgorithm
-from expirespan.agents.saving import stored_spaces
+from expirespan.agents.callbacks import CheckpointCallback, ProgressCallback
+from expirespan.agents.checkpoint.file import read_checkpoint, under
+from expirespan.agents.checkpoint.model import stored_spaces
+from expirespan.agents.learn.on_policy import MemoryOnPolicyAlgorithm
 from expirespan.command_line import leave, options, parse_env_args
 from expirespan.envs import make_batched, make_viewed
 from expirespan.envs.make import BrokenEnvironment
 from expirespan.stages import in_stage, position
+from expirespan.tab.recording import RecordEpisodes
 from expirespan.train_config import (
     ALGORITHMS,
     BEST,

@@ -1,16 +1,15 @@
 """Policies and algorithms with memory, on Stable-Baselines3."""
 
-from .a2c import A2CConfig, MemoryA2C
-from .callbacks import RecordEpisodes
+from ..memory.expire_span.budget import PressureConfig
 from .encoders import MiniGridExtractor, TokenLineExtractor
 from .gymnasium_vec_env import GymnasiumVecEnv
 from .history import HistorySpace, HistoryWrapper
 from .history_extractor import ExpireSpanExtractor
+from .learn.a2c import A2CConfig, MemoryA2C
+from .learn.ppo import MemoryPPO, PPOConfig
+from .learn.rollout import SequenceRolloutBuffer
 from .masked_evaluation import MaskedEvalCallback, WithMasks
 from .policy import MemoryActorCriticPolicy
-from .ppo import MemoryPPO, PPOConfig
-from .pressure import PressureConfig
-from .rollout import SequenceRolloutBuffer
 
 __all__ = [
     "A2CConfig",
@@ -25,7 +24,6 @@ __all__ = [
     "MiniGridExtractor",
     "PPOConfig",
     "PressureConfig",
-    "RecordEpisodes",
     "SequenceRolloutBuffer",
     "TokenLineExtractor",
     "WithMasks",

@@ -9,8 +9,8 @@ from typing import Any
 
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-from .config import OnPolicyConfig
-from .pressure import PressureConfig
+from ..memory.expire_span.budget import PressureConfig
+from .learn.config import OnPolicyConfig
 
 SB3_ARGUMENTS = ("stats_window_size", "tensorboard_log", "verbose", "seed", "device")
 REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {

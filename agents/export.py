@@ -1,7 +1,7 @@
 """The acting step as a program without Python: `torch.export` and ONNX.
 
-The step is the policy's own, with its memories in a fixed number of slots (memory/fixed_slots.py), so that no shape but
-the number of rows changes:
+The step is the policy's own, with its memories in a fixed number of slots (memory/expire_span/fixed_slots.py), so that
+no shape but the number of rows changes:
 
     outputs, state = step(observation, state, episode_start)
 
@@ -39,7 +39,7 @@ from stable_baselines3.common.distributions import (
 from torch import Tensor, nn
 
 from ..checks import check_whole
-from ..memory.fixed_slots import as_state, as_tensors, enough_slots, fixed_slots
+from ..memory.expire_span.fixed_slots import as_state, as_tensors, enough_slots, fixed_slots
 from .policy import LeanCategorical, MemoryActorCriticPolicy
 
 Batch = dict[str, Tensor]

@@ -10,7 +10,7 @@ import numpy as np
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
 
-from .on_policy import MemoryOnPolicyAlgorithm
+from .learn.on_policy import MemoryOnPolicyAlgorithm
 
 
 class WithMasks:

@@ -10,9 +10,9 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .a2c import MemoryA2C
-from .on_policy import MemoryOnPolicyAlgorithm
-from .ppo import MemoryPPO
+from .learn.a2c import MemoryA2C
+from .learn.on_policy import MemoryOnPolicyAlgorithm
+from .learn.ppo import MemoryPPO
 
 if TYPE_CHECKING:
     from optuna import Trial

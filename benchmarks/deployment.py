@@ -18,7 +18,7 @@ import torch
 from expirespan.agents import MemoryPPO
 from expirespan.agents.export import export_policy, to_onnx
 from expirespan.memory import ExpireSpanState
-from expirespan.memory.fixed_slots import fixed_slots
+from expirespan.memory.expire_span.fixed_slots import fixed_slots
 
 USERS, ROUNDS, FILLED, SLOTS = (1, 16, 128), 60, 60, 32
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from expirespan.memory.tab.summary import write_episode
-from expirespan.memory.trace import AttentionRecord, EpisodeTrace, LayerRecord
+from expirespan.analysis.record import AttentionRecord, EpisodeTrace, LayerRecord
+from expirespan.tab.summary import write_episode
 from torch.utils.tensorboard import SummaryWriter
 
 STEPS, LAYERS, SECONDS, ROUNDS = 50_000, 3, 4, 3

@@ -16,11 +16,11 @@ from typing import Any
 import gymnasium as gym
 import torch
 from expirespan.agents.actions import environment_actions
-from expirespan.agents.evaluation import record_episode
 from expirespan.agents.policy import MemoryActorCriticPolicy
+from expirespan.analysis import storage
+from expirespan.analysis.evaluation import record_episode
 from expirespan.command_line import parse_env_args
 from expirespan.envs import make_viewed
-from expirespan.memory import storage
 from expirespan.train_agent import load_model
 from expirespan.train_config import EVALUATION_SEED, read_run
 

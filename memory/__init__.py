@@ -1,11 +1,11 @@
 """Memory cores that know only torch: the Expire-Span transformer, what it stores, and how to look into it."""
 
 from .core import AttentionTrace, CoreOutput, LayerTrace, MemoryCore, Spared
-from .expire_span import ExpireSpan
-from .layer import ExpireSpanConfig
-from .layer_memory import LayerMemory
-from .span import expire_mask, span_penalty
-from .state import ExpireSpanState
+from .expire_span.core import ExpireSpan
+from .expire_span.layer import ExpireSpanConfig
+from .expire_span.slots import LayerMemory
+from .expire_span.span import expire_mask, span_penalty
+from .expire_span.state import ExpireSpanState
 
 __all__ = [
     "AttentionTrace",

@@ -1,7 +1,7 @@
 """Made-up episodes for tests of files, of the tab's answers and of the page."""
 
 import numpy as np
-from expirespan.memory.trace import AttentionRecord, EpisodeTrace, LayerRecord
+from expirespan.analysis.record import AttentionRecord, EpisodeTrace, LayerRecord
 
 
 def made_up(steps: int, layers: int, seed: int = 3, full: bool = True) -> EpisodeTrace:

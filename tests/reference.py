@@ -8,8 +8,8 @@ import math
 from dataclasses import dataclass
 
 import torch
-from expirespan.memory.expire_span import ExpireSpan
-from expirespan.memory.layer import ExpireSpanLayer
+from expirespan.memory.expire_span.core import ExpireSpan
+from expirespan.memory.expire_span.layer import ExpireSpanLayer
 from torch import Tensor, nn
 
 

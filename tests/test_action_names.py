@@ -7,9 +7,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from expirespan.agents.action_names import action_names
-from expirespan.agents.evaluation import record_episode
+from expirespan.analysis import storage
+from expirespan.analysis.evaluation import record_episode
 from expirespan.envs import make_single
-from expirespan.memory import storage
 from gymnasium import spaces
 from models import small
 from recordings import made_up

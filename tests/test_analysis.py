@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from expirespan.analysis.numbers import mean_interval, retention_score, share_interval
+from expirespan.analysis.pictures.filmstrip import save_episode_gif
+from expirespan.analysis.pictures.timeline import save_timeline
+from expirespan.analysis.record import EpisodeRecorder, EpisodeTrace
 from expirespan.memory import LayerTrace
-from expirespan.memory.analysis import mean_interval, retention_score, share_interval
-from expirespan.memory.filmstrip import save_episode_gif
-from expirespan.memory.timeline import save_timeline
-from expirespan.memory.trace import EpisodeRecorder, EpisodeTrace
 
 
 def test_retention_score_is_the_area_under_the_roc_curve() -> None:

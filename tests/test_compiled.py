@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from expirespan.memory import CoreOutput, ExpireSpan, ExpireSpanState, compiled
-from expirespan.memory.layer import ExpireSpanLayer
+from expirespan.memory import CoreOutput, ExpireSpan, ExpireSpanState
+from expirespan.memory.expire_span import compiled
+from expirespan.memory.expire_span.layer import ExpireSpanLayer
 from reference import randomize
 from test_core_laws import BASE, CORES, assert_same_memories
 from torch import Tensor, nn

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from expirespan.memory import ExpireSpan, ExpireSpanConfig, ExpireSpanState, compiled
-from expirespan.memory.layer_memory import SLACK
+from expirespan.memory import ExpireSpan, ExpireSpanConfig, ExpireSpanState
+from expirespan.memory.expire_span import compiled
+from expirespan.memory.expire_span.slots import SLACK
 from reference import randomize, reference_core
 from torch import Tensor
 

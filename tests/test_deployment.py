@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from expirespan.memory import ExpireSpan, ExpireSpanConfig, ExpireSpanState, compiled
+from expirespan.memory import ExpireSpan, ExpireSpanConfig, ExpireSpanState
+from expirespan.memory.expire_span import compiled
 from models import small
 from reference import randomize
 from safetensors.torch import load, save

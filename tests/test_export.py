@@ -14,7 +14,7 @@ import pytest
 import torch
 from expirespan.agents import MemoryPPO, MiniGridExtractor, TokenLineExtractor
 from expirespan.agents.export import export_policy, parameters, to_onnx
-from expirespan.memory.fixed_slots import FixedSlots, enough_slots, fixed_slots
+from expirespan.memory.expire_span.fixed_slots import FixedSlots, enough_slots, fixed_slots
 from gymnasium import spaces
 from models import SMALL
 from reference import randomize

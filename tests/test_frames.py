@@ -5,7 +5,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from expirespan.agents.frames import LARGEST, AgentView
+from expirespan.analysis.frames import LARGEST, AgentView
 from expirespan.envs import make_single, make_viewed
 from gymnasium import spaces
 from models import Blinker

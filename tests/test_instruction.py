@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from expirespan.agents import TokenLineExtractor
 from expirespan.agents.encoders import is_token_line
-from expirespan.agents.frames import AgentView
+from expirespan.analysis.frames import AgentView
 from expirespan.envs import InstructionEnv, InstructionSolver, InstructionVectorEnv, make_single
 from expirespan.envs.instruction import NOTHING, InstructionWorld
 from expirespan.envs.lines import (

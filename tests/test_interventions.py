@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from expirespan.agents import MemoryPPO
-from expirespan.agents.evaluation import evaluate_policy
-from expirespan.agents.interventions import (
+from expirespan.analysis.evaluation import evaluate_policy
+from expirespan.analysis.interventions import (
     STANDARD,
     SwapRelevant,
     _differences,

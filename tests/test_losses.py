@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from expirespan.agents.losses import clipped_surrogate, gae, normalized_advantages, policy_gradient, value_loss
+from expirespan.agents.learn.losses import clipped_surrogate, gae, normalized_advantages, policy_gradient, value_loss
 
 
 def test_gae_stops_at_the_end_of_an_episode() -> None:

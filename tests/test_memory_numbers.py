@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from expirespan.memory import analysis, usage
-from expirespan.memory.trace import AttentionRecord, EpisodeTrace, LayerRecord
+from expirespan.analysis import numbers, usage
+from expirespan.analysis.record import AttentionRecord, EpisodeTrace, LayerRecord
 
 STEPS = 7
 
@@ -53,58 +53,58 @@ def episode() -> EpisodeTrace:
 
 def test_lifetimes_and_live_memories() -> None:
     layer = first_layer()
-    assert analysis.lifetimes(layer).tolist() == [7, 1, 2, 2, 3, 2, 1]
-    assert analysis.live_memories(layer).tolist() == [1, 2, 2, 3, 3, 3, 4]
+    assert numbers.lifetimes(layer).tolist() == [7, 1, 2, 2, 3, 2, 1]
+    assert numbers.live_memories(layer).tolist() == [1, 2, 2, 3, 3, 3, 4]
 
 
 def test_survival_counts_what_the_episode_cut_short_for_the_ages_it_reached() -> None:
     # 7 reach lifetime 1 (one dies), 5 lifetime 2 (two die: a third is cut short there), nobody dies later
     expected = [1, 6 / 7, 6 / 7 * 3 / 5] + [6 / 7 * 3 / 5] * 5
-    np.testing.assert_allclose(analysis.survival(first_layer()), expected)
-    assert analysis.half_life(first_layer()) == math.inf
+    np.testing.assert_allclose(numbers.survival(first_layer()), expected)
+    assert numbers.half_life(first_layer()) == math.inf
     shorter = replace(first_layer(), deleted=np.array([3, 2, 4, 5, 7, 7, 7]))
     # lifetimes 3, 1, 2, 2, 3, 2, 1: 6/7 * 3/5 = 0.51 after 2, half of that after 3
-    assert analysis.half_life(shorter) == 3
+    assert numbers.half_life(shorter) == 3
 
 
 def test_precision_and_recall_at_the_budget() -> None:
     span, relevant = np.array([5.0, 1, 4, 4, 2]), np.array([True, False, False, True, True])
-    assert analysis.precision_and_recall(span, relevant, 1) == (1, 1 / 3)
-    assert analysis.precision_and_recall(span, relevant, 2) == (1 / 2, 1 / 3)  # of two equal ones the earlier
-    assert analysis.precision_and_recall(span, relevant) == (2 / 3, 2 / 3)
-    assert analysis.precision_and_recall(span, relevant, 11) == (3 / 5, 1)
-    assert all(math.isnan(number) for number in analysis.precision_and_recall(span, np.zeros(5, dtype=bool)))
+    assert numbers.precision_and_recall(span, relevant, 1) == (1, 1 / 3)
+    assert numbers.precision_and_recall(span, relevant, 2) == (1 / 2, 1 / 3)  # of two equal ones the earlier
+    assert numbers.precision_and_recall(span, relevant) == (2 / 3, 2 / 3)
+    assert numbers.precision_and_recall(span, relevant, 11) == (3 / 5, 1)
+    assert all(math.isnan(number) for number in numbers.precision_and_recall(span, np.zeros(5, dtype=bool)))
     with pytest.raises(ValueError, match="`budget` to be at least 1, actual: 0"):
-        analysis.precision_and_recall(span, relevant, 0)
+        numbers.precision_and_recall(span, relevant, 0)
     with pytest.raises(ValueError, match=r"`span` and `relevant` to have one shape, actual: \(5,\) and \(3,\)"):
-        analysis.precision_and_recall(span, relevant[:3])
+        numbers.precision_and_recall(span, relevant[:3])
 
 
 def test_rank_correlation() -> None:
-    assert analysis.rank_correlation(np.array([1.0, 2, 3]), np.array([10.0, 100, 1000])) == pytest.approx(1)
-    assert analysis.rank_correlation(np.array([1.0, 2, 3]), np.array([3.0, 2, 2.5])) == pytest.approx(-0.5)
+    assert numbers.rank_correlation(np.array([1.0, 2, 3]), np.array([10.0, 100, 1000])) == pytest.approx(1)
+    assert numbers.rank_correlation(np.array([1.0, 2, 3]), np.array([3.0, 2, 2.5])) == pytest.approx(-0.5)
     # ranks 1.5, 1.5, 3 and 1, 2, 3: 1.5 / sqrt(1.5 * 2)
-    assert analysis.rank_correlation(np.array([1.0, 1, 2]), np.array([1.0, 2, 3])) == pytest.approx(1.5 / math.sqrt(3))
-    assert math.isnan(analysis.rank_correlation(np.ones(3), np.array([1.0, 2, 3])))
+    assert numbers.rank_correlation(np.array([1.0, 1, 2]), np.array([1.0, 2, 3])) == pytest.approx(1.5 / math.sqrt(3))
+    assert math.isnan(numbers.rank_correlation(np.ones(3), np.array([1.0, 2, 3])))
 
 
 def test_layers_are_compared_by_event() -> None:
     trace = episode()
-    labels = analysis.event_labels(trace)
+    labels = numbers.event_labels(trace)
     assert labels.tolist() == ["ball", "other", "other", "door", "relevant", "door", "other"]
-    assert analysis.event_labels(replace(trace, events=None)).tolist()[3:5] == ["other", "relevant"]
-    means = analysis.by_event(analysis.spans(trace), labels)
+    assert numbers.event_labels(replace(trace, events=None)).tolist()[3:5] == ["other", "relevant"]
+    means = numbers.by_event(numbers.spans(trace), labels)
     assert {name: values.tolist() for name, values in means.items()} == {
         "ball": [11, 1],
         "door": [2.25, 5],
         "other": [pytest.approx(4 / 3), 4],
         "relevant": [9, 5],
     }
-    agreement = analysis.layer_agreement(trace)
+    agreement = numbers.layer_agreement(trace)
     # ranks 7, 1, 2.5, 2.5, 6, 5, 4 against 1 to 7, about their mean 4: products 9 - 1 = -9 + 6 + 1.5 + 0 + 2 + 2 + 0
     assert agreement[0, 1] == pytest.approx(2.5 / math.sqrt(27.5 * 28)) and agreement[1, 1] == pytest.approx(1)
     with pytest.raises(ValueError, match=r"`values` to be \[layers, 7\], actual: \[2, 5\]"):
-        analysis.by_event(np.ones((2, 5)), labels)
+        numbers.by_event(np.ones((2, 5)), labels)
 
 
 def test_attention_received_leaves_a_step_to_itself_out() -> None:

@@ -8,15 +8,15 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from expirespan import evaluate, train_agent
-from expirespan.agents import MemoryA2C, MemoryPPO, PressureConfig, RecordEpisodes
-from expirespan.agents.evaluation import evaluate_policy, record_episode
-from expirespan.agents.inspection import inspect_memory
-from expirespan.agents.pressure import check_budget
+from expirespan import RecordEpisodes, evaluate, train_agent
+from expirespan.agents import MemoryA2C, MemoryPPO, PressureConfig
+from expirespan.analysis.evaluation import evaluate_policy, record_episode
+from expirespan.analysis.inspection import inspect_memory
 from expirespan.checks import check_bool, check_number, check_whole
 from expirespan.envs import CorridorVectorEnv, make_batched, make_single
 from expirespan.envs.make import BrokenEnvironment
 from expirespan.memory import ExpireSpanConfig
+from expirespan.memory.expire_span.budget import check_budget
 from faulty_envs import Broken, Linked, Mistyped, Needy, Plain, Twofold, Written
 from gymnasium.envs import registration
 from models import Blinker, corridor, small

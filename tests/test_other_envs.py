@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from expirespan.agents import GymnasiumVecEnv, MemoryPPO
-from expirespan.agents.evaluation import evaluate_policy as play
 from expirespan.agents.vec_env import seen_by_policies
+from expirespan.analysis.evaluation import evaluate_policy as play
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from minigrid.wrappers import ImgObsWrapper

@@ -5,8 +5,14 @@ import re
 
 import pytest
 import torch
-from expirespan.agents.pressure import LayerFigures, PressureConfig, SpanPressure, check_budget, smallest_budget
 from expirespan.memory import ExpireSpan, ExpireSpanConfig, Spared
+from expirespan.memory.expire_span.budget import (
+    LayerFigures,
+    PressureConfig,
+    SpanPressure,
+    check_budget,
+    smallest_budget,
+)
 from reference import randomize
 
 MANY = 10**18

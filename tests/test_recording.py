@@ -6,10 +6,12 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from expirespan.agents import MemoryPPO, RecordEpisodes, callbacks
-from expirespan.agents.evaluation import record_episode
+from expirespan import RecordEpisodes
+from expirespan.agents import MemoryPPO
+from expirespan.analysis.evaluation import record_episode
+from expirespan.analysis.record import EpisodeTrace
 from expirespan.envs import make_single
-from expirespan.memory.trace import EpisodeTrace
+from expirespan.tab import recording
 from gymnasium import spaces
 from models import Blinker, corridor, small
 from stable_baselines3.common.env_util import make_vec_env
@@ -71,7 +73,7 @@ def test_observations_are_normalised_by_the_statistics_of_training(
         seen.append(env.reset(seed=0)[0])
         return record(policy, env, *rest, **options)
 
-    monkeypatch.setattr(callbacks, "record_episode", watched)
+    monkeypatch.setattr(recording, "record_episode", watched)
     env = VecNormalize(make_vec_env(Far, 2))
     learn(env, Far, tmp_path, steps=64)
     expected: Any = env.normalize_obs(np.array([1000.0, 1001.0]))
@@ -115,7 +117,7 @@ def test_recording_draws_nothing_from_the_generator_of_training(tmp_path: Path) 
 
 def test_long_episodes_are_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lengths: list[int] = []
-    monkeypatch.setattr(callbacks, "write_episode", lambda writer, trace, *rest: lengths.append(len(trace.actions)))
+    monkeypatch.setattr(recording, "write_episode", lambda writer, trace, *rest: lengths.append(len(trace.actions)))
     learn(Blinker(), Blinker, tmp_path, steps=32, every=16, max_steps=2)
     assert lengths == [2, 2]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from expirespan import evaluate
-from expirespan.memory.curves import draw_curves, read_curves, save_curves
-from expirespan.memory.filmstrip import draw_filmstrip, save_filmstrip
-from expirespan.memory.report import comparison_lines, foremost, layer_numbers, memory_numbers, report_lines
-from expirespan.memory.timeline import draw_timeline
-from expirespan.memory.trace import AttentionRecord, EpisodeTrace, LayerRecord
+from expirespan.analysis.pictures.curves import draw_curves, read_curves, save_curves
+from expirespan.analysis.pictures.filmstrip import draw_filmstrip, save_filmstrip
+from expirespan.analysis.pictures.timeline import draw_timeline
+from expirespan.analysis.record import AttentionRecord, EpisodeTrace, LayerRecord
+from expirespan.analysis.report import comparison_lines, foremost, layer_numbers, memory_numbers, report_lines
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from test_memory_numbers import STEPS, episode, first_layer

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from expirespan.agents.reward_scale import RewardScale
+from expirespan.agents.learn.reward_scale import RewardScale
 
 
 def test_small_returns_are_left_alone() -> None:

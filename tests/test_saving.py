@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from expirespan.agents import MemoryPPO
-from expirespan.agents.checkpoint import read_checkpoint, write_checkpoint
+from expirespan.agents.checkpoint.file import read_checkpoint, write_checkpoint
 from expirespan.agents.policy import MemoryActorCriticPolicy
 from expirespan.agents.vec_env import as_vec_env
 from expirespan.memory import ExpireSpanConfig
@@ -198,11 +198,11 @@ def test_files_of_the_third_format_are_read_as_they_were_meant() -> None:
 def test_files_of_the_fourth_format_are_read_as_they_were_meant() -> None:
     """Written at commit 66d9dc2, before attention told its counts."""
     model = MemoryPPO.load(FILES / "checkpoint-4", env=make_vec_env("CartPole-v1", 4), device="cpu")
-    assert model.policy.core.layers[0].output.weight[:, 16:].count_nonzero() == 0
+    assert next(model.policy.core.stack()).output.weight[:, 16:].count_nonzero() == 0
     assert not model.policy.optimizer.state
     assert values_of_five_steps(model) == pytest.approx([0.0823915, 0.0394697], abs=1e-6)
     model.learn(64, reset_num_timesteps=False)
-    assert model.policy.core.layers[0].output.weight[:, 16:].count_nonzero() > 0
+    assert next(model.policy.core.stack()).output.weight[:, 16:].count_nonzero() > 0
 
 
 def test_wrappers_that_keep_something_begin_new_episodes(tmp_path: Path) -> None:

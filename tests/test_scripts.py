@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 from expirespan import evaluate, train_agent, train_config
-from expirespan.agents import MemoryPPO, callbacks, inspection
-from expirespan.agents.checkpoint import read_checkpoint
-from expirespan.agents.figures import nice_bins
-from expirespan.memory import storage
+from expirespan.agents import MemoryPPO, callbacks
+from expirespan.agents.checkpoint.file import read_checkpoint
+from expirespan.analysis import inspection, storage
+from expirespan.analysis.figures import nice_bins
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 from models import Blinker
 from safetensors.torch import load_file

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from expirespan.agents import MemoryPPO
-from expirespan.agents.sensitivity import input_sensitivity, policy_sensitivity, span_agreement
+from expirespan.analysis.sensitivity import input_sensitivity, policy_sensitivity, span_agreement
 from expirespan.envs import CorridorVectorEnv, make_single
 from expirespan.memory import CoreOutput, ExpireSpan, ExpireSpanConfig, MemoryCore
 from reference import randomize

@@ -11,12 +11,12 @@ import torch
 from expirespan.agents import GymnasiumVecEnv, MemoryPPO
 from expirespan.agents.actions import LeanCategorical, environment_actions, masked_logits, read_masks
 from expirespan.agents.encoders import MiniGridExtractor, SmallPictureExtractor, TokenLineExtractor
-from expirespan.agents.evaluation import evaluate_policy, record_episode
-from expirespan.agents.interventions import action_changes, forget_steps
 from expirespan.agents.numbers_extractor import NumbersExtractor
 from expirespan.agents.observations import check_kinds, is_picture, kinds_of, prepare
-from expirespan.agents.sensitivity import policy_sensitivity
 from expirespan.agents.vec_env import as_vec_env
+from expirespan.analysis.evaluation import evaluate_policy, record_episode
+from expirespan.analysis.interventions import action_changes, forget_steps
+from expirespan.analysis.sensitivity import policy_sensitivity
 from expirespan.envs import InstructionVectorEnv, make_single
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv

@@ -4,9 +4,16 @@ import math
 
 import pytest
 import torch
-from expirespan.memory.attention import Positions, initial_age_bias, position_scores, used_memories
-from expirespan.memory.layer_memory import first_to_expire, outlived
-from expirespan.memory.span import SpanPredictor, expire_mask, expiry_bias, fading, initial_bias, span_penalty
+from expirespan.memory.expire_span.attention import Positions, initial_age_bias, position_scores, used_memories
+from expirespan.memory.expire_span.slots import first_to_expire, outlived
+from expirespan.memory.expire_span.span import (
+    SpanPredictor,
+    expire_mask,
+    expiry_bias,
+    fading,
+    initial_bias,
+    span_penalty,
+)
 
 
 def test_mask_is_one_until_the_span_and_falls_to_zero_over_the_ramp() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from expirespan import evaluate, train_agent
 from expirespan.agents import MemoryPPO
-from expirespan.agents.checkpoint import read_checkpoint
+from expirespan.agents.checkpoint.file import read_checkpoint
 from expirespan.envs import make_batched
 from expirespan.stages import Position, as_arguments, position
 from expirespan.train_config import from_json, parse_stages, read_run, read_stages, to_json

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from expirespan.memory import storage
-from expirespan.memory.trace import EpisodeTrace, in_color
+from expirespan.analysis import storage
+from expirespan.analysis.record import EpisodeTrace, in_color
 from recordings import made_up
 
 STEPS = 7

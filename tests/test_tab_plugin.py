@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from expirespan.memory.tab.episodes import action_words, run_of, telling_step
-from expirespan.memory.tab.plugin import MemoryPlugin
-from expirespan.memory.tab.raster import TILE
-from expirespan.memory.tab.summary import PLUGIN_NAME, Listing, episode_summary, write_episode
-from expirespan.memory.trace import EpisodeTrace
+from expirespan.analysis.record import EpisodeTrace
+from expirespan.tab.episodes import action_words, run_of, telling_step
+from expirespan.tab.plugin import MemoryPlugin
+from expirespan.tab.raster import TILE
+from expirespan.tab.summary import PLUGIN_NAME, Listing, episode_summary, write_episode
 from recordings import made_up
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer

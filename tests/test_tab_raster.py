@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from expirespan.memory.tab.raster import (
+from expirespan.tab.raster import (
     EVICTED,
     MOST_ROWS,
     RELEVANT,

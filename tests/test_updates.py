@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from expirespan.agents import MemoryA2C, MemoryPPO
-from expirespan.memory.span import contrast, span_rent
+from expirespan.memory.expire_span.span import contrast, span_rent
 from models import SMALL, corridor, rows_of
 from torch import Tensor
 

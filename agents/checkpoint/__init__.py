@@ -1,0 +1,1 @@
+"""A model as a file: the format, what a model writes and reads, and files of earlier formats."""

@@ -1,0 +1,240 @@
+"""An algorithm as a checkpoint and back: what is stored, and what can't be."""
+
+import importlib
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
+from torch import Tensor, nn
+
+from ..encoders import uncompiled
+from ..observations import kinds_before_version_2
+from ..vec_env import environment_state, restore_environment_state
+from .file import (
+    build_space,
+    describe_space,
+    load_optimizer_tensors,
+    optimizer_tensors,
+    prefixed,
+    under,
+)
+
+if TYPE_CHECKING:
+    from ..learn.on_policy import MemoryOnPolicyAlgorithm
+
+
+SCHEDULES = {"constant": ConstantSchedule, "linear": LinearSchedule}
+"""Schedules of SB3 whose settings a file can hold."""
+MODULES = ("torch.nn.modules.", "torch.optim.", "stable_baselines3.common.", f"{__package__}.")
+"""Where the classes live that a file may name: reading it must not import anything else."""
+KINDS = (nn.Module, torch.optim.Optimizer)
+
+
+def plain(value: Any, name: str, missing: list[str]) -> Any:
+    """The value as JSON knows it; what has no such form is left out, and its name added to `missing`.
+
+    Classes of torch, of SB3 and of this package become {"class": "module:name"}, SB3's schedules {"schedule": ...}.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, FloatSchedule):
+        value = value.value_schedule
+    if isinstance(value, Mapping):
+        parts = {key: plain(part, f"{name}.{key}", missing) for key, part in value.items()}
+        return {key: part for key, part in parts.items() if part is not MISSING}
+    if isinstance(value, type) and issubclass(value, KINDS) and value.__module__.startswith(MODULES):
+        return {"class": _name(value)}
+    for kind, schedule in SCHEDULES.items():
+        if type(value) is schedule:
+            return {"schedule": kind, **{key: float(part) for key, part in vars(value).items()}}
+    if isinstance(value, np.generic):
+        value = value.item()
+    try:
+        json.dumps(value)
+        return value
+    except TypeError:
+        missing.append(name)
+        return MISSING
+
+
+MISSING = object()
+
+
+def rebuilt(value: Any) -> Any:
+    """What `plain` made JSON of.  Raises ValueError for a class that a file must not name."""
+    if not isinstance(value, dict):
+        return value
+    if set(value) == {"class"}:
+        return _named_class(value["class"])
+    if "schedule" in value:
+        settings = dict(value)
+        kind = settings.pop("schedule")
+        if kind not in SCHEDULES:
+            raise ValueError(f"Expect a schedule of {sorted(SCHEDULES)} in the checkpoint, actual: {kind!r}")
+        return SCHEDULES[kind](**settings)
+    return {key: rebuilt(part) for key, part in value.items()}
+
+
+def _name(kind: type) -> str:
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def _named_class(path: str) -> type:
+    module, _, name = str(path).partition(":")
+    loaded = sys.modules.get(module) if module.startswith(MODULES) else None
+    if loaded is None and module.startswith((f"{__package__}.", "stable_baselines3.common.")):
+        loaded = importlib.import_module(module)
+    found = getattr(loaded, name, None)
+    if not (isinstance(found, type) and issubclass(found, KINDS)):
+        raise ValueError(
+            f"Expect a network, extractor or optimizer class of torch, SB3 or this package, actual: {path}"
+        )
+    return found
+
+
+def describe(model: "MemoryOnPolicyAlgorithm") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and document of a checkpoint: the policy, and everything that training needs to continue."""
+    missing: list[str] = []
+    arguments = {name: plain(value, name, missing) for name, value in model.arguments().items()}
+    arguments = {name: value for name, value in arguments.items() if value is not MISSING}
+    # What stands for a function that an earlier file could not hold is still not that function.
+    stand_ins = [name for name, value in model.stand_ins.items() if arguments.get(name) == value]
+    arguments = {name: value for name, value in arguments.items() if name not in stand_ins}
+    missing += stand_ins
+    arguments["policy_kwargs"].pop("observations", None)  # the policy's own are stored below, under any names
+    policy = uncompiled(model.policy)
+    state = environment_state(model.env) if model.env is not None else None
+    tensors = (
+        prefixed("policy", policy_tensors(policy))
+        | prefixed("optimizer", optimizer_tensors(policy.optimizer))
+        | {"random/torch": torch.get_rng_state()}
+    )
+    if model.device.type == "cuda":
+        tensors["random/cuda"] = torch.cuda.get_rng_state(model.device)
+    if model._memory is not None:
+        tensors |= prefixed("memory", model._memory.tensors())
+    if state is not None and model._last_obs is not None and model._last_episode_starts is not None:
+        tensors |= prefixed("env", {name: torch.from_numpy(array) for name, array in state["arrays"].items()})
+        tensors |= prefixed("last_obs", _as_tensors(model._last_obs))
+        tensors["last_episode_starts"] = torch.from_numpy(np.asarray(model._last_episode_starts, dtype=bool))
+    document = {
+        "algorithm": type(model).__name__,
+        "arguments": arguments,
+        "missing": missing,
+        "last_values": model.last_values(missing),
+        "observation_space": describe_space(model.observation_space),
+        "action_space": describe_space(model.action_space),
+        "n_envs": model.n_envs,
+        "num_timesteps": model.num_timesteps,
+        "n_updates": model._n_updates,
+        "stage": model.stage,
+        "stage_began": model.stage_began,
+        "observations": policy.observations,
+        "optimizer": _name(policy.optimizer_class),
+        "episodes": [_plain_episode(episode) for episode in model.ep_info_buffer or ()],
+        "successes": [bool(success) for success in model.ep_success_buffer or ()],
+        "pressure": model.pressure.state_dict(),
+        "reward_scale": model.reward_scale.state_dict(),
+        "generators": state["generators"] if state is not None else None,
+    }
+    return tensors, document
+
+
+def _plain_episode(episode: Mapping[str, Any]) -> dict[str, Any]:
+    """SB3's record of an episode, which a Monitor's `info_keywords` may have put anything into."""
+    return plain(episode, "episode", [])
+
+
+def policy_tensors(policy: nn.Module) -> dict[str, Tensor]:
+    """Weights by their names, which `torch.compile` of a part must not change."""
+    return {name.replace("_orig_mod.", ""): tensor for name, tensor in uncompiled(policy).state_dict().items()}
+
+
+def load_policy_tensors(policy: nn.Module, tensors: Mapping[str, Tensor], strict: bool = True) -> None:
+    """Put back what `policy_tensors` returned."""
+    bare = uncompiled(policy)
+    names = {name.replace("_orig_mod.", ""): name for name in bare.state_dict()}
+    bare.load_state_dict({names.get(name, name): tensor for name, tensor in tensors.items()}, strict=strict)
+
+
+def read_arguments(document: dict[str, Any], given: Mapping[str, Any], algorithm: str, needed: bool) -> dict[str, Any]:
+    """The stored arguments, replaced by those given; of `policy_kwargs`, those of the same names.
+
+    A function for the step size or the clip range can't be stored.  Where training goes on (`needed`) it must be given
+    again; otherwise its last value stands for it, since only training asks for it.
+
+    Raises ValueError where the checkpoint is another algorithm's, or an argument that it could not hold isn't given.
+    """
+    if document["algorithm"] != algorithm:
+        raise ValueError(f"Expect a checkpoint of {algorithm}, actual: {document['algorithm']}")
+    stored = rebuilt(document["arguments"])
+    last = document.get("last_values", {})
+    lost = [name for name in document["missing"] if name.split(".")[0] not in given]
+    if wanted := [name for name in lost if needed or name not in last]:
+        raise ValueError(f"Expect `{wanted[0].split('.')[0]}` to be given: a checkpoint can't hold {', '.join(lost)}")
+    arguments = {**stored, **{name: last[name] for name in lost}, **given}
+    policy = {**stored["policy_kwargs"], **(arguments["policy_kwargs"] or {})}
+    if isinstance(policy.get("memory"), Mapping):  # what of it isn't given is as it was, whatever the defaults are now
+        policy["memory"] = {**(stored["policy_kwargs"].get("memory") or {}), **policy["memory"]}
+    if "observations" not in policy:
+        known = document.get("observations")
+        policy["observations"] = known or kinds_before_version_2(build_space(document["observation_space"]))
+    return {**arguments, "policy_kwargs": policy}
+
+
+def stored_spaces(document: dict[str, Any]) -> tuple[Any, Any]:
+    """Observation and action space."""
+    return build_space(document["observation_space"]), build_space(document["action_space"])
+
+
+def restore(
+    model: "MemoryOnPolicyAlgorithm", tensors: dict[str, Tensor], document: dict[str, Any], continue_episodes: bool
+) -> None:
+    """Put a checkpoint into a model of the same shape; its episodes too, if asked for and if its environment can.
+
+    Raises ValueError where the networks have other shapes.
+    """
+    try:
+        load_policy_tensors(model.policy, under("policy", tensors))
+    except RuntimeError as error:
+        raise ValueError(
+            f"Expect `policy_kwargs` of the networks that the checkpoint holds, actual: {error}"
+        ) from error
+    name = _name(model.policy.optimizer_class)
+    if document.get("optimizer", name) == name:  # another one begins anew
+        load_optimizer_tensors(model.policy.optimizer, under("optimizer", tensors))
+    model.num_timesteps, model._n_updates = document["num_timesteps"], document["n_updates"]
+    model.stage, model.stage_began = document.get("stage", 1), document.get("stage_began", 0)  # not in older ones
+    model.restore_statistics(document["episodes"], document["successes"])
+    model.pressure.load_state_dict(document["pressure"])
+    model.reward_scale.load_state_dict(document["reward_scale"])
+    if continue_episodes:
+        torch.set_rng_state(tensors["random/torch"])
+        if model.device.type == "cuda" and "random/cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["random/cuda"], model.device)
+        same_rows = model.env is not None and model.n_envs == document["n_envs"]
+        if same_rows and document["generators"] is not None and "last_episode_starts" in tensors:
+            assert model.env is not None
+            arrays = {name: tensor.numpy() for name, tensor in under("env", tensors).items()}
+            restore_environment_state(model.env, {"arrays": arrays, "generators": document["generators"]})
+            last_obs = {name: tensor.numpy() for name, tensor in under("last_obs", tensors).items()}
+            model._last_obs = last_obs[""] if "" in last_obs else last_obs
+            model._last_episode_starts = tensors["last_episode_starts"].numpy()
+            memory = under("memory", tensors)
+            model._memory = model.policy.core.restore_state(memory) if memory else None
+            return
+    if model.env is not None and model.seed is not None:
+        # New episodes, and not once more those that training began with.
+        mixed = np.random.SeedSequence([model.seed, model.num_timesteps]).generate_state(1)
+        model.env.seed(int(mixed[0]) // 2)
+
+
+def _as_tensors(obs: Any) -> dict[str, Tensor]:
+    """An observation as named tensors; one without names is called ''."""
+    named = obs if isinstance(obs, dict) else {"": obs}
+    return {name: torch.from_numpy(np.asarray(value)) for name, value in named.items()}

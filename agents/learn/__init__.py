@@ -1,0 +1,1 @@
+"""The algorithms: collecting experience with memory, and learning from it."""

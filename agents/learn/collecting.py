@@ -1,0 +1,119 @@
+"""Collecting a rollout: acting in every environment, with the memory of each carried from step to step."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.utils import obs_as_tensor
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
+
+from ...memory import ExpireSpanState
+from ..actions import environment_actions, environment_masks
+from ..observations import check_finite
+from .rollout import SequenceRolloutBuffer
+
+if TYPE_CHECKING:
+    from .on_policy import MemoryOnPolicyAlgorithm
+
+
+def collect(
+    algorithm: "MemoryOnPolicyAlgorithm",
+    env: VecEnv,
+    callback: BaseCallback,
+    rollout_buffer: SequenceRolloutBuffer,
+    n_rollout_steps: int,
+) -> bool:
+    """Act for `n_rollout_steps` in every environment; False if a callback stopped it.
+
+    Callbacks find SB3's names in their locals: `obs_tensor`, `actions` (as drawn), `clipped_actions` (as the
+    environment took them), `values`, `log_probs`, `new_obs`, `rewards`, `dones`, `infos`, `n_steps`.
+    `rollout_buffer.rewards` are divided by `reward_scale.scale`, unless `normalize_reward` is False.
+
+    Raises ValueError where an observation or a reward is NaN or infinite.
+    """
+    assert algorithm._last_obs is not None and algorithm._last_episode_starts is not None
+    algorithm.policy.set_training_mode(False)
+    masked = algorithm.use_masking and env.has_attr("action_masks")
+    state = algorithm._memory if algorithm._memory is not None else algorithm.policy.initial_state(env.num_envs)
+    with torch.no_grad():
+        # The weights have changed since the memories were written.
+        state = algorithm.policy.core.refresh(state.packed())
+    rollout_buffer.begin(state, masked)
+    callback.on_rollout_start()
+    algorithm.reward_scale.begin_episodes(np.asarray(algorithm._last_episode_starts, dtype=bool))
+    starts = torch.as_tensor(algorithm._last_episode_starts, dtype=torch.bool, device=algorithm.device)
+    dones, n_steps = np.zeros(env.num_envs, dtype=bool), 0
+    while n_steps < n_rollout_steps:
+        action_masks = environment_masks(env, algorithm.policy) if masked else None
+        with torch.no_grad():
+            obs_tensor = _copied(obs_as_tensor(algorithm._last_obs, algorithm.device))
+            drawn, values, log_probs, state = algorithm.policy(obs_tensor, state, starts, action_masks=action_masks)
+        actions, clipped_actions = drawn.cpu().numpy(), environment_actions(algorithm.policy, drawn)
+        new_obs, rewards, dones, infos = env.step(clipped_actions)
+        assert not isinstance(new_obs, tuple)  # SB3 has no policies for these
+        check_finite(new_obs)
+        # Before a callback may stop training, so that what goes on later goes on from here.
+        last_starts, starts = starts, torch.as_tensor(dones, dtype=torch.bool, device=algorithm.device)
+        algorithm._last_obs, algorithm._last_episode_starts, algorithm._memory = new_obs, dones, state
+        algorithm.num_timesteps += env.num_envs
+        callback.update_locals(locals() | {"self": algorithm})
+        if not callback.on_step():
+            return False
+        algorithm._update_info_buffer(infos, dones)
+        n_steps += 1
+        learned_from = _rewards(algorithm, rewards, dones) + _truncation_values(algorithm, infos, dones, state)
+        rollout_buffer.add(obs_tensor, drawn, learned_from, last_starts, values, log_probs, action_masks)
+    with torch.no_grad():
+        last_values = algorithm.policy.predict_values(
+            obs_as_tensor(algorithm._last_obs, algorithm.device), state, starts
+        )
+    rollout_buffer.compute_returns_and_advantage(last_values, dones)
+    callback.update_locals(locals() | {"self": algorithm})
+    callback.on_rollout_end()
+    return True
+
+
+def _rewards(algorithm: "MemoryOnPolicyAlgorithm", rewards: np.ndarray, dones: np.ndarray) -> Tensor:
+    """One step's rewards as they are learned from, [B].  Raises ValueError where one is NaN or infinite."""
+    if not np.isfinite(rewards).all():
+        raise ValueError(f"Expect finite rewards, actual: {rewards[~np.isfinite(rewards)][0]} of an environment")
+    scaled = algorithm.reward_scale.scaled(rewards, dones) if algorithm.scales_rewards else rewards
+    return torch.as_tensor(scaled, dtype=torch.float32, device=algorithm.device)
+
+
+def _truncation_values(
+    algorithm: "MemoryOnPolicyAlgorithm", infos: Sequence[dict[str, Any]], dones: np.ndarray, state: ExpireSpanState
+) -> Tensor:
+    """What truncated rows would still have earned, [B]: the value of their last observation, discounted.
+
+    `state` is the memory after the step before it, which the reset has not touched yet.
+    """
+    extra = torch.zeros(len(dones), device=algorithm.device)
+    cut_off = [row for row in np.flatnonzero(dones).tolist() if infos[row].get("TimeLimit.truncated", False)]
+    # As SB3 does, without the bootstrap where a VecEnv doesn't tell the last observation.
+    rows = [row for row in cut_off if infos[row].get("terminal_observation") is not None]
+    if rows:
+        endings = [infos[row]["terminal_observation"] for row in rows]
+        if isinstance(endings[0], dict):
+            last: Any = {name: np.stack([ending[name] for ending in endings]) for name in endings[0]}
+        else:
+            last = np.stack(endings)
+        check_finite(last, "the last observation", rows)
+        index = torch.as_tensor(rows, device=algorithm.device)
+        with torch.no_grad():
+            no_starts = torch.zeros(len(rows), dtype=torch.bool, device=algorithm.device)
+            values = algorithm.policy.predict_values(
+                obs_as_tensor(last, algorithm.device), state.rows(index), no_starts
+            )
+        extra[index] = algorithm.gamma * values
+    return extra
+
+
+def _copied(observations: Any) -> Any:
+    """A copy of a tensor, or of those of a dictionary: a VecEnv may write what comes next into the same arrays."""
+    if isinstance(observations, dict):
+        return {name: part.clone() for name, part in observations.items()}
+    return observations.clone()

@@ -1,0 +1,1 @@
+"""Pictures of recorded episodes and of a training."""

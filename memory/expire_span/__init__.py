@@ -1,0 +1,18 @@
+"""The Expire-Span transformer: memories that decide how long they stay."""
+
+from .budget import PressureConfig
+from .core import ExpireSpan
+from .layer import ExpireSpanConfig
+from .slots import LayerMemory
+from .span import expire_mask, span_penalty
+from .state import ExpireSpanState
+
+__all__ = [
+    "ExpireSpan",
+    "ExpireSpanConfig",
+    "ExpireSpanState",
+    "LayerMemory",
+    "PressureConfig",
+    "expire_mask",
+    "span_penalty",
+]

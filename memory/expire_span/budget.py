@@ -1,0 +1,210 @@
+"""How hard training pulls on the spans.
+
+The paper charges every memory on its ramp with a constant weight.  Under Adam the size of that weight hardly matters:
+as long as the task gives the spans no gradient, any penalty makes them collapse at Adam's full step size, and with them
+the chance that the task ever gets to use memory.
+
+The default here is a budget: a number of live memories at which the pull ends, so nothing can collapse.
+
+- Spans start far longer than needed, and the pull begins at once.  What it meets first is what there is most of: the
+  rent (span.py) is a sum over all live memories, so its gradient points along the features of the common ones.  Common
+  observations lose their spans, rare ones keep most of theirs, before the task has said anything.
+- The task is then learned with about the memory that it will have.  Taking memory from an agent that has learned with
+  all of it was tried in several ways, and each cost it a good part of its success.
+- After every gradient step the weights that predict spans take a small step down the gradient of the rent.  The step is
+  normalised and stands outside Adam, so its length means something: the change of a typical memory's logit.
+
+A memory that is used in the second half of its span nearly came too late, and the task itself says so only while it is
+on its ramp.  On request (`late_pull`) a step up the rent lengthens such spans, whether the budget is met or not.
+Without it, the spans of Portal's mistakes went on falling after the pull had ended, to less than a walk through its
+rooms, and the returns with them.  It is no default because it can outweigh the pull: on Instruction a layer then held
+37 memories instead of its budget of 20.
+
+The rent is charged on every live memory, not only on those on their ramp as the paper's penalty is: a span that
+outlasts the episodes is never on its ramp.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...checks import check_not_negative, check_positive
+from ..core import Spared
+from .layer import ExpireSpanConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class PressureConfig:
+    """The pull on spans: towards a budget by default, or the paper's constant weight."""
+
+    memory_budget: float | None = 20.0
+    """Mean live memories per layer that training aims at; None for no pull.  The ramp alone holds about as many
+    memories as it has steps, so a budget below the ramp is refused."""
+    budget_pull: float = 0.3
+    """How far an update of the policy shortens spans while a layer holds twice its budget or more, in logits of the
+    span of a typical memory: 0.3 takes about a quarter off a span that is well below its maximum."""
+    late_pull: float = 0.0
+    """How far, in the same unit, an update lengthens spans in the second half of which a memory was used: a little
+    later it would have been missed.  Needs a budget."""
+    penalty_weight: float | None = None
+    """The paper's constant weight (alpha) in place of the budget, which then can't be given."""
+
+    def __post_init__(self) -> None:
+        if self.memory_budget is not None:
+            check_positive("memory_budget", self.memory_budget)
+        check_positive("budget_pull", self.budget_pull)
+        check_not_negative("late_pull", self.late_pull)
+        if self.penalty_weight is not None:
+            check_not_negative("penalty_weight", self.penalty_weight)
+            if self.memory_budget not in (None, type(self).memory_budget):
+                raise ValueError(
+                    f"Expect `memory_budget` not to be given beside `penalty_weight`, actual: {self.memory_budget}"
+                )
+        if self.late_pull and (self.memory_budget is None or self.penalty_weight is not None):
+            raise ValueError(f"Expect `late_pull` to be 0 where no memory budget is kept, actual: {self.late_pull}")
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether a budget, not a constant weight or nothing, decides about the spans."""
+        return self.memory_budget is not None and self.penalty_weight is None
+
+
+def smallest_budget(memory: ExpireSpanConfig) -> int:
+    """The fewest memories that a layer holds in a long episode: each lives for the ramp at least, span or no span.
+
+    A capacity below the ramp evicts some of them; the present step's own is beyond the capacity.
+    """
+    held = math.ceil(memory.ramp)
+    return held if memory.capacity is None else min(held, memory.capacity + 1)
+
+
+def check_budget(pressure: PressureConfig, memory: ExpireSpanConfig) -> None:
+    """Raise ValueError where no span is short enough for the budget."""
+    least = smallest_budget(memory)
+    if pressure.memory_budget is not None and pressure.has_budget and pressure.memory_budget < least:
+        raise ValueError(
+            f"Expect `memory_budget` to be at least {least}, which a layer holds with a ramp of {memory.ramp:g} steps, "
+            f"actual: {pressure.memory_budget:g}"
+        )
+
+
+UPKEEP = 0.1
+"""Share of the pull that is left for a layer which has come down to its budget before: what it then holds too much
+comes from passing trouble of the policy, and a strong pull would reach the rare memories once the common ones are
+gone.  A layer that holds little because its episodes are short has not come down: its spans are long."""
+LENIENCE = 0.25
+"""Share of the training over which that pull comes back to its whole strength in a layer that stays above its budget:
+trouble that does not pass is a habit.  (With the small share alone, layers ended at twice their budget.)"""
+SAFE = 0.25
+"""While no memory is in use, the pull stops in a layer whose longest span has fallen below this share of the longest
+possible: what is rare there looks like what is common, and would go with it before the task can say anything."""
+PATIENCE = 0.5
+"""Share of the training after which it no longer waits for a memory to be used: the task may not need any."""
+ALARMING = 0.02
+"""Share of the memories in use from which on those used late are lengthened with the whole strength."""
+NEEDED = 0.5
+"""Memories in use for each memory written from which on a layer isn't pulled: the task needs nearly all of them, so a
+budget below what they are can only take from it.  (RepeatPrevious over 32 steps ended at 0.47 with the pull on 20
+memories, at 0.93 without.)"""
+SMOOTHING = 0.2
+"""Share of the newest count of live memories in the smoothed one: a single rollout is noisy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerFigures:
+    """What one layer kept during an update of the policy."""
+
+    live: float
+    """Mean live memories."""
+    used: int
+    """How many memories were in use (`memory.attention.used_memories`)."""
+    late: int
+    """How many of these in the second half of their span."""
+    written: int
+    """How many memories were written."""
+    longest: float
+    """Its longest span, as a share of the longest possible."""
+    typical: float
+    """Its median span in steps."""
+
+
+class SpanPressure:
+    """The pull on the spans, decided anew after every policy update."""
+
+    def __init__(self, config: PressureConfig) -> None:
+        self.config = config
+        self.pulls: list[float] = []
+        """For each layer, in logits of a typical memory's span per update of the policy; empty where nothing pulls."""
+        self._live: list[float] = []
+        self._met: list[bool] = []
+        self._held: list[float] = []
+        """When each layer last held no more than its budget, as a share of the training."""
+
+    @property
+    def weight(self) -> float:
+        """The weight of the paper's penalty in the loss."""
+        return self.config.penalty_weight or 0.0
+
+    @property
+    def moves_spans(self) -> bool:
+        """Whether the present update moves spans in any other way than the task does."""
+        return bool(self.pulls or self.weight or self.config.late_pull)
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether a budget, not a constant weight or nothing, decides about the spans."""
+        return self.config.has_budget
+
+    def update(self, layers: Sequence[LayerFigures], progress: float) -> None:
+        """Take note of one update of the policy, `progress` being the share of the training that has passed."""
+        budget = self.config.memory_budget
+        if budget is None or not self.has_budget:
+            return
+        live = [layer.live for layer in layers]
+        before = self._live or live
+        self._live = [old + SMOOTHING * (new - old) for old, new in zip(before, live, strict=True)]
+        short = [now <= budget and layer.typical <= budget for now, layer in zip(self._live, layers, strict=True)]
+        self._met = [old or now for old, now in zip(self._met or [False] * len(live), short, strict=True)]
+        held = self._held or [0.0] * len(live)
+        # A share of what was the whole training then may lie in the future of a longer one.
+        self._held = [
+            progress if now <= budget else min(old, progress) for old, now in zip(held, self._live, strict=True)
+        ]
+        waits = progress < PATIENCE and not any(layer.used for layer in layers)
+        pulls = [
+            0.0
+            if waits and layer.longest < SAFE
+            else self._pull(now / budget - 1, met, progress - held) * self._spare_share(layer)
+            for now, met, held, layer in zip(self._live, self._met, self._held, layers, strict=True)
+        ]
+        self.pulls = pulls if any(pulls) else []
+
+    def counterpulls(self, spared: Spared) -> list[float]:
+        """How far an update lengthens the spans of memories used late, for each layer, in logits as the pulls are."""
+        shares = (late / max(used, 1) for used, late in zip(spared.used, spared.late, strict=True))
+        return [self.config.late_pull * min(share / ALARMING, 1.0) for share in shares]
+
+    def _pull(self, excess: float, met: bool, since: float) -> float:
+        """In proportion to the excess over the budget, up to twice the budget.
+
+        `since` is the share of the training that has passed since there was none.
+        """
+        patience_lost = min(since / LENIENCE, 1.0)
+        strength = UPKEEP + (1 - UPKEEP) * patience_lost if met else 1.0
+        return self.config.budget_pull * min(max(excess, 0.0), 1.0) * strength
+
+    @staticmethod
+    def _spare_share(layer: LayerFigures) -> float:
+        """1 where no memory is in use, 0 where `NEEDED` of them are."""
+        return max(1 - layer.used / (NEEDED * layer.written), 0.0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to continue, as JSON knows it."""
+        return {"pulls": self.pulls, "live": self._live, "met": self._met, "held": self._held}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned, under the present configuration."""
+        self._live, self._met = list(state["live"]), list(state["met"])
+        self._held = list(state.get("held", ()))  # older checkpoints have none
+        self.pulls = list(state["pulls"]) if self.has_budget else []

@@ -1,0 +1,412 @@
+"""One layer of the Expire-Span transformer: its shape, the clock of a segment, and what each step may see."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from ...checks import check_choice, check_fraction, check_not_negative, check_positive, check_whole
+from ..core import AttentionTrace, LayerTrace, segment_starts
+from . import compiled
+from .attention import (
+    AGE_STEP,
+    NEVER,
+    Positions,
+    Projected,
+    Reading,
+    Surroundings,
+    attend,
+    attend_segment,
+    initial_age_bias,
+    position_scores,
+    split_heads,
+)
+from .slots import LayerMemory, first_to_expire, outlived
+from .span import SpanPredictor, fading, log_mask
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpireSpanConfig:
+    """Shape of the Expire-Span core."""
+
+    layers: int = 2
+    """Transformer layers, each with memories and spans of its own."""
+    width: int = 64
+    """Width of the model (D)."""
+    heads: int = 4
+    """Attention heads; they divide the width.  With a position window the first half of them (1 // 2 is none) begin by
+    reading the newest memories, the others by reading all alike."""
+    ff_width: int = 128
+    """Hidden width of the feed-forward half of a layer."""
+    max_span: float = 4096.0
+    """Longest span in steps that can be predicted (L)."""
+    ramp: float = 16.0
+    """Steps over which an expired memory fades (R)."""
+    initial_span: float = 0.8
+    """Spans at the start of training, as a fraction of max_span.  The paper starts at 0.1; a budget
+    (memory/expire_span/budget.py) takes from common observations first, so that rare ones stay long."""
+    pre_div: float = 1.0
+    """Divides w . h before the sigmoid: with a large max_span, small changes of w then move spans less."""
+    shorten_spans: bool = False
+    """Random shortening, in training only: clamp all spans of a forward pass to u * max_span, u ~ U(0, 1)."""
+    position_window: int = 64
+    """Memories younger than this many steps (M) are told apart by age: each age has a learned key, and each age and
+    head a learned bias of the score.  All older ones share one bias.  0 for no order in time."""
+    capacity: int | None = None
+    """Most memories that a layer stores beyond the present step; None for no bound, 0 for no memory at all.  The
+    newest ones, as many as the ramp has steps but at most half of the capacity, are not evicted; of the older ones, the
+    first to expire is."""
+    dropout: float = 0.0
+    """Dropout after attention and after the feed-forward half, in training only."""
+    pre_norm: bool = True
+    """Normalise the input of each half of a layer; False normalises its output, as the first transformers did."""
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "width", "heads", "ff_width"):
+            check_whole(name, getattr(self, name), at_least=1)
+        if self.width % self.heads:
+            raise ValueError(f"Expect `width` to be a multiple of `heads` ({self.heads}), actual: {self.width}")
+        for name in ("max_span", "ramp", "pre_div"):
+            check_positive(name, getattr(self, name))
+        check_fraction("initial_span", self.initial_span)
+        check_whole("position_window", self.position_window, at_least=0)
+        if self.capacity is not None:
+            check_whole("capacity", self.capacity, at_least=0)
+        check_not_negative("dropout", self.dropout, below=1.0)
+        check_choice("shorten_spans", self.shorten_spans, (True, False))
+        check_choice("pre_norm", self.pre_norm, (True, False))
+
+    @property
+    def newest(self) -> int:
+        """Places of the capacity kept for the newest memories: a ramp's length, at most half of them."""
+        return 0 if self.capacity is None else min(math.ceil(self.ramp), self.capacity // 2)
+
+    @property
+    def places(self) -> int | None:
+        """Places of the capacity that older memories share; None for no bound."""
+        return None if self.capacity is None else self.capacity - self.newest
+
+
+class Clock(NamedTuple):
+    """When the steps of a segment happen and since when each step may see; the same for every layer."""
+
+    steps: Int[Tensor, "B T"]
+    """0, 1, ...: times since the segment began, in which ages are counted."""
+    time0: Int[Tensor, " B"]
+    """Time within the episode at which the segment begins, resets apart."""
+    time: Int[Tensor, "B T"]
+    """Time of each step within its episode."""
+    start: Int[Tensor, "B T"]
+    """The step at which the episode of each step began; -1 where that was before the segment."""
+    since: Int[Tensor, "B T"]
+    """The earliest time since the segment began of which a step may see memories: `start`, or long ago."""
+    lives: Bool[Tensor, "B T"]
+    """All true: every new memory is live at first."""
+
+
+def read_clock(time0: Int[Tensor, " B"], resets: Bool[Tensor, "B T"]) -> Clock:
+    """Times within the episode, from the time of the first step and the resets."""
+    steps = torch.arange(resets.shape[1], device=resets.device).expand_as(resets)
+    start = segment_starts(resets)
+    continues = start < 0
+    time = torch.where(continues, time0.unsqueeze(1) + steps, steps - start)
+    return Clock(steps, time0, time, start, start.masked_fill(continues, NEVER), torch.ones_like(resets))
+
+
+def hooked(module: nn.Module) -> bool:
+    """Whether something is called when this module is computed, forward or backward."""
+    forward = module._forward_hooks or module._forward_pre_hooks
+    return bool(forward or module._backward_hooks or module._backward_pre_hooks)
+
+
+class ExpireSpanLayer(nn.Module):
+    """One transformer layer: attention over its own memories, then a feed-forward half, each with a residual."""
+
+    def __init__(self, config: ExpireSpanConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.config = config
+        self.attention_norm = nn.LayerNorm(width)
+        self.feed_forward_norm = nn.LayerNorm(width)
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.output = nn.Linear(width + config.heads, width)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(width, config.ff_width), nn.ReLU(), nn.Linear(config.ff_width, width)
+        )
+        self.dropout = nn.Dropout(config.dropout)
+        self.span = SpanPredictor(width, config.max_span, config.initial_span, config.pre_div)
+        self.position = self.age_weight = None
+        if window := config.position_window:
+            self.position = nn.Parameter(torch.zeros(config.heads, width // config.heads, window))
+            self.age_weight = nn.Parameter(initial_age_bias(config.heads, window) / AGE_STEP)
+        self.shape = compiled.Shape(
+            width,
+            config.heads,
+            config.ff_width,
+            config.position_window,
+            config.pre_norm,
+            -1 if config.places is None else config.places,
+            config.newest,
+            config.ramp,
+            config.max_span,
+            math.inf,
+            config.pre_div,
+            self.attention_norm.eps,
+        )
+        # Queries, keys and values that keep the size of their input.  torch's default is smaller: attention starts
+        # nearly uniform, and choosing Corridor's door took a bandit version of it twice as many episodes to learn.
+        for block in self.query_key_value.weight.data.split(width):
+            nn.init.orthogonal_(block)
+        nn.init.zeros_(self.query_key_value.bias)
+        nn.init.zeros_(self.output.weight[:, width:].detach())  # counts begin without a part in the output
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # torch hands all on by position
+        """As torch's; older weights hold the bias of each age itself, or none (a bias of 0), and read no counts."""
+        if self.age_weight is not None and f"{prefix}position" in state_dict:
+            bias = state_dict.pop(f"{prefix}age_bias", torch.zeros_like(self.age_weight))
+            state_dict.setdefault(f"{prefix}age_weight", bias / AGE_STEP)
+        output = state_dict.get(f"{prefix}output.weight")
+        if output is not None and output.shape == (self.config.width, self.config.width):
+            state_dict[f"{prefix}output.weight"] = nn.functional.pad(output, (0, self.config.heads))
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+    @property
+    def positions(self) -> Positions | None:
+        """What tells ages apart; None where the window is 0."""
+        if self.position is None or self.age_weight is None:
+            return None
+        return Positions(self.position, AGE_STEP * self.age_weight)
+
+    def refresh(self, memory: LayerMemory) -> LayerMemory:
+        """The same memories with keys, values and spans from the current weights."""
+        width = self.config.width
+        weight, bias = self.query_key_value.weight[width:], self.query_key_value.bias[width:]
+        key_value = nn.functional.linear(memory.hidden, weight, bias)
+        return replace(memory, key_value=key_value, span=self.span(memory.hidden), room=None)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        memory: LayerMemory,
+        clock: Clock,
+        *,
+        longest: float | None,
+        whole: bool,
+    ) -> tuple[Float[Tensor, "B T D"], LayerMemory, "Kept"]:
+        """Output, the new memories without gradient, and which of those stored or new each step saw.
+
+        `longest` clamps the spans that attention sees (random shortening).  With `whole`, the weights of attention are
+        told, for which all pairs are computed.
+        """
+        in_c, width = self._for_c(x, memory, whole), self.config.width
+        projected = compiled.project(*in_c, x) if in_c else self._project(x)
+        hidden, rows, new_span = (part.detach() for part in projected)
+        new = LayerMemory(hidden=hidden, key_value=rows[..., width:], span=new_span, birth=clock.time, live=clock.lives)
+        span = torch.cat([memory.span.detach(), new.span], 1)
+        birth, live = torch.cat([memory.birth, new.birth], 1), torch.cat([memory.live, new.live], 1)
+        written = torch.cat([memory.birth - clock.time0.unsqueeze(1), clock.steps], 1)
+        gone = self._evicted(span, birth, live, written, clock)
+        around = Surroundings(span, birth, written, live, clock.since, gone, longest)
+        if in_c:
+            stored = memory.key_value, memory.span
+            y, new_span, reading = compiled.attend_segment(*in_c, x, *stored, projected, around)
+            span = self._clamped(memory, new_span, longest)
+        else:
+            span = self._clamped(memory, projected.span, longest)
+            ramp, heads = self.config.ramp, self.config.heads
+            read, reading = attend_segment(projected.rows, memory.key_value, span, around, heads, ramp, self.positions)
+            y = self._transform(x, read)
+        return y, new, Kept(span, around, reading)
+
+    def _project(self, x: Float[Tensor, "B T D"]) -> Projected:
+        hidden = self.attention_norm(x) if self.config.pre_norm else x
+        return Projected(hidden, self.query_key_value(hidden), self.span(hidden))
+
+    @staticmethod
+    def _clamped(memory: LayerMemory, new_span: Tensor, longest: float | None) -> Float[Tensor, "B S"]:
+        span = torch.cat([memory.span, new_span], 1)
+        return span if longest is None else span.clamp(max=longest)
+
+    def step(
+        self,
+        x: Float[Tensor, "B D"],
+        memory: LayerMemory,
+        time: Int[Tensor, "B 1"],
+        goes_on: Bool[Tensor, "B 1"],
+        *,
+        trace: bool,
+        attention: bool,
+    ) -> tuple[Float[Tensor, "B D"], LayerMemory, LayerTrace | None]:
+        """The same for acting: one step at `time` of the episode, without gradient.
+
+        Where an episode does not go on, nothing stored is seen.  What returns are the memories that stay.  Without a
+        segment to sort out there are fewer small operations, whose number acting is bound by, and no copies.
+        """
+        config, limits = self.config, (self.config.places, self.config.newest)
+        places, newest = limits
+        if places is not None and (memory.room is None or memory.room.limits != limits):  # it may hold more
+            stored = memory.live & goes_on
+            old = stored & (memory.birth < time - newest)
+            pushed_out = old & (outlived(memory.span, memory.birth, old).sum(2) >= places)
+            memory = replace(memory, live=stored & ~pushed_out)
+        memory = memory.with_space(limits)
+        in_c = self._for_c(x, memory, attention)
+        made = compiled.step(*in_c, x, memory, time, goes_on) if in_c else self._step(x, memory, time, goes_on)
+        shown = None
+        if trace:
+            shares = None
+            if made.shares is not None:
+                shares = AttentionTrace(weight=made.shares, birth=made.memory.birth.clone())
+            shown = LayerTrace(
+                span=made.span.unsqueeze(1),
+                lifetime=(made.span + config.ramp).ceil().long().unsqueeze(1),
+                live=made.live,
+                evicted=made.evicted,
+                attention=shares,
+            )
+        return made.y, made.memory, shown
+
+    def _step(
+        self, x: Float[Tensor, "B D"], memory: LayerMemory, time: Int[Tensor, "B 1"], goes_on: Bool[Tensor, "B 1"]
+    ) -> compiled.Step:
+        """`compiled.step`, and each memory's share in what was read."""
+        ramp, heads, width = self.config.ramp, self.config.heads, self.config.width
+        places, newest = self.config.places, self.config.newest
+        hidden = self.attention_norm(x) if self.config.pre_norm else x
+        rows, span = self.query_key_value(hidden), self.span(hidden)
+        known = replace(memory, live=memory.live & goes_on).with_one_more(
+            hidden, rows[:, width:], span, time.squeeze(1)
+        )
+        age = time - known.birth
+        # As `fading`, from ages instead of times.
+        unclamped = (known.span - age).mul_(1 / ramp).add_(1)
+        bias, mask = log_mask(unclamped, known.live.to(span.dtype))
+        bias = bias.unsqueeze(1).unsqueeze(1)
+        query = split_heads(rows[:, :width].unsqueeze(1), heads)
+        if self.positions is not None:
+            bias = bias + position_scores(query, self.positions, age.unsqueeze(1))
+        key, value = (split_heads(part, heads) for part in known.key_value.split(width, 2))
+        read, weights = attend(query, key, value, bias)
+        y = self._transform(x, read.squeeze(1))
+        stays, evicted = known.live & (unclamped > 1 / ramp), torch.full_like(time, -1)
+        if places is not None and known.taken > places:
+            old = known.live & (known.birth <= time - newest)
+            slot = first_to_expire(known.span, known.birth, old)
+            full = old.sum(1, keepdim=True) > places
+            evicted = torch.where(full & stays.gather(1, slot), known.birth.gather(1, slot), -1)
+            stays = stays.scatter(1, slot, stays.gather(1, slot) & ~full)
+        live = mask.sign().sum(1, keepdim=True).long()
+        return compiled.Step(y, replace(known, live=stays), span, live, evicted, weights.mean(1))
+
+    def _for_c(
+        self, x: Tensor, memory: LayerMemory, shows_attention: bool
+    ) -> tuple[compiled.Shape, list[Tensor | None]] | None:
+        """The layer as compiled.py takes it; None where C can't compute it, or not as well.
+
+        Submodules of another type, size or setting than `__init__` makes, and hooks, are torch's to compute.
+        """
+        if shows_attention or (self.training and self.dropout.p) or not compiled.serves(x, memory.key_value):
+            return None
+        made: Any = self._modules  # attributes of modules are slow to look up, and a step has little to do
+        dropout, feed_forward = made["dropout"], made["feed_forward"]
+        if type(feed_forward) is not nn.Sequential or len(feed_forward) != 3 or hooked(feed_forward) or hooked(dropout):
+            return None
+        up, activation, down = feed_forward._modules.values()
+        if type(activation) is not nn.ReLU or hooked(activation):
+            return None
+        width, ff_width, shape = self.config.width, self.config.ff_width, self.shape
+        attention_norm, feed_forward_norm, span = made["attention_norm"], made["feed_forward_norm"], made["span"]
+        parts = (
+            (attention_norm, nn.LayerNorm, (width,)),
+            (made["query_key_value"], nn.Linear, (3 * width, width)),
+            (span, SpanPredictor, (width,)),
+            (made["output"], nn.Linear, (width, width + self.config.heads)),
+            (feed_forward_norm, nn.LayerNorm, (width,)),
+            (up, nn.Linear, (ff_width, width)),
+            (down, nn.Linear, (width, ff_width)),
+        )
+        weights: list[Tensor | None] = []
+        for part, kind, size in parts:
+            if type(part) is not kind or hooked(part):  # a parametrised part is of another type
+                return None
+            weight, bias = part._parameters.get("weight"), part._parameters.get("bias")
+            if weight is None or bias is None or weight.shape != size:
+                return None
+            weights += (weight, bias)
+        if not (attention_norm.eps == feed_forward_norm.eps == shape.epsilon):
+            return None
+        if span.max_span != shape.max_span or span.pre_div != shape.pre_div:
+            return None
+        return shape._replace(longest=span.longest), [*weights, *(self.positions or (None, None))]
+
+    def _transform(self, x: Tensor, read: Tensor) -> Tensor:
+        """The residual stream after what attention read and after the feed-forward half."""
+        attended = x + self.dropout(self.output(read))
+        if self.config.pre_norm:
+            return attended + self.dropout(self.feed_forward(self.feed_forward_norm(attended)))
+        attended = self.attention_norm(attended)
+        return self.feed_forward_norm(attended + self.dropout(self.feed_forward(attended)))
+
+    def _evicted(
+        self,
+        span: Float[Tensor, "B S"],
+        birth: Int[Tensor, "B S"],
+        live: Bool[Tensor, "B S"],
+        written: Int[Tensor, "B S"],
+        clock: Clock,
+    ) -> Bool[Tensor, "B boundaries S"] | None:
+        """Which memories the capacity has pushed out before the segment and after each step; None while it can't."""
+        places, newest, slots = self.config.places, self.config.newest, birth.shape[1]
+        if places is None or slots <= places:
+            return None
+        steps = clock.time.shape[1]
+        stored = slots - steps
+        episode = nn.functional.pad(clock.start, (stored, 0), value=-1)
+        same_episode = episode.unsqueeze(1) == episode.unsqueeze(2)
+        outlives = (outlived(span, birth, live) & same_episode).to(span.dtype)
+        # A memory needs a place from this boundary on: 0 is before the segment, 1 after its first step.
+        begins = (written + newest + 1).clamp(min=0)
+        boundaries = torch.arange(steps + 1, device=begins.device)
+        counts = outlives.new_zeros(*begins.shape, steps + 1)
+        early = begins[:, :stored].unsqueeze(2) == boundaries[: newest + 1]
+        counts[:, :, : newest + 1] = outlives[:, :, :stored] @ early.to(outlives.dtype)
+        counts[:, :, newest + 1 :] = outlives[:, :, stored : slots - newest]
+        pushed_out = (counts.cumsum(2) >= places) & (begins.unsqueeze(2) <= boundaries)
+        return pushed_out.transpose(1, 2).contiguous()
+
+
+class Kept(NamedTuple):
+    """What a layer kept during a segment."""
+
+    span: Float[Tensor, "B S"]
+    """The spans that attention saw, which random shortening clamps, of the memories stored and then of the new ones."""
+    around: Surroundings
+    reading: Reading
+
+
+def survivors(
+    stored: LayerMemory, new: LayerMemory, kept: Kept, clock: Clock, ramp: float, keep_expired: bool
+) -> LayerMemory:
+    """The memories that a step after the segment could still see (all of the episode if `keep_expired`)."""
+    around = kept.around
+    live = around.live & (around.written >= clock.since[:, -1:])
+    if not keep_expired:
+        live = live & (fading(around.span, around.written, clock.steps[:, -1:], ramp).squeeze(1) > 1 / ramp)
+        if around.gone is not None:
+            live = live & ~around.gone[:, -1]
+    return replace(stored.map(torch.Tensor.detach).joined(new), live=live)
+
+
+def trace_layer(new: LayerMemory, kept: Kept, clock: Clock, ramp: float, attention: bool) -> LayerTrace:
+    """What the layer kept at each step of the segment."""
+    reading, shares = kept.reading, None
+    written = reading.pushed_out
+    evicted = torch.where(written == NEVER, -1, written + (clock.time - clock.steps))
+    if attention:
+        assert reading.weights is not None
+        shares = AttentionTrace(weight=reading.weights.mean(1), birth=kept.around.birth)
+    lifetime = (new.span + ramp).ceil().long()
+    return LayerTrace(span=new.span, lifetime=lifetime, live=reading.live, evicted=evicted, attention=shares)
