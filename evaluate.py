@@ -16,12 +16,12 @@ from expirespan.agents.learn.on_policy import MemoryOnPolicyAlgorithm
 from expirespan.agents.policy import MemoryActorCriticPolicy
 from expirespan.agents.vec_env import seen_by_policies
 from expirespan.analysis import storage
-from expirespan.analysis.evaluation import MAX_STEPS, evaluate_policy
+from expirespan.analysis.evaluation import MAX_STEPS, check_keeps_memories, evaluate_policy
 from expirespan.analysis.figures import as_json, figure_lines
 from expirespan.analysis.frames import AgentView
 from expirespan.analysis.inspection import Inspection, inspect_memory, inspection_lines, side_by_side
 from expirespan.analysis.inspection import as_json as inspection_as_json
-from expirespan.analysis.interventions import cut_spans, forget_steps
+from expirespan.analysis.interventions import check_editable, cut_spans, forget_steps
 from expirespan.analysis.pictures.curves import save_curves
 from expirespan.analysis.pictures.filmstrip import save_episode_gif, save_filmstrip
 from expirespan.analysis.pictures.timeline import save_timeline
@@ -282,6 +282,15 @@ def measure(policy: MemoryActorCriticPolicy, config: EvaluateConfig, task: Task)
     return as_json(result)
 
 
+def check_core(policy: MemoryActorCriticPolicy, config: EvaluateConfig) -> None:
+    """Raise ValueError where what is asked for can't be had of the policy's core."""
+    for option in ("timeline", "gif", "filmstrip", "record"):
+        if getattr(config, option) not in (None, False, 0) or (option == "filmstrip" and config.filmstrip == 0):
+            check_keeps_memories(policy, f"for `{option}`")
+    if config.forget or config.memory_report or config.compare:
+        check_editable(policy)
+
+
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Play the episodes, print the report, write the files asked for.  Returns the figures."""
     trained = read_run(config.run)
@@ -289,6 +298,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     torch.set_num_threads(config.threads)
     task = task_of(config, trained)
     model = load_model(config.run, device=config.device, name=config.checkpoint)
+    check_core(model.policy, config)
     if config.cut_span is not None:
         model.policy = cut_spans(model.policy, config.cut_span)
     with closing(task.batched(1)) as env:

@@ -59,6 +59,8 @@ def start_from(model: MemoryOnPolicyAlgorithm, run: Path, config: TrainConfig) -
 
     Raises ValueError where they do not fit.
     """
+    if (core := read_run(run).core) != config.core:
+        raise ValueError(f"Expect `init_from` to be a run with the core {config.core}, actual: {core}")
     theirs, ours = options(read_run(run).memory), options(config.memory)
     if other := [name for name in ours if theirs[name] != ours[name]]:
         asked, actual = (", ".join(f"{name} {memory[name]}" for name in other) for memory in (ours, theirs))
@@ -77,13 +79,13 @@ def start_from(model: MemoryOnPolicyAlgorithm, run: Path, config: TrainConfig) -
 def new_model(config: TrainConfig) -> MemoryOnPolicyAlgorithm:
     """An untrained agent in its environments."""
     env = make_batched(config.env, config.num_envs, parse_env_args(config.env_args), config.view_size)
-    arguments = asdict(config.learning) | asdict(config.pressure)
+    arguments = asdict(config.learning) | (asdict(config.pressure) if config.core == "expire-span" else {})
     return ALGORITHMS[config.algo](
         "MemoryPolicy",
         env,
         seed=config.seed,
         device=config.device or "cpu",
-        policy_kwargs={"memory": config.memory},
+        policy_kwargs={"core": config.core, "memory": config.memory},
         **arguments,
     )
 
@@ -226,7 +228,7 @@ def train_stage(
 
 def recording(config: TrainConfig) -> list[RecordEpisodes]:
     """What records episodes for TensorBoard, if it is asked for."""
-    if not config.timeline_every:
+    if not config.timeline_every or not config.memory.build().keeps_memories:
         return []
     env = partial(make_viewed, config.env, parse_env_args(config.env_args), config.view_size)
     return [RecordEpisodes(env, config.timeline_every, EVALUATION_SEED + config.seed)]

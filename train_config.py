@@ -10,7 +10,16 @@ import tyro
 from expirespan.agents import A2CConfig, MemoryA2C, MemoryPPO, PPOConfig, PressureConfig
 from expirespan.checks import check_whole
 from expirespan.command_line import check_options, given, options, parse_env_args, read, with_options
-from expirespan.memory import ExpireSpanConfig
+from expirespan.memory import (
+    CORES,
+    ExpireSpanConfig,
+    GRUConfig,
+    GTrXLConfig,
+    LSTMConfig,
+    NoMemoryConfig,
+    TransformerXLConfig,
+    core_config,
+)
 from expirespan.stages import as_arguments, check_changeable, differences, in_stage, read_stage_file
 
 CHECKPOINT, BEST, CONFIGURATION = "checkpoint.safetensors", "best.safetensors", "config.json"
@@ -18,6 +27,10 @@ ALGORITHMS: dict[str, type[MemoryPPO | MemoryA2C]] = {"ppo": MemoryPPO, "a2c": M
 TOTAL_STEPS = 1_000_000
 EVALUATION_SEED = 1_000_000
 """Evaluation episodes are seeded from here on, far from those of training."""
+
+
+MemoryConfig = ExpireSpanConfig | TransformerXLConfig | GTrXLConfig | LSTMConfig | GRUConfig | NoMemoryConfig
+"""The settings of the cores that the command line knows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +45,9 @@ class TrainConfig:
     """Cells across the agent's view, for this project's grids and MiniGrid's; None for the environment's own."""
     algo: Literal["ppo", "a2c"] = "ppo"
     """The algorithm; its own options, and their defaults, are those shown below (`--algo a2c --help` for A2C's)."""
+    core: str = "expire-span"
+    """The memory: expire-span, transformer-xl, gtrxl, lstm, gru or none; its own options, and their defaults, are those
+    shown below (`--core lstm --help` for the LSTM's).  Budget and penalty are those of expire-span alone."""
     total_steps: int | None = None
     """Environment steps over all environments; None for 1,000,000, or for what a resumed run was to have.  Of a resumed
     run with stages, the steps of all of them together: the last one gets those beyond the others."""
@@ -60,7 +76,7 @@ class TrainConfig:
     timeline_every: int = 250_000
     """Steps between episodes recorded for TensorBoard, picture and Memory tab, beside the one at the end; 0 for none at
     all."""
-    memory: ExpireSpanConfig = field(default_factory=ExpireSpanConfig)
+    memory: Annotated[MemoryConfig, tyro.conf.AvoidSubcommands] = field(default_factory=ExpireSpanConfig)
     pressure: PressureConfig = field(default_factory=PressureConfig)
     learning: Annotated[PPOConfig | A2CConfig, tyro.conf.AvoidSubcommands] = field(default_factory=PPOConfig)
 
@@ -72,6 +88,9 @@ class TrainConfig:
         check_whole("seed", self.seed, at_least=0)
         check_whole("timeline_every", self.timeline_every, at_least=0)
         parse_env_args(self.env_args)
+        wanted = type(core_config(self.core))
+        if type(self.memory) is not wanted:
+            raise TypeError(f"Expect `memory` to be a {wanted.__name__} for {self.core}, actual: {self.memory!r}")
         expected = ALGORITHMS[self.algo].config_class
         if type(self.learning) is not expected:
             raise TypeError(f"Expect `learning` to be a {expected.__name__} for {self.algo}, actual: {self.learning!r}")
@@ -88,8 +107,15 @@ def steps_of(stages: Sequence[TrainConfig]) -> list[int]:
 
 def default_config(args: list[str]) -> TrainConfig:
     """The defaults of the algorithm that these arguments of the command line name; PPO's where they name none."""
-    algo: Any = given(args).get("algo", "ppo")
-    return TrainConfig(algo=algo, learning=ALGORITHMS[algo].config_class()) if algo in ALGORITHMS else TrainConfig()
+    asked = given(args)
+    algo: Any = asked.get("algo", "ppo")
+    chosen: dict[str, Any] = {}
+    if algo in ALGORITHMS:
+        chosen = {"algo": algo, "learning": ALGORITHMS[algo].config_class()}
+    core = asked.get("core", "")
+    if core in CORES:
+        chosen |= {"core": core, "memory": CORES[core]()}
+    return TrainConfig(**chosen)
 
 
 def check_given(args: list[str], config: TrainConfig) -> None:
@@ -100,6 +126,18 @@ def check_given(args: list[str], config: TrainConfig) -> None:
         if algo != config.algo and (named := [name for name in asked if name.removeprefix("no_") in foreign]):
             said = f"as {named[0]} is an option of {algo} alone"
             raise ValueError(f"Expect `algo` to be {algo}, {said}, actual: {config.algo}")
+    core_config(config.core if "core" not in asked else asked["core"])
+    for name, core in CORES.items():
+        foreign = options(core()).keys() - options(config.memory).keys()
+        if name != config.core and (named := [option for option in asked if option.removeprefix("no_") in foreign]):
+            raise ValueError(
+                f"Expect `core` to be {name}, as {named[0]} is an option of it and not of {config.core}, "
+                f"actual: {config.core}"
+            )
+    if config.core != "expire-span" and (named := [option for option in asked if option in options(PressureConfig())]):
+        raise ValueError(
+            f"Expect `core` to be expire-span, as {named[0]} is an option of its budget, actual: {config.core}"
+        )
     if "penalty_weight" in asked and "memory_budget" in asked:
         raise ValueError(
             f"Expect `memory_budget` not to be given beside `penalty_weight`, actual: {asked['memory_budget']}"
@@ -117,8 +155,9 @@ def from_json(text: str) -> Stages:
     """The stages that `to_json` wrote.  Raises ValueError where the text is not of this kind."""
     try:
         values = json.loads(text)
+        values.setdefault("core", "expire-span")  # runs from before there were others
         groups = {
-            "memory": ExpireSpanConfig,
+            "memory": type(core_config(values["core"])),
             "pressure": PressureConfig,
             "learning": ALGORITHMS[values["algo"]].config_class,
         }

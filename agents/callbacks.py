@@ -109,7 +109,7 @@ class ProgressCallback(MemoryCallback):
         self.live = live or self.live
         shown = {"steps/s": f"{rate:.0f}", **self._scores()}
         if self.live:
-            budget = self.model.pressure.config.memory_budget if self.model.pressure.has_budget else None
+            budget = self._budget()
             shown["live"] = "/".join(f"{value:.0f}" for value in self.live) + (f" of {budget:g}" if budget else "")
         self._bar.set_postfix(shown, refresh=False)
         self._bar.update(min(self.num_timesteps - self.model.stage_began, self.total) - self._bar.n)
@@ -121,6 +121,10 @@ class ProgressCallback(MemoryCallback):
         self._on_rollout_start()
         if self._bar is not None:
             self._bar.close()
+
+    def _budget(self) -> float | None:
+        """Live memories per layer that training aims at."""
+        return None if self.model.controller is None else self.model.controller.budget
 
     def _scores(self) -> dict[str, str]:
         """Mean return and success of the latest episodes, at most 100 unless SB3 was told otherwise."""
@@ -139,8 +143,7 @@ class ProgressCallback(MemoryCallback):
         if not self.live:
             return
         held = " and ".join(f"{value:.0f}" for value in self.live)
-        pressure = self.model.pressure
-        budget = pressure.config.memory_budget if pressure.has_budget else None
+        budget = self._budget()
         if budget is None:
             yield f"  {held} live memories per layer; no budget was asked for"
         elif max(self.live) <= budget * (1 + MARGIN):

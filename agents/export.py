@@ -39,6 +39,7 @@ from stable_baselines3.common.distributions import (
 from torch import Tensor, nn
 
 from ..checks import check_whole
+from ..memory import ExpireSpan, Record
 from ..memory.expire_span.fixed_slots import as_state, as_tensors, enough_slots, fixed_slots
 from .policy import LeanCategorical, MemoryActorCriticPolicy
 
@@ -56,9 +57,11 @@ def export_policy(
             capacity allows: then no row overflows.
         batch_size: Rows of every call; None for any number.
 
-    Raises ValueError where `slots` is None and the core has no capacity.
+    Raises ValueError where the core is another one than expire-span, and where `slots` is None and it has no capacity.
     """
-    slots = _slots(policy, slots)
+    if not isinstance(policy.core, ExpireSpan):
+        raise ValueError(f"Expect a policy with the core expire-span, actual: {policy.core_config.name}")
+    slots = _slots(policy.core, slots)
     if batch_size is not None:
         check_whole("batch_size", batch_size, at_least=1)
     step = ActingStep(policy)
@@ -142,11 +145,12 @@ class ActingStep(nn.Module):
     def forward(self, observation: Tensor | Batch, state: Batch, episode_start: Tensor) -> tuple[Batch, Batch]:
         """One step of B rows: what to do, and the state after it."""
         features, critic = self.policy._features(observation)
-        memory = as_state(self.policy.core, state)
+        core = self.policy.core
+        assert isinstance(core, ExpireSpan)  # export_policy refuses others
+        memory = as_state(core, state)
         # Asking for attention has all layers computed by torch.
-        output = self.policy.core(
-            features.unsqueeze(1), memory, episode_start.unsqueeze(1), charge=False, attention=True
-        )
+        record = Record.STATE | Record.ATTENTION
+        output = core(features.unsqueeze(1), memory, episode_start.unsqueeze(1), record=record)
         distribution, values = self.policy._heads(output.y.squeeze(1), critic)
         after, overflow = as_tensors(output.state)
         actions = self._environment_actions(distribution.mode())
@@ -176,12 +180,12 @@ def parameters(distribution: Distribution) -> Batch:
     return {"mean": distribution.distribution.mean, "std": distribution.distribution.stddev}
 
 
-def _slots(policy: MemoryActorCriticPolicy, slots: int | None) -> int:
+def _slots(core: ExpireSpan, slots: int | None) -> int:
     if slots is not None:
         check_whole("slots", slots, at_least=1)
         return slots
-    most = enough_slots(policy.core)
-    if policy.core.config.capacity is None:
+    most = enough_slots(core)
+    if core.config.capacity is None:
         raise ValueError(
             "Expect `slots` to be given where the core has no `capacity`: how many memories a row can hold, "
             f"{most} for all that the longest span keeps, actual: None"

@@ -25,7 +25,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
 from ..checks import check_not_negative
-from ..memory import CoreOutput, ExpireSpan, ExpireSpanConfig, ExpireSpanState
+from ..memory import CoreOutput, ExpireSpan, ExpireSpanConfig, ExpireSpanState, Record
 from .arguments import check_known
 from .encoders import default_extractor
 from .history import ACTION, OBSERVATION, PAST, REWARD, HistorySpace, named_parts
@@ -93,19 +93,19 @@ class ExpireSpanExtractor(BaseFeaturesExtractor):
 
     def forward(self, observations: dict[str, Tensor]) -> Float[Tensor, "N D"]:
         """Windows of N environments, as SB3's policies preprocess them, to features [N, width]."""
-        charge = self.penalty_weight > 0 and torch.is_grad_enabled()
-        output, steps = self._read(observations, charge=charge)
+        charged = self.penalty_weight > 0 and torch.is_grad_enabled()
+        output, steps = self._read(observations, Record.LOSSES if charged else Record.NOTHING)
         features = output.y[:, -1]
-        if not charge:
+        if not charged:
             return features
-        return _Charged.apply(features, self.penalty_weight * output.penalty / steps)
+        return _Charged.apply(features, self.penalty_weight * output.losses["penalty"] / steps)
 
     def read(self, observations: dict[str, Tensor]) -> CoreOutput[ExpireSpanState]:
         """The core's output over the windows, with its trace; to see what is kept.
 
         T is the longest history among the N windows.  Where one is shorter, the steps before it mean nothing.
         """
-        return self._read(observations, trace=True)[0]
+        return self._read(observations, Record.LOSSES | Record.TRACE)[0]
 
     def apply(self, fn: Any) -> "ExpireSpanExtractor":
         """As torch's; but SB3's orthogonal initialisation reaches the encoder only: the core has one of its own."""
@@ -114,9 +114,7 @@ class ExpireSpanExtractor(BaseFeaturesExtractor):
             return self
         return super().apply(fn)
 
-    def _read(
-        self, observations: dict[str, Tensor], charge: bool = False, trace: bool = False
-    ) -> tuple[CoreOutput[ExpireSpanState], int]:
+    def _read(self, observations: dict[str, Tensor], record: Record) -> tuple[CoreOutput[ExpireSpanState], int]:
         """The core's output, and the number of steps in all windows."""
         past = observations[PAST].flatten(1).argmax(1, keepdim=True)  # one-hot by then
         longest = int(past.max()) + 1
@@ -129,7 +127,7 @@ class ExpireSpanExtractor(BaseFeaturesExtractor):
         # Places before a history are episodes of one step: nothing sees them, and none of them is ever charged.
         resets = back >= past
         state = self.core.initial_state(len(x))
-        return self.core(x, state, resets, charge=charge, trace=trace, keep=False), len(steps)
+        return self.core(x, state, resets, record=record), len(steps)
 
     def _embedded(self, steps: dict[str, Tensor]) -> Float[Tensor, "steps D"]:
         kind, told = next(self.core.parameters()).dtype, named_parts(self.seen_space)

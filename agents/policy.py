@@ -5,7 +5,7 @@ one step, training a segment of a rollout: the same function.
 """
 
 from copy import copy
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,9 +17,9 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, MlpExtr
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from ..memory import ExpireSpan, ExpireSpanConfig, ExpireSpanState, LayerTrace, Spared
+from ..memory import CoreConfig, CoreOutput, MemoryCore, Record, Trace, core_config
 from .actions import LeanCategorical, environment_actions, masked_logits, read_masks
-from .arguments import check_known, check_policy_arguments
+from .arguments import check_policy_arguments
 from .encoders import MiniGridExtractor, TokenLineExtractor, default_extractor, measuring
 from .numbers_extractor import NumbersExtractor
 from .observations import Kinds, check_finite, check_kinds, kinds_of_space, prepare
@@ -32,13 +32,8 @@ class SequenceEvaluation:
     values: Tensor
     log_prob: Tensor
     entropy: Tensor
-    penalty: Tensor
-    """Unweighted memory penalty of the paper, summed over the sequences."""
-    rent: Tensor
-    """The same for the charge on every live memory."""
-    spared: Spared | None
-    """The memories in use, where the rent spares them."""
-    trace: tuple[LayerTrace, ...] | None
+    core: CoreOutput[Any]
+    """What the core returned: its losses, facts and trace, as far as they were asked for."""
 
 
 class Action(NamedTuple):
@@ -47,8 +42,8 @@ class Action(NamedTuple):
     actions: Tensor
     values: Tensor
     log_prob: Tensor
-    state: ExpireSpanState
-    trace: tuple[LayerTrace, ...] | None
+    state: Any
+    trace: Trace | None
 
 
 KIND_OF_EXTRACTOR: dict[type, Kinds] = {MiniGridExtractor: "minigrid", TokenLineExtractor: "tokens"}
@@ -60,7 +55,8 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
 
     Arguments beyond those of SB3's ActorCriticPolicy:
 
-    - `memory`: the configuration of the core, or its fields as a dictionary.
+    - `core`: the memory core by its name ("expire-span" by default; `memory.CORES` has all), or its configuration.
+    - `memory`: settings of the core as a dictionary, or its configuration in place of `core`.
     - `observations`: what the observations are, "numbers", "picture", "minigrid" (its codes) or "tokens", or a
       dictionary of these for a Dict space.  MemoryPPO and MemoryA2C ask the environment; without one, None goes by the
       space alone, which can't tell MiniGrid's codes and tokens from other numbers.
@@ -80,17 +76,15 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         observation_space: spaces.Space,
         action_space: spaces.Space,
         lr_schedule: Schedule,
-        memory: ExpireSpanConfig | dict[str, Any] | None = None,
+        core: str | CoreConfig | None = None,
+        memory: CoreConfig | dict[str, Any] | None = None,
         observations: str | dict[str, Any] | None = None,
         net_arch: list[int] | dict[str, list[int]] | None = None,
         features_extractor_class: type[BaseFeaturesExtractor] | None = None,
         span_lr_scale: float = 1.0,
         **kwargs: Any,
     ) -> None:
-        if isinstance(memory, dict):
-            check_known("`memory`", memory, [field.name for field in fields(ExpireSpanConfig)])
-            memory = ExpireSpanConfig(**memory)
-        self.memory_config = memory or ExpireSpanConfig()
+        self.core_config = core_config(core, memory)
         self.span_lr_scale = span_lr_scale
         check_policy_arguments(type(self), kwargs)
         # SB3's eps of 1e-5 drowns the gradients of what is seen once in an episode; a shorter memory of squared
@@ -114,7 +108,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
 
     def _build(self, lr_schedule: Schedule) -> None:
         # The optimizer, made by the parent, takes all parameters that exist by then.
-        self.core = ExpireSpan(self.memory_config)
+        self.core: MemoryCore[Any] = self.core_config.build()
         same = self.features_dim == self.core.width
         self.embed = nn.Identity() if same else nn.Linear(self.features_dim, self.core.width)
         if not self.share_features_extractor:
@@ -125,10 +119,11 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         # Values start near 0: random ones make a landscape of their own, which bootstrapping from truncated episodes
         # keeps alive and the policy climbs, away from where the rewards are.
         nn.init.orthogonal_(self.value_net.weight, 0.01)
-        spans = {id(parameter) for layer in self.core.stack() for parameter in layer.span.parameters()}
-        groups = [
-            {"params": [p for p in self.parameters() if id(p) not in spans], "lr_scale": 1.0},
-            {"params": [p for p in self.parameters() if id(p) in spans], "lr_scale": self.span_lr_scale},
+        special = self.core.parameter_groups()
+        apart = {id(parameter) for _, parameters in special for parameter in parameters}
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in self.parameters() if id(p) not in apart], "lr_scale": 1.0},
+            *({"params": parameters, "lr_scale": getattr(self, scale)} for scale, parameters in special),
         ]
         settings: dict[str, Any] = {"lr": lr_schedule(1), **self.optimizer_kwargs}
         self.optimizer = self.optimizer_class(groups, **settings)
@@ -139,20 +134,21 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
     @property
     def device(self) -> torch.device:
         """Where the policy lives; SB3 goes through all modules to find out, which acting would do twice a step."""
-        return next(self.core.stack()).query_key_value.weight.device
+        head = self._modules.get("action_net")  # not there yet while the policy is being built
+        return head.weight.device if isinstance(head, nn.Linear) else super().device
 
-    def initial_state(self, num_envs: int) -> ExpireSpanState:
+    def initial_state(self, num_envs: int) -> Any:
         """The memory of environments that have seen nothing."""
         return self.core.initial_state(num_envs)
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # a policy with memory takes and returns a state
         self,
         obs: Any,
-        state: ExpireSpanState,
+        state: Any,
         episode_starts: Tensor,
         deterministic: bool = False,
         action_masks: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor, ExpireSpanState]:
+    ) -> tuple[Tensor, Tensor, Tensor, Any]:
         """One step of B environments: actions, values [B], log-probabilities [B] and the state after it.
 
         `episode_starts`, bool [B], says which rows have just been reset.  `action_masks`, bool [B, M], is true for
@@ -164,7 +160,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
     def act(
         self,
         obs: Any,
-        state: ExpireSpanState,
+        state: Any,
         episode_starts: Tensor,
         deterministic: bool = False,
         trace: bool = False,
@@ -174,7 +170,10 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         """`forward`, on request with what the layers keep at the step and attend to."""
         features, critic = self._features(obs)
         starts = episode_starts.unsqueeze(1)
-        output = self.core(features.unsqueeze(1), state, starts, charge=False, trace=trace, attention=attention)
+        record = Record.STATE
+        if trace or attention:
+            record |= Record.ATTENTION if attention else Record.TRACE
+        output = self.core(features.unsqueeze(1), state, starts, record=record)
         distribution, values = self._heads(output.y.squeeze(1), critic, action_masks)
         actions = distribution.get_actions(deterministic=deterministic)
         log_prob = distribution.log_prob(actions)
@@ -218,24 +217,24 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         return values, distribution.log_prob(self._as_drawn(actions))
 
     def action_logits(
-        self, obs: Any, state: ExpireSpanState, episode_starts: Tensor, action_masks: Tensor | None = None
-    ) -> tuple[Tensor, ExpireSpanState]:
+        self, obs: Any, state: Any, episode_starts: Tensor, action_masks: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
         """Log-probabilities [B, A] of all actions, and the state after the step; for discrete actions."""
         distribution, after = self._next_actions(obs, state, episode_starts, action_masks)
         assert isinstance(distribution, LeanCategorical)
         return distribution.log_probs, after
 
     def _next_actions(
-        self, obs: Any, state: ExpireSpanState, episode_starts: Tensor, action_masks: Tensor | None
-    ) -> tuple[Distribution, ExpireSpanState]:
+        self, obs: Any, state: Any, episode_starts: Tensor, action_masks: Tensor | None
+    ) -> tuple[Distribution, Any]:
         """The distribution of B environments' actions, and the state after the step; without values."""
         features = self.features(obs).unsqueeze(1)
-        output = self.core(features, state, episode_starts.unsqueeze(1), charge=False)
+        output = self.core(features, state, episode_starts.unsqueeze(1))
         actor = self.mlp_extractor.forward_actor(output.y.squeeze(1))
         return self._get_action_dist_from_latent(actor, action_masks), output.state
 
     def predict_values(  # pyright: ignore[reportIncompatibleMethodOverride]  # as above
-        self, obs: Any, state: ExpireSpanState, episode_starts: Tensor
+        self, obs: Any, state: Any, episode_starts: Tensor
     ) -> Tensor:
         """Values [B] of one step; the state stays as it is.
 
@@ -248,19 +247,16 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         self,
         obs: Any,
         actions: Tensor,
-        state: ExpireSpanState,
+        state: Any,
         episode_starts: Tensor,
         *,
         action_masks: Tensor | None = None,
-        charge: bool = True,
-        trace: bool = False,
-        spare_used: bool = False,
+        record: Record = Record.NOTHING,
     ) -> SequenceEvaluation:
         """Recorded sequences under the present weights.
 
         Observations and actions (as drawn) are [T, B, ...], `episode_starts` is bool [T, B], `action_masks` bool
-        [T, B, M], `state` stood before the first step.  `charge`, `trace` and `spare_used` are those of
-        `MemoryCore.forward`.
+        [T, B, M], `state` stood before the first step.  `record` says what the core is to return beside its output.
         """
         steps, rows = episode_starts.shape
         # Sequence by sequence, as the core reads them: observations are smaller than what would have to be moved later.
@@ -270,10 +266,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
             features.unflatten(0, (rows, steps)),
             self.core.refresh(state),
             episode_starts.T,
-            charge=charge,
-            trace=trace,
-            spare_used=spare_used,
-            keep=False,
+            record=record,
         )
         distribution, values = self._heads(output.y.flatten(0, 1), critic, action_masks)
         log_prob = distribution.log_prob(self._as_drawn(actions))
@@ -281,15 +274,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         if entropy is None:  # no closed form for this distribution
             entropy = -log_prob
         values, log_prob, entropy = (part.unflatten(0, (rows, steps)).T for part in (values, log_prob, entropy))
-        return SequenceEvaluation(
-            values=values,
-            log_prob=log_prob,
-            entropy=entropy,
-            penalty=output.penalty,
-            rent=output.rent,
-            spared=output.spared,
-            trace=output.trace,
-        )
+        return SequenceEvaluation(values=values, log_prob=log_prob, entropy=entropy, core=output)
 
     def get_distribution(self, obs: Any) -> Distribution:
         """Not there: an action depends on the memory.  `action_logits` takes one, and so does calling the policy."""
@@ -301,7 +286,8 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         ours = {
-            "memory": asdict(self.memory_config),
+            "core": self.core_config.name,
+            "memory": asdict(self.core_config),  # pyright: ignore[reportArgumentType]  # a dataclass
             "observations": self.observations,
             "span_lr_scale": self.span_lr_scale,
             "share_features_extractor": self.share_features_extractor,
@@ -311,11 +297,11 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride]  # the state is a memory, not a tuple of arrays
         self,
         observation: Any,
-        state: ExpireSpanState | None = None,
+        state: Any = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
         action_masks: Any = None,
-    ) -> tuple[np.ndarray, ExpireSpanState]:
+    ) -> tuple[np.ndarray, Any]:
         """Actions for one observation or a batch of them, and the memory to hand in with the next.
 
         Without a state the memory is empty; where `episode_start` is true, it is emptied first.  `action_masks` are
@@ -347,10 +333,10 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         if state is None:
             state = self.initial_state(rows)
         starts = np.zeros(rows, dtype=bool) if episode_start is None else np.reshape(episode_start, -1).astype(bool)
-        if len(starts) != rows or len(state.time) != rows:
+        if len(starts) != rows or len(state) != rows:
             raise ValueError(
                 f"Expect `state` and `episode_start` to have a row for each of {rows} observations, "
-                f"actual: {len(state.time)} and {len(starts)}"
+                f"actual: {len(state)} and {len(starts)}"
             )
         masks = None
         if action_masks is not None:

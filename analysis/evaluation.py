@@ -91,7 +91,9 @@ def evaluate_policy(
             action = policy.act(tensor, state, first, deterministic, trace=True, action_masks=masks)
         state, trace = action.state, action.trace or ()
         span, live, evicted = (
-            np.stack([getattr(layer, name)[:, 0].cpu().numpy() for layer in trace], 1)[counted]
+            np.array([getattr(layer, name)[:, 0].cpu().numpy() for layer in trace])
+            .reshape(len(trace), count)
+            .T[counted]
             for name in ("span", "live", "evicted")
         )
         marked = np.array([bool(info.get("relevant", False)) for info in infos])
@@ -163,10 +165,22 @@ def record_episode(
 
     The environment and torch's generator begin from `seed`, so that sampled actions are drawn alike too; afterwards
     the generator stands where it stood.
+
+    Raises ValueError where the policy's core keeps no memories of single steps.
     """
     check_whole("max_steps", max_steps, at_least=1)
+    check_keeps_memories(policy, "to record an episode")
     with drawn_from(seed, policy.device):
         return _recorded(policy, TimeLimit(env, max_steps), seed, deterministic, on_step, attention, frames)
+
+
+def check_keeps_memories(policy: MemoryActorCriticPolicy, purpose: str) -> None:
+    """Raise ValueError where the policy's core keeps no memories of single steps, which `purpose` needs."""
+    if not policy.core.keeps_memories:
+        raise ValueError(
+            f"Expect a core that keeps memories of single steps, such as expire-span, {purpose}, "
+            f"actual: {policy.core_config.name}"
+        )
 
 
 @contextmanager

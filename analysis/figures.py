@@ -69,10 +69,14 @@ def figure_lines(summary: dict[str, Any]) -> Iterator[str]:
         yield f"{name.replace('_', ' '):17} {mean:.3g} on average"
     for row in summary.get("success_by_length", []):
         yield f"  length {row['from']:>5} to {row['to']:<5} {row['success']:7.1%}  of {row['episodes']} episodes"
-    yield "memory            live mean   p95   max   evictions   retention score"
+    if not summary["layers"]:
+        yield "memory            a state of fixed size, or none: no memories of single steps"
+    else:
+        yield "memory            live mean   p95   max   evictions   retention score"
     for number, layer in enumerate(summary["layers"], 1):
         score = "-" if layer["retention_score"] is None else f"{layer['retention_score']:.3f}"
         live = f"{layer['live_mean']:9.1f} {layer['live_p95']:5.0f} {layer['live_max']:5d}"
         yield f"  layer {number}         {live} {layer['evictions']:11d}   {score:>15}"
-    yield f"  everything      {summary['keeping_everything']:9.1f}"
+    if summary["layers"]:
+        yield f"  everything      {summary['keeping_everything']:9.1f}"
     yield f"steps per second  {summary['steps_per_second']:.0f}"

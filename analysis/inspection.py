@@ -16,7 +16,7 @@ from gymnasium.vector import VectorEnv
 from ..agents.policy import MemoryActorCriticPolicy
 from ..checks import check_whole
 from .evaluation import MAX_STEPS, evaluate_policy, record_episode
-from .interventions import STANDARD, action_changes
+from .interventions import STANDARD, action_changes, check_editable
 from .numbers import event_labels
 from .record import EpisodeTrace
 from .report import FOREMOST, MemoryNumbers, comparison_lines, memory_numbers, report_lines
@@ -85,8 +85,11 @@ def inspect_memory(
         deterministic: Take the likeliest actions.
         budget: As for `memory_numbers`.
         max_steps: Episodes are cut off after so many, as in `evaluate_policy`.
+
+    Raises ValueError where the memories of the policy's core can't be edited one by one.
     """
     check_whole("episodes", episodes, at_least=2)
+    check_editable(policy)
     env = _Observed(single())
     traces, decisions = [], []
     for number in range(min(RECORDED, episodes)):

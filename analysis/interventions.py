@@ -17,7 +17,7 @@ from torch import Tensor
 from ..agents.actions import environment_actions, environment_masks
 from ..agents.gymnasium_vec_env import GymnasiumVecEnv
 from ..agents.policy import MemoryActorCriticPolicy
-from ..memory import ExpireSpanState, LayerMemory
+from ..memory import Cuttable, Editable, ExpireSpanState, LayerMemory
 
 Intervention = Callable[[ExpireSpanState, Tensor], ExpireSpanState]
 """(the state of B rows after a step, bool [B] whether the environment called that step relevant) -> another state."""
@@ -25,9 +25,22 @@ Intervention = Callable[[ExpireSpanState, Tensor], ExpireSpanState]
 
 def cut_spans(policy: MemoryActorCriticPolicy, longest: float) -> MemoryActorCriticPolicy:
     """A copy of the policy whose spans are clamped to `longest` steps; the policy itself stays as it is."""
+    if not isinstance(policy.core, Cuttable):
+        raise ValueError(
+            f"Expect a core whose spans can be cut, such as expire-span, actual: {policy.core_config.name}"
+        )
     copied = deepcopy(policy)
     copied.core = policy.core.cut(longest)
     return copied
+
+
+def check_editable(policy: MemoryActorCriticPolicy) -> None:
+    """Raise ValueError where the memories of the policy's core can't be taken out or replaced one by one."""
+    if not isinstance(policy.initial_state(1), Editable):
+        raise ValueError(
+            "Expect a core whose memories can be edited one by one, such as expire-span, "
+            f"actual: {policy.core_config.name}"
+        )
 
 
 def forget_steps(steps: Collection[int], layers: Collection[int] | None = None) -> Intervention:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..agents.actions import drawn_actions, read_masks
 from ..agents.policy import MemoryActorCriticPolicy
-from ..memory import MemoryCore
+from ..memory import MemoryCore, Record
 from .numbers import rank_correlation
 
 
@@ -56,7 +56,7 @@ def input_sensitivity(
     resets = torch.zeros(1, len(x), dtype=torch.bool, device=x.device)
     resets[:, 0] = True
     with torch.enable_grad():
-        y = core(inputs.unsqueeze(0), core.initial_state(1), resets, charge=False).y
+        y = core(inputs.unsqueeze(0), core.initial_state(1), resets, record=Record.NOTHING).y
         quantities = read(y.squeeze(0))
     lengths = [
         [torch.autograd.grad(quantity[step], inputs, retain_graph=True)[0].norm(dim=1) for step in steps]

@@ -1,22 +1,59 @@
-"""Memory cores that know only torch: the Expire-Span transformer, what it stores, and how to look into it."""
+"""Memory cores, which know only torch: the Expire-Span transformer and its rivals behind one contract (core.py)."""
 
-from .core import AttentionTrace, CoreOutput, LayerTrace, MemoryCore, Spared
-from .expire_span.core import ExpireSpan
-from .expire_span.layer import ExpireSpanConfig
-from .expire_span.slots import LayerMemory
-from .expire_span.span import expire_mask, span_penalty
-from .expire_span.state import ExpireSpanState
+from .core import (
+    AttentionTrace,
+    Controller,
+    CoreConfig,
+    CoreOutput,
+    Cuttable,
+    Editable,
+    LayerTrace,
+    MemoryCore,
+    Record,
+    State,
+    TensorState,
+    Trace,
+)
+from .expire_span import (
+    ExpireSpan,
+    ExpireSpanConfig,
+    ExpireSpanState,
+    LayerMemory,
+    PressureConfig,
+    expire_mask,
+    span_penalty,
+)
+from .none import NoMemoryConfig
+from .recurrent import GRUConfig, LSTMConfig
+from .registry import CORES, core_config, register
+from .transformer_xl import GTrXLConfig, TransformerXLConfig
 
 __all__ = [
+    "CORES",
     "AttentionTrace",
+    "Controller",
+    "CoreConfig",
     "CoreOutput",
+    "Cuttable",
+    "Editable",
     "ExpireSpan",
     "ExpireSpanConfig",
     "ExpireSpanState",
+    "GRUConfig",
+    "GTrXLConfig",
+    "LSTMConfig",
     "LayerMemory",
     "LayerTrace",
     "MemoryCore",
-    "Spared",
+    "NoMemoryConfig",
+    "PressureConfig",
+    "Record",
+    "State",
+    "TensorState",
+    "Trace",
+    "TransformerXLConfig",
+    "core_config",
     "expire_mask",
+    "register",
     "span_penalty",
 ]

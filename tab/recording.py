@@ -68,6 +68,13 @@ class RecordEpisodes(MemoryCallback):
 
     def _on_training_start(self) -> None:
         self._periods_recorded = self.model.num_timesteps // self.every
+        if not self.model.policy.core.keeps_memories:
+            core = self.model.policy.core_config.name
+            warnings.warn(
+                f"RecordEpisodes records nothing: the core {core} keeps no memories of single steps",
+                stacklevel=2,
+            )
+            return
         if not self._writers():
             warnings.warn(
                 "RecordEpisodes records nothing: the model writes nothing for TensorBoard; "

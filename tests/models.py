@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from expirespan.agents import MemoryA2C, MemoryPPO
 from expirespan.envs import CorridorVectorEnv
+from expirespan.memory import ExpireSpan, ExpireSpanConfig
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -25,6 +26,16 @@ def small(env: Any = None, **arguments: Any) -> MemoryPPO:
 def rows_of(model: MemoryPPO | MemoryA2C) -> VecEnv:
     assert model.env is not None
     return model.env
+
+
+def span_core(model: MemoryPPO | MemoryA2C) -> ExpireSpan:
+    core = model.policy.core
+    assert isinstance(core, ExpireSpan)
+    return core
+
+
+def span_config(model: MemoryPPO | MemoryA2C) -> ExpireSpanConfig:
+    return span_core(model).config
 
 
 def weights(model: MemoryPPO) -> list[torch.Tensor]:

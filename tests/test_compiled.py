@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from expirespan.memory import CoreOutput, ExpireSpan, ExpireSpanState
+from expirespan.memory import CoreOutput, ExpireSpan, ExpireSpanState, Record
 from expirespan.memory.expire_span import compiled
 from expirespan.memory.expire_span.layer import ExpireSpanLayer
 from reference import randomize
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 from torch.testing import assert_close
 
+EVERYTHING = Record.STATE | Record.LOSSES | Record.TRACE | Record.FACTS
 ROWS, STEPS = 3, 53
 """Several blocks of any build, and a rest."""
 SHAPES = {
@@ -33,9 +34,7 @@ def test_there_is_a_library_where_there_is_a_compiler() -> None:
     assert compiled.builds()
 
 
-def two_segments(
-    core: ExpireSpan, dtype: torch.dtype, **options: Any
-) -> tuple[CoreOutput[ExpireSpanState], list[Tensor]]:
+def two_segments(core: ExpireSpan, dtype: torch.dtype) -> tuple[CoreOutput[ExpireSpanState], list[Tensor]]:
     """The second of two segments, and the gradients of its output and charges."""
     generator = torch.Generator().manual_seed(5)
     x = torch.randn(2, ROWS, STEPS, core.width, generator=generator, dtype=torch.float64).to(dtype)
@@ -44,36 +43,35 @@ def two_segments(
     resets[1, :, 0] = False
     torch.manual_seed(1)  # shortening
     state = core(x[0].detach(), core.initial_state(ROWS), resets[0]).state
-    output = core(x[1], core.refresh(state), resets[1], trace=True, **options)
+    output = core(x[1], core.refresh(state), resets[1], record=EVERYTHING)
     weights = torch.linspace(-1, 2, core.width, dtype=dtype)
-    loss = (output.y * weights).sum() + 0.3 * output.penalty + 0.1 * output.rent
+    loss = (output.y * weights).sum() + 0.3 * output.losses["penalty"]
+    loss = loss + sum(0.1 * layer.rent + 0.05 * layer.overdue for layer in output.facts)
     inputs = [x, *core.parameters()]
     return output, list(torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True))
 
 
-@pytest.mark.parametrize("spare_used", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("path", compiled.builds(), ids=lambda path: path.name.split(".")[0])
-def test_segments_are_the_same(
-    path: Any, name: str, dtype: torch.dtype, spare_used: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_segments_are_the_same(path: Any, name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(2)
     core = ExpireSpan(replace(SHAPES[name], ramp=3.0)).to(dtype)
     randomize(core, 3)
     results = []
     for library in (None, compiled.load(path)):
         monkeypatch.setattr(compiled, "library", lambda library=library: library)
-        results.append(two_segments(core, dtype, spare_used=spare_used))
+        results.append(two_segments(core, dtype))
     (plain, plain_gradients), (fast, fast_gradients) = results
     same = partial(assert_close, rtol=1e-3, atol=5e-3) if dtype == torch.float32 else assert_close
-    for attribute in ("y", "penalty", "rent"):
+    same(fast.losses["penalty"], plain.losses["penalty"])
+    for attribute in ("y",):
         same(getattr(fast, attribute), getattr(plain, attribute))
-    assert (fast.spared is None) == (plain.spared is None)
-    if fast.spared is not None and plain.spared is not None:
-        same(fast.spared.overdue, plain.spared.overdue)
-        assert (fast.spared.used, fast.spared.late) == (plain.spared.used, plain.spared.late)
-        assert sum(plain.spared.used) > 0 or name == "no memory"
+    for one, other in zip(fast.facts, plain.facts, strict=True):
+        same(one.rent, other.rent)
+        same(one.overdue, other.overdue)
+        assert (one.used, one.late) == (other.used, other.late)
+    assert sum(layer.used for layer in plain.facts) > 0 or name == "no memory"
     if dtype == torch.float64:
         assert_same_memories(fast.state, plain.state)
     for ours, theirs in zip(fast.trace or (), plain.trace or (), strict=True):
@@ -90,7 +88,7 @@ def test_what_can_not_be_computed_in_c_is_left_to_torch(monkeypatch: pytest.Monk
     x, resets = torch.randn(ROWS, 2, BASE.width), torch.zeros(ROWS, 2, dtype=torch.bool)
     core(x, core.initial_state(ROWS), resets)
     core.eval().to(torch.bfloat16)(x.to(torch.bfloat16), core.initial_state(ROWS), resets)
-    core.float()(x, core.initial_state(ROWS), resets, attention=True)
+    core.float()(x, core.initial_state(ROWS), resets, record=Record.ATTENTION)
     monkeypatch.setattr(compiled, "library", lambda: None)
     core(x, core.initial_state(ROWS), resets)
 
@@ -162,7 +160,7 @@ def test_extreme_scores_are_those_of_torch(
     with torch.no_grad():
         whole, state = core(x, core.initial_state(ROWS), resets).y, core.initial_state(ROWS)
         for step in range(7):
-            output = core(x[:, step : step + 1], state, resets[:, :1], charge=False)
+            output = core(x[:, step : step + 1], state, resets[:, :1])
             state = output.state
             assert_close(output.y, whole[:, step : step + 1], equal_nan=True, rtol=1e-4, atol=1e-4)
     assert bool(whole.isnan().all()) == (bias != bias)

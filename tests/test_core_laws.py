@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from expirespan.memory import ExpireSpan, ExpireSpanConfig, ExpireSpanState
+from expirespan.memory import ExpireSpan, ExpireSpanConfig, ExpireSpanState, Record
 from expirespan.memory.expire_span import compiled
 from expirespan.memory.expire_span.slots import SLACK
 from reference import randomize, reference_core
@@ -83,16 +83,16 @@ def assert_same_memories(a: ExpireSpanState, b: ExpireSpanState) -> None:
 @pytest.mark.parametrize("split", [[1] * STEPS, [13, 16], [1, 2, 3, 5, 7, 11]])
 def test_any_split_is_the_same(core: ExpireSpan, split: list[int]) -> None:
     x, resets = episode_data()
-    whole = core(x, core.initial_state(ROWS), resets, trace=True)
+    whole = core(x, core.initial_state(ROWS), resets, record=Record.STATE | Record.LOSSES | Record.TRACE)
     state, ys, penalty, evicted, live = core.initial_state(ROWS), [], torch.zeros((), dtype=torch.float64), [], []
     for part, reset in zip(x.split(split, 1), resets.split(split, 1), strict=True):
-        output = core(part, state, reset, trace=True)
-        state, penalty = output.state, penalty + output.penalty
+        output = core(part, state, reset, record=Record.STATE | Record.LOSSES | Record.TRACE)
+        state, penalty = output.state, penalty + output.losses["penalty"]
         ys.append(output.y)
         evicted.append([layer.evicted for layer in output.trace])
         live.append([layer.live for layer in output.trace])
     torch.testing.assert_close(torch.cat(ys, 1), whole.y)
-    torch.testing.assert_close(penalty, whole.penalty)
+    torch.testing.assert_close(penalty, whole.losses["penalty"])
     assert_same_memories(state, whole.state)
     for number, layer in enumerate(whole.trace):
         torch.testing.assert_close(torch.cat([parts[number] for parts in evicted], 1), layer.evicted)
@@ -101,13 +101,13 @@ def test_any_split_is_the_same(core: ExpireSpan, split: list[int]) -> None:
 
 def test_acting_is_the_same_as_reading_the_whole(core: ExpireSpan) -> None:
     x, resets = episode_data()
-    whole = core(x, core.initial_state(ROWS), resets, trace=True)
+    whole = core(x, core.initial_state(ROWS), resets, record=Record.STATE | Record.LOSSES | Record.TRACE)
     state, ys, traces = core.initial_state(ROWS), [], []
     with torch.no_grad():
         for step in range(STEPS):
             now = slice(step, step + 1)
-            output = core(x[:, now], state, resets[:, now], charge=False, trace=True)
-            plain = core(x[:, now], state, resets[:, now], charge=False)
+            output = core(x[:, now], state, resets[:, now], record=Record.STATE | Record.TRACE)
+            plain = core(x[:, now], state, resets[:, now])
             torch.testing.assert_close(plain.y, output.y)
             assert_same_memories(plain.state, output.state)
             state = output.state
@@ -137,9 +137,12 @@ def test_a_state_that_holds_more_than_the_capacity_is_cut_down_before_it_is_seen
         state = roomy.initial_state(ROWS)
         for step in range(STEPS) if stepped else [slice(None)]:
             at = slice(step, step + 1) if isinstance(step, int) else step
-            state = roomy(x[:, at], state, resets[:, at], charge=False).state
+            state = roomy(x[:, at], state, resets[:, at]).state
         assert max(int(layer.live.sum(1).max()) for layer in state.layers) > capacity + 1
-        read, acted = (tight(more, state, no_resets, charge=charge, trace=True) for charge in (True, False))
+        read, acted = (
+            tight(more, state, no_resets, record=Record.STATE | Record.TRACE | beside)
+            for beside in (Record.LOSSES, Record.NOTHING)
+        )
     torch.testing.assert_close(acted.y, read.y)
     assert_same_memories(acted.state, read.state)
     assert all(torch.equal(a.live, b.live) for a, b in zip(acted.trace, read.trace, strict=True))
@@ -156,7 +159,7 @@ def test_the_newest_memories_are_not_evicted(capacity: int, ramp: float, newest:
     layer = next(core.stack())
     with torch.no_grad():
         layer.span.weight += 100 * layer.attention_norm(x[0, 0])
-        output = core(x, core.initial_state(ROWS), resets, trace=True)
+        output = core(x, core.initial_state(ROWS), resets, record=Record.STATE | Record.LOSSES | Record.TRACE)
     assert output.trace is not None
     evicted, now = output.trace[0].evicted, torch.arange(60)
     assert config.newest == newest
@@ -180,9 +183,9 @@ def test_deletion_changes_nothing(core: ExpireSpan) -> None:
             state = core(x, state, resets, keep_expired=keep).state
         more, more_resets = episode_data(seed=7, steps=17)
         more_resets[:, 0] = False
-        output = core(more, core.refresh(state), more_resets, keep_expired=keep)
-        loss = (output.y * torch.linspace(-1, 1, WIDTH, dtype=torch.float64)).sum() + 0.1 * output.penalty
-        results.append((output.y, output.penalty, gradients(core, loss)))
+        output = core(more, core.refresh(state), more_resets, record=Record.LOSSES, keep_expired=keep)
+        loss = (output.y * torch.linspace(-1, 1, WIDTH, dtype=torch.float64)).sum() + 0.1 * output.losses["penalty"]
+        results.append((output.y, output.losses["penalty"], gradients(core, loss)))
     for deleted, kept in zip(results[0][:2], results[1][:2], strict=True):
         torch.testing.assert_close(deleted, kept)
     for deleted, kept in zip(results[0][2], results[1][2], strict=True):
@@ -208,12 +211,12 @@ def test_a_state_stays_what_it_was_when_acting_goes_on_from_it_more_than_once(co
     with torch.no_grad():
         state = core.initial_state(ROWS)
         for step in range(11):
-            state = core(x[:, step : step + 1], state, resets[:, step : step + 1], charge=False).state
-        first = core(x[:, 11:12], state, no_resets, charge=False)
-        after = core(x[:, 12:13], first.state, no_resets, charge=False).y
-        core(other, state, no_resets, charge=False)
-        torch.testing.assert_close(core(x[:, 11:12], state, no_resets, charge=False).y, first.y)
-        torch.testing.assert_close(core(x[:, 12:13], first.state, no_resets, charge=False).y, after)
+            state = core(x[:, step : step + 1], state, resets[:, step : step + 1]).state
+        first = core(x[:, 11:12], state, no_resets)
+        after = core(x[:, 12:13], first.state, no_resets).y
+        core(other, state, no_resets)
+        torch.testing.assert_close(core(x[:, 11:12], state, no_resets).y, first.y)
+        torch.testing.assert_close(core(x[:, 12:13], first.state, no_resets).y, after)
 
 
 def test_slots_carry_no_meaning(core: ExpireSpan) -> None:
@@ -230,17 +233,17 @@ def test_slots_carry_no_meaning(core: ExpireSpan) -> None:
 
 def test_reference_agrees(core: ExpireSpan) -> None:
     x, resets = episode_data()
-    output = core(x, core.initial_state(ROWS), resets, trace=True)
+    output = core(x, core.initial_state(ROWS), resets, record=Record.STATE | Record.LOSSES | Record.TRACE)
     y, penalty, memories, evictions = reference_core(core, x, resets)
     torch.testing.assert_close(output.y, y)
-    torch.testing.assert_close(output.penalty, penalty)
+    torch.testing.assert_close(output.losses["penalty"], penalty)
     kept = stored(output.state)
     for row, layers in enumerate(memories):
         for number, left in enumerate(layers):
             assert sorted(kept[number][row]) == sorted(memory.birth for memory in left)
     assert sum(int((layer.evicted >= 0).sum()) for layer in output.trace) == evictions
     weights = torch.linspace(-1, 2, WIDTH, dtype=torch.float64)
-    ours = gradients(core, (output.y * weights).sum() + 0.3 * output.penalty)
+    ours = gradients(core, (output.y * weights).sum() + 0.3 * output.losses["penalty"])
     theirs = gradients(core, (y * weights).sum() + 0.3 * penalty)
     for name, mine, literal in zip(dict(core.named_parameters()), ours, theirs, strict=True):
         torch.testing.assert_close(mine, literal, msg=lambda text, name=name: f"{name}: {text}")
@@ -253,10 +256,10 @@ def test_reference_agrees_under_random_shortening(monkeypatch: pytest.MonkeyPatc
     x, resets = episode_data()
     monkeypatch.setattr(torch, "rand", lambda shape: torch.full(shape, 0.17))
     core.train()
-    short = core(x, core.initial_state(ROWS), resets)
+    short = core(x, core.initial_state(ROWS), resets, record=Record.STATE | Record.LOSSES)
     y, penalty, memories, _ = reference_core(core, x, resets, longest=BASE.max_span * torch.tensor(0.17).item())
     torch.testing.assert_close(short.y, y)
-    torch.testing.assert_close(short.penalty, penalty)
+    torch.testing.assert_close(short.losses["penalty"], penalty)
     for row, layers in enumerate(memories):  # deletion goes by the spans that were not shortened
         for number, left in enumerate(layers):
             assert sorted(stored(short.state)[number][row]) == sorted(memory.birth for memory in left)
@@ -272,7 +275,7 @@ def test_shapes_that_do_not_belong_together_are_refused(steps: int) -> None:
     with torch.no_grad():
         for given in ((x[..., :-1], empty, resets), (x, core.initial_state(ROWS + 1), resets)):
             with pytest.raises(ValueError, match=r"Expect `x` of shape \[B, T, 10\] with T > 0, `resets` of shape"):
-                core(*given, charge=False)
+                core(*given)
 
 
 def test_state_survives_storage(core: ExpireSpan) -> None:
@@ -291,7 +294,9 @@ def test_cost_follows_what_is_kept() -> None:
     slots, live = [], []
     with torch.no_grad():
         for step in range(3000):
-            output = core(torch.randn(1, 1, WIDTH), state, torch.tensor([[step == 0]]), charge=False, trace=True)
+            output = core(
+                torch.randn(1, 1, WIDTH), state, torch.tensor([[step == 0]]), record=Record.STATE | Record.TRACE
+            )
             state = output.state
             slots.append(max(layer.live.shape[1] for layer in state.layers))
             live.append(max(int(layer.live[0, 0]) for layer in output.trace))
@@ -306,7 +311,7 @@ def attended(core: ExpireSpan, split: list[int]) -> dict[tuple[int, int, int, in
     state, start = core.initial_state(ROWS), 0
     found: dict[tuple[int, int, int, int], float] = {}
     for part, reset in zip(x.split(split, 1), resets.split(split, 1), strict=True):
-        output = core(part, state, reset, attention=True)
+        output = core(part, state, reset, record=Record.STATE | Record.LOSSES | Record.ATTENTION)
         torch.testing.assert_close(output.y, core(part, state, reset).y)
         for number, layer in enumerate(output.trace):
             assert layer.attention is not None
@@ -327,4 +332,7 @@ def test_attention_is_the_same_for_any_split_and_sums_to_one(core: ExpireSpan) -
     assert len(sums) == len(core.layers) * ROWS * STEPS
     assert list(sums.values()) == pytest.approx([1.0] * len(sums))
     x, resets = episode_data()
-    assert core(x, core.initial_state(ROWS), resets, trace=True).trace[0].attention is None
+    assert (
+        core(x, core.initial_state(ROWS), resets, record=Record.STATE | Record.LOSSES | Record.TRACE).trace[0].attention
+        is None
+    )

@@ -64,7 +64,7 @@ def act(core: ExpireSpan, state: ExpireSpanState, x: Tensor, resets: Tensor) -> 
     ys = []
     with torch.no_grad():
         for step in range(x.shape[1]):
-            output = core(x[:, step : step + 1], state, resets[:, step : step + 1], charge=False)
+            output = core(x[:, step : step + 1], state, resets[:, step : step + 1])
             ys.append(output.y)
             state = output.state
     return torch.cat(ys, 1), state

@@ -16,7 +16,7 @@ from expirespan.agents import MemoryPPO, MiniGridExtractor, TokenLineExtractor
 from expirespan.agents.export import export_policy, parameters, to_onnx
 from expirespan.memory.expire_span.fixed_slots import FixedSlots, enough_slots, fixed_slots
 from gymnasium import spaces
-from models import SMALL
+from models import SMALL, span_core
 from reference import randomize
 from torch import Tensor
 
@@ -67,7 +67,7 @@ def compare(model: MemoryPPO, step: Step, slots: int, codes: bool = False) -> li
     for obs, start in zip(observed(model.observation_space, codes), starts, strict=True):
         tensor = policy.obs_to_tensor(obs)[0]
         with torch.no_grad():
-            core = policy.core(policy.features(tensor).unsqueeze(1), memory, start.unsqueeze(1), charge=False)
+            core = policy.core(policy.features(tensor).unsqueeze(1), memory, start.unsqueeze(1))
             expected, values = policy._heads(core.y.squeeze(1))
         actions, memory = model.predict(obs, memory, start.numpy(), deterministic=True)
         outputs, state = step(tensor, state, start)
@@ -102,7 +102,7 @@ def test_the_program_does_what_the_model_does(
     build: Callable[..., MemoryPPO], observation: spaces.Space, action: spaces.Space, memory: dict[str, Any]
 ) -> None:
     model = build(observation, action, **memory)
-    slots = enough_slots(model.policy.core)
+    slots = enough_slots(span_core(model))
     assert slots == (6 if "capacity" in memory else 21)
     program = export_policy(model.policy, slots=None if "capacity" in memory else slots).module()
     played = compare(model, program, slots)
@@ -135,7 +135,7 @@ def test_onnx_does_what_the_model_does(
     tmp_path: Path,
 ) -> None:
     model = made(observation, action, extractor, **memory)
-    slots = enough_slots(model.policy.core)
+    slots = enough_slots(span_core(model))
     to_onnx(model.policy, tmp_path / "step.onnx", slots=slots, batch_size=batch_size)
     session = onnxruntime.InferenceSession(tmp_path / "step.onnx")
     given, returned = session.get_inputs(), [output.name for output in session.get_outputs()]
@@ -252,8 +252,8 @@ def test_what_cannot_be_exported_is_refused(monkeypatch: pytest.MonkeyPatch, tmp
 def test_enough_slots_never_overflow(span: float, ramp: float, capacity: int | None, slots: int) -> None:
     model = made(VECTOR, spaces.Discrete(4), max_span=span, ramp=ramp, capacity=capacity)
     with torch.no_grad():
-        next(model.policy.core.stack()).span.bias.fill_(30.0)  # the longest spans
-    assert enough_slots(model.policy.core) == slots
+        next(span_core(model).stack()).span.bias.fill_(30.0)  # the longest spans
+    assert enough_slots(span_core(model)) == slots
     most, memory = 0, model.policy.initial_state(ROWS)
     for obs in observed(VECTOR, False):
         step = model.policy.act(torch.as_tensor(obs), memory, torch.zeros(ROWS, dtype=torch.bool), trace=True)

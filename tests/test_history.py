@@ -76,7 +76,7 @@ def test_features_are_those_of_the_recurrent_core_at_every_step(include_actions:
         for step, window in enumerate(windows):
             parts = [window[name][-1] for name in ("observation", "action", "reward") if name in window]
             embedded = extractor.embed(torch.as_tensor(np.concatenate(parts), dtype=torch.float64))
-            output = core(embedded.view(1, 1, -1), state, torch.tensor([[step == 0]]), charge=False)
+            output = core(embedded.view(1, 1, -1), state, torch.tensor([[step == 0]]))
             state = output.state
             torch.testing.assert_close(features[step], output.y[0, 0], atol=1e-9, rtol=0)
         torch.testing.assert_close(extractor(given), features, atol=1e-9, rtol=0)
@@ -121,7 +121,7 @@ def test_the_gradient_of_the_penalty_is_that_of_a_term_of_the_loss() -> None:
         seen = torch.as_tensor(window["observation"][-1 - window["past"] :], dtype=torch.float64)
         resets = torch.arange(len(seen)).view(1, -1) == 0
         read = extractor.core(extractor.embed(seen).unsqueeze(0), extractor.core.initial_state(1), resets)
-        total = total + read.y[0, -1].square().sum() + 0.3 * read.penalty / 23
+        total = total + read.y[0, -1].square().sum() + 0.3 * read.losses["penalty"] / 23
     total.backward()
     torch.testing.assert_close(found, [parameter.grad for parameter in extractor.parameters()])
 

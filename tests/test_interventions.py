@@ -18,7 +18,7 @@ from expirespan.analysis.interventions import (
     forget_steps,
 )
 from expirespan.envs import CorridorVectorEnv
-from expirespan.memory import ExpireSpan, ExpireSpanConfig, ExpireSpanState
+from expirespan.memory import ExpireSpan, ExpireSpanConfig, ExpireSpanState, Record
 from gymnasium import spaces
 from reference import randomize, reference_core
 from torch import Tensor
@@ -134,9 +134,9 @@ def test_writing_leaves_earlier_states_as_they_were() -> None:
 def test_cut_spans_are_those_of_the_reference() -> None:
     x, resets = inputs()
     core = made()
-    before = core(x, core.initial_state(ROWS), resets, trace=True)
+    before = core(x, core.initial_state(ROWS), resets, record=Record.TRACE)
     cut = core.cut(2.5)
-    output = cut(x, cut.initial_state(ROWS), resets, trace=True)
+    output = cut(x, cut.initial_state(ROWS), resets, record=Record.TRACE)
     torch.testing.assert_close(output.y, reference_core(core, x, resets, longest=2.5)[0])
     assert output.trace is not None and before.trace is not None
     for layer, uncut in zip(output.trace, before.trace, strict=True):
@@ -146,7 +146,10 @@ def test_cut_spans_are_those_of_the_reference() -> None:
     torch.testing.assert_close(core(x, core.initial_state(ROWS), resets).y, before.y)
     torch.testing.assert_close(core.cut(1e9)(x, core.initial_state(ROWS), resets).y, before.y)
     assert (
-        max(int(layer.lifetime.max()) for layer in cut.cut(7.0)(x, cut.initial_state(ROWS), resets, trace=True).trace)
+        max(
+            int(layer.lifetime.max())
+            for layer in cut.cut(7.0)(x, cut.initial_state(ROWS), resets, record=Record.TRACE).trace
+        )
         == 8
     )
     with pytest.raises(ValueError, match="`longest` to be at least 0, actual: -1"):

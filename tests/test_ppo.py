@@ -8,7 +8,7 @@ import pytest
 import torch
 from expirespan import MemoryPPO
 from expirespan.agents import GymnasiumVecEnv
-from models import SMALL, Blinker, corridor, rows_of, small, weights
+from models import SMALL, Blinker, corridor, rows_of, small, span_core, weights
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
@@ -194,7 +194,7 @@ def test_spans_of_memories_used_late_are_lengthened_on_request() -> None:
         memory = SMALL["memory"] | {"max_span": 40.0, "initial_span": 0.1, "ramp": 2.0}
         model = small(policy_kwargs={"memory": memory}, late_pull=late_pull, memory_budget=1000.0, learning_rate=1e-9)
         with torch.no_grad():
-            for layer in model.policy.core.stack():
+            for layer in span_core(model).stack():
                 layer.query_key_value.weight *= 4  # sharp attention
         model.learn(4 * model.n_steps * model.n_envs)
         assert model.logger.name_to_value["spans/used_late_layer_1"] > 0

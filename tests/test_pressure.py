@@ -5,10 +5,11 @@ import re
 
 import pytest
 import torch
-from expirespan.memory import ExpireSpan, ExpireSpanConfig, Spared
+from expirespan.memory import ExpireSpan, ExpireSpanConfig, Record
 from expirespan.memory.expire_span.budget import (
     LayerFigures,
     PressureConfig,
+    SpanFacts,
     SpanPressure,
     check_budget,
     smallest_budget,
@@ -110,9 +111,13 @@ def test_shortening_moves_a_typical_logit_by_the_pull(pre_div: float) -> None:
     randomize(next(core.stack()).feed_forward, 2)
     same = torch.randn(1, 1, 32, dtype=torch.float64).expand(2, 11, 32)  # one memory, over and over
     resets = torch.zeros(2, 11, dtype=torch.bool)
-    before = core(same, core.initial_state(2), resets, trace=True)
-    core.move_spans(core.rent_gradients(before.rent), [0.25, 0.0])
-    after = core(same, core.initial_state(2), resets, trace=True)
+    controller = core.controller(PressureConfig())
+    controller.pulls = [0.25, 0.0]
+    assert controller.needs == Record.FACTS
+    before = core(same, core.initial_state(2), resets, record=Record.FACTS | Record.TRACE)
+    controller.observe(before)
+    controller.step(1.0)
+    after = core(same, core.initial_state(2), resets, record=Record.TRACE)
 
     def logits(trace) -> list[float]:
         return [torch.log(layer.span / (50 - layer.span)).mean().item() for layer in trace]
@@ -142,9 +147,10 @@ def test_the_pull_waits_for_a_use_of_memory_before_it_takes_the_longest_spans() 
 
 
 def test_what_is_used_late_is_lengthened_in_proportion_up_to_one_in_fifty() -> None:
-    pressure = SpanPressure(PressureConfig(late_pull=0.4))
-    spared = Spared(torch.zeros(()), used=(200, 200, 200, 0), late=(0, 1, 9, 0))
-    assert pressure.counterpulls(spared) == pytest.approx([0.0, 0.1, 0.4, 0.0])
+    pressure, nothing = SpanPressure(PressureConfig(late_pull=0.4)), torch.zeros(())
+    counts = ((200, 0), (200, 1), (200, 9), (0, 0))
+    pulls = [pressure.counterpull(SpanFacts(nothing, nothing, used, late)) for used, late in counts]
+    assert pulls == pytest.approx([0.0, 0.1, 0.4, 0.0])
 
 
 def test_lengthening_without_a_budget_is_refused() -> None:
@@ -176,7 +182,7 @@ def test_a_budget_that_the_ramp_makes_impossible_is_refused_with_the_smallest_po
 def test_no_layer_holds_less_than_the_smallest_budget_however_short_its_spans_are() -> None:
     core = ExpireSpan(ExpireSpanConfig(layers=1, width=8, heads=1, ff_width=7, ramp=3.5)).cut(0.0)
     x, resets = torch.randn(1, 12, 8), torch.zeros(1, 12, dtype=torch.bool)
-    output = core(x, core.initial_state(1), resets, trace=True)
+    output = core(x, core.initial_state(1), resets, record=Record.TRACE)
     assert output.trace is not None
     assert output.trace[0].live[0, 4:].tolist() == [smallest_budget(core.config)] * 8
 
@@ -194,11 +200,13 @@ def test_going_up_the_overdue_rent_lengthens_the_spans_of_memories_used_late() -
     layer = next(core.stack())
     with torch.no_grad():
         layer.query_key_value.weight *= 3  # sharp attention
-    output = core(x, core.initial_state(3), resets, spare_used=True)
-    assert output.spared is not None
-    assert 0 < output.spared.late[0] <= output.spared.used[0]
+    output = core(x, core.initial_state(3), resets, record=Record.FACTS)
+    (facts,) = output.facts
+    assert 0 < facts.late <= facts.used
     before = [parameter.clone() for parameter in layer.span.parameters()]
-    core.move_spans(core.rent_gradients(-output.spared.overdue), [0.1])
+    controller = core.controller(PressureConfig(late_pull=0.1, memory_budget=2.0))
+    controller.observe(output)
+    controller.step(1.0)
     with torch.no_grad():
         hidden = layer.attention_norm(x)
         longer = layer.span(hidden)

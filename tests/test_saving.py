@@ -14,7 +14,7 @@ from expirespan.agents.policy import MemoryActorCriticPolicy
 from expirespan.agents.vec_env import as_vec_env
 from expirespan.memory import ExpireSpanConfig
 from gymnasium import spaces
-from models import SMALL, corridor, rows_of, small, weights
+from models import SMALL, corridor, rows_of, small, span_config, span_core, weights
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import VecFrameStack
@@ -24,7 +24,7 @@ from torch import Tensor
 def test_a_saved_policy_keeps_its_memory_options(tmp_path: Path) -> None:
     policy = small().policy
     policy.save(str(tmp_path / "policy.pt"))
-    assert MemoryActorCriticPolicy.load(str(tmp_path / "policy.pt")).memory_config == policy.memory_config
+    assert MemoryActorCriticPolicy.load(str(tmp_path / "policy.pt")).core_config == policy.core_config
 
 
 def test_a_loaded_model_begins_with_other_episodes_than_training_did(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_saved_model_acts_the_same_and_its_file_executes_nothing(tmp_path: Path)
         torch.testing.assert_close(mine, theirs)
     assert model.predict(obs, deterministic=True)[0].tolist() == loaded.predict(obs, deterministic=True)[0].tolist()
     assert loaded.num_timesteps == 128 and loaded.config == model.config
-    assert loaded.policy.memory_config == ExpireSpanConfig(**SMALL["memory"])
+    assert loaded.policy.core_config == ExpireSpanConfig(**SMALL["memory"])
 
 
 def test_training_continues_exactly_from_a_file(tmp_path: Path) -> None:
@@ -175,15 +175,15 @@ def values_of_five_steps(model: MemoryPPO) -> list[float]:
 def test_files_of_the_second_format_are_read_as_they_were_meant(name: str, values: list[float], window: int) -> None:
     """Written at commit 3e7be74, before memories had a bias for their age."""
     model = MemoryPPO.load(FILES / name, env=make_vec_env("CartPole-v1", 4), device="cpu")
-    assert (model.policy.memory_config.heads, model.policy.memory_config.position_window) == (2, window)
+    assert (span_config(model).heads, span_config(model).position_window) == (2, window)
     assert not model.normalize_observations
     assert values_of_five_steps(model) == pytest.approx(values, abs=1e-6)
     model.learn(64)
     assert model.num_timesteps >= 64
     longer = MemoryPPO.load(FILES / name, policy_kwargs={"memory": {"max_span": 100.0}})
-    assert (longer.policy.memory_config.heads, longer.policy.memory_config.position_window) == (2, window)
+    assert (span_config(longer).heads, span_config(longer).position_window) == (2, window)
     # The first is below the ramp of 4, which was no error then.
-    assert model.pressure.config.memory_budget in (2.0, 20.0)
+    assert model.pressure_config.memory_budget in (2.0, 20.0)
 
 
 def test_files_of_the_third_format_are_read_as_they_were_meant() -> None:
@@ -198,11 +198,11 @@ def test_files_of_the_third_format_are_read_as_they_were_meant() -> None:
 def test_files_of_the_fourth_format_are_read_as_they_were_meant() -> None:
     """Written at commit 66d9dc2, before attention told its counts."""
     model = MemoryPPO.load(FILES / "checkpoint-4", env=make_vec_env("CartPole-v1", 4), device="cpu")
-    assert next(model.policy.core.stack()).output.weight[:, 16:].count_nonzero() == 0
+    assert next(span_core(model).stack()).output.weight[:, 16:].count_nonzero() == 0
     assert not model.policy.optimizer.state
     assert values_of_five_steps(model) == pytest.approx([0.0823915, 0.0394697], abs=1e-6)
     model.learn(64, reset_num_timesteps=False)
-    assert next(model.policy.core.stack()).output.weight[:, 16:].count_nonzero() > 0
+    assert next(span_core(model).stack()).output.weight[:, 16:].count_nonzero() > 0
 
 
 def test_wrappers_that_keep_something_begin_new_episodes(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 from expirespan.agents import MemoryA2C, MemoryPPO
+from expirespan.agents.policy import SequenceEvaluation
+from expirespan.memory import CoreOutput
 from gymnasium import spaces
 from models import SMALL, Blinker, corridor, rows_of, small, weights
 from stable_baselines3 import PPO
@@ -109,12 +111,14 @@ def test_settings_are_attributes_that_training_reads() -> None:
 @pytest.mark.parametrize(("name", "sign"), [("ent_coef", -1.0), ("vf_coef", 1.0)])
 def test_a_weight_changed_while_training_changes_the_loss(name: str, sign: float) -> None:
     model = small()
-    policy_loss, value_loss, entropy, penalty = torch.tensor([3.0, 5.0, 7.0, 11.0]).unbind()
+    policy_loss, value_loss, entropy = torch.tensor([3.0, 5.0, 7.0]).unbind()
+    core = CoreOutput(y=torch.zeros(1, 1, 16), losses={"penalty": torch.tensor(11.0)})
+    now = SequenceEvaluation(values=torch.zeros(1, 1), log_prob=torch.zeros(1, 1), entropy=entropy, core=core)
     setattr(model, name, 0.0)
-    without = model._loss(policy_loss, value_loss, entropy, penalty)
+    without = model._loss(policy_loss, value_loss, now)
     setattr(model, name, 2.0)
     part = {"ent_coef": entropy, "vf_coef": value_loss}[name]
-    torch.testing.assert_close(model._loss(policy_loss, value_loss, entropy, penalty) - without, sign * 2 * part)
+    torch.testing.assert_close(model._loss(policy_loss, value_loss, now) - without, sign * 2 * part)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import torch
 from expirespan.agents import MemoryA2C, MemoryActorCriticPolicy, MemoryPPO
 from expirespan.agents.arguments import check_policy
 from gymnasium import spaces
-from models import SMALL, Blinker
+from models import SMALL, Blinker, span_config
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import FakeImageEnv, IdentityEnvBox
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -71,7 +71,7 @@ def test_a_policy_alone_is_stored_as_sb3_stores_it(kind: str, share: bool, tmp_p
     randomised(policy)
     policy.save(str(tmp_path / "policy.pt"))
     loaded = type(policy).load(str(tmp_path / "policy.pt"), device="cpu")
-    assert loaded.memory_config == policy.memory_config and loaded.observations == policy.observations
+    assert loaded.core_config == policy.core_config and loaded.observations == policy.observations
     actions, other = (one.predict(seen(env), deterministic=True)[0] for one in (policy, loaded))
     np.testing.assert_array_equal(actions, other)
 
@@ -120,9 +120,9 @@ def test_arguments_are_replaced_by_name(tmp_path: Path) -> None:
     assert (loaded.verbose, loaded.gamma, loaded.seed) == (1, 0.5, 1)
     shape = SMALL["memory"] | {"capacity": 3}
     forgetful = MemoryPPO.load(tmp_path / "model", policy_kwargs={"memory": shape}, device="cpu")
-    assert forgetful.policy.memory_config.capacity == 3
+    assert span_config(forgetful).capacity == 3
     same = MemoryPPO.load(tmp_path / "model", policy_kwargs={"activation_fn": torch.nn.ReLU}, device="cpu")
-    assert same.policy.memory_config.width == 16  # what is not named stays
+    assert span_config(same).width == 16  # what is not named stays
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ ROWS = [
 
 def messages() -> list[str]:
     """Every text in the code of the agents, and in SB3's that refuses for them; values in it are cut out."""
-    files = [*(ROOT / "agents").glob("*.py"), *(Path(inspect.getfile(module)) for module in (base_class, utils))]
+    files = [*(ROOT / "agents").rglob("*.py"), *(Path(inspect.getfile(module)) for module in (base_class, utils))]
     found = []
     for node in (node for file in files for node in ast.walk(ast.parse(file.read_text()))):
         if isinstance(node, ast.JoinedStr):

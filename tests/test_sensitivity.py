@@ -1,7 +1,6 @@
 """Which past steps matter, against finite differences of an agent that acts step by step and deletes."""
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from expirespan.agents import MemoryPPO
 from expirespan.analysis.sensitivity import input_sensitivity, policy_sensitivity, span_agreement
 from expirespan.envs import CorridorVectorEnv, make_single
-from expirespan.memory import CoreOutput, ExpireSpan, ExpireSpanConfig, MemoryCore
+from expirespan.memory import ExpireSpan, ExpireSpanConfig, GRUConfig, MemoryCore, TransformerXLConfig
 from reference import randomize
 from torch import Tensor, nn
 
@@ -18,56 +17,12 @@ STEPS, WIDTH = 7, 6
 SHORT = ExpireSpanConfig(layers=2, width=WIDTH, heads=2, ff_width=5, max_span=4.0, ramp=2.0, initial_span=0.3)
 
 
-@dataclass(frozen=True)
-class Hidden:
-    """The state of a GRU."""
-
-    hidden: Tensor
-
-    def rows(self, index: Tensor) -> "Hidden":
-        return Hidden(self.hidden[:, index])
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {"hidden": self.hidden}
-
-
-class RecurrentCore(MemoryCore[Hidden]):
-    """A GRU behind the contract of a core: it keeps no discrete memories and has no trace."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.width = WIDTH
-        self.cell = nn.GRU(WIDTH, WIDTH, batch_first=True)
-
-    def initial_state(self, batch_size: int) -> Hidden:
-        return Hidden(torch.zeros(1, batch_size, WIDTH, dtype=torch.float64))
-
-    def restore_state(self, tensors: dict[str, Tensor]) -> Hidden:
-        return Hidden(tensors["hidden"])
-
-    def refresh(self, state: Hidden) -> Hidden:
-        return state
-
-    def forward(
-        self,
-        x: Tensor,
-        state: Hidden,
-        resets: Tensor,
-        *,
-        charge: bool = True,
-        trace: bool = False,
-        spare_used: bool = False,
-        attention: bool = False,
-        keep: bool = True,
-    ) -> CoreOutput[Hidden]:
-        y, after = self.cell(x, state.hidden)
-        nothing = x.new_zeros(())
-        return CoreOutput(y=y, state=Hidden(after), penalty=nothing, spared=None, rent=nothing, trace=None)
-
-
 def cores() -> list[MemoryCore[Any]]:
     torch.manual_seed(2)
-    made: list[MemoryCore[Any]] = [ExpireSpan(SHORT).double(), RecurrentCore().double()]
+    made: list[MemoryCore[Any]] = [
+        config.build().double()
+        for config in (SHORT, GRUConfig(width=WIDTH), TransformerXLConfig(width=WIDTH, heads=2, window=2))
+    ]
     for core in made:
         randomize(core, 3)
     return [core.eval() for core in made]
@@ -84,7 +39,7 @@ def acted(core: MemoryCore[Any], x: Tensor, weights: Tensor) -> np.ndarray:
     return np.array(found)
 
 
-@pytest.mark.parametrize("core", cores(), ids=["expire-span", "gru"])
+@pytest.mark.parametrize("core", cores(), ids=["expire-span", "gru", "transformer-xl"])
 def test_sensitivity_agrees_with_finite_differences_of_acting(core: MemoryCore[Any]) -> None:
     generator = torch.Generator().manual_seed(11)
     x = torch.randn(STEPS, WIDTH, generator=generator, dtype=torch.float64)

@@ -105,7 +105,7 @@ def test_learning_finds_the_probabilities_of_the_actions_and_a_file_keeps_the_sp
     assert model.env is not None
     model.collect_rollouts(model.env, callback, model.rollout_buffer, 12)
     batch = next(model.rollout_buffer.get())
-    now = model._evaluate(batch, trace=False)
+    now = model._evaluate(batch, first=False)
     torch.testing.assert_close(now.log_prob, batch.old_log_prob, atol=1e-4, rtol=0)
     torch.testing.assert_close(now.values, batch.old_values, atol=1e-4, rtol=0)
     model.learn(24)
@@ -350,7 +350,7 @@ def test_masked_actions_are_never_taken_and_learned_from_as_they_were_drawn(kind
     model.learn(48)
     batch = next(model.rollout_buffer.get())
     assert batch.action_masks is not None
-    now = model._evaluate(batch, trace=False)
+    now = model._evaluate(batch, first=False)
     torch.testing.assert_close(now.log_prob, torch.zeros(8, 2), atol=1e-5, rtol=0)  # only one action was possible
     torch.testing.assert_close(now.entropy, torch.zeros(8, 2), atol=1e-5, rtol=0)
     with pytest.raises(AssertionError):

@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from expirespan.memory.expire_span.attention import Positions, initial_age_bias, position_scores, used_memories
+from expirespan.memory.attention import Positions, initial_age_bias, position_scores
+from expirespan.memory.expire_span.attention import used_memories
 from expirespan.memory.expire_span.slots import first_to_expire, outlived
 from expirespan.memory.expire_span.span import (
     SpanPredictor,

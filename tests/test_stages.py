@@ -9,6 +9,7 @@ import pytest
 from expirespan import evaluate, train_agent
 from expirespan.agents import MemoryPPO
 from expirespan.agents.checkpoint.file import read_checkpoint
+from expirespan.command_line import options
 from expirespan.envs import make_batched
 from expirespan.stages import Position, as_arguments, position
 from expirespan.train_config import from_json, parse_stages, read_run, read_stages, to_json
@@ -91,7 +92,7 @@ def test_stages_are_separate_runs_each_from_the_weights_before(algo: str, file: 
     assert_same(tmp_path / "whole", tmp_path / "run-2")
     documents = [read_checkpoint(tmp_path / run / "checkpoint.safetensors")[1] for run in ("whole", "run-2")]
     assert documents[0]["reward_scale"] == documents[1]["reward_scale"]
-    assert documents[0]["pressure"] == documents[1]["pressure"]
+    assert documents[0]["controller"] == documents[1]["controller"]
 
 
 @pytest.mark.parametrize(("rollout", "stage", "steps"), [(2, 1, 128), (3, 2, 256), (5, 2, 384), (8, 3, 576)])
@@ -214,7 +215,7 @@ def test_options_of_the_file_of_the_command_line_and_of_a_stage_replace_each_oth
         parse_stages(["--stages", str(file)])
     file.write_text(file.read_text().replace("target = 1", 'env = "expirespan/Portal-v0"'))
     first, second = parse_stages([f"--stages={file}", "--gamma", "0.75", "--ramp", "3"])
-    assert (first.algo, first.memory.ramp, first.learning.gamma, first.env) == (
+    assert (first.algo, options(first)["ramp"], first.learning.gamma, first.env) == (
         "a2c",
         3,
         0.25,

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 from expirespan.agents import MemoryA2C, MemoryPPO
+from expirespan.memory import Record
+from expirespan.memory.expire_span.budget import SpanController
 from expirespan.memory.expire_span.span import contrast, span_rent
 from models import SMALL, corridor, rows_of
 from torch import Tensor
@@ -45,7 +47,7 @@ def literal_update(model: MemoryPPO | MemoryA2C, epochs: int, clip: float | None
     for _ in range(epochs):
         for batch in buffer.get(COLUMNS * STEPS):
             now = policy.evaluate_sequences(
-                batch.observations, batch.actions, batch.state, batch.episode_starts, spare_used=True
+                batch.observations, batch.actions, batch.state, batch.episode_starts, record=Record.FACTS
             )
             gain = batch.advantages
             if clip is None:
@@ -55,7 +57,8 @@ def literal_update(model: MemoryPPO | MemoryA2C, epochs: int, clip: float | None
                 objective = torch.minimum(ratio * gain, ratio.clamp(1 - clip, 1 + clip) * gain)
             error = (now.values - batch.returns) ** 2
             loss = -objective.mean() + 0.7 * error.mean() - 0.17 * now.entropy.mean()
-            rent = torch.autograd.grad(now.rent, list(spans.values()), retain_graph=True)
+            charged = torch.stack([layer.rent for layer in now.core.facts]).sum()
+            rent = torch.autograd.grad(charged, list(spans.values()), retain_graph=True)
             adam.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(named.values(), 0.03)
@@ -84,7 +87,8 @@ def test_an_update_is_what_the_formulas_give(
     callback = model._init_callback(None)
     model.collect_rollouts(rows_of(model), callback, model.rollout_buffer, STEPS)
     assert len(list(model.rollout_buffer.get(model.batch_size))) == MINIBATCHES
-    model.pressure.pulls = list(PULLS)
+    assert isinstance(model.controller, SpanController)
+    model.controller.pulls = list(PULLS)
     torch.manual_seed(5)
     expected = literal_update(model, epochs, clip)
     torch.manual_seed(5)

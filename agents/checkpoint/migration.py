@@ -1,5 +1,6 @@
 """Checkpoints of earlier formats, brought to the present one as they are read.
 
+- Format 5 names the core, of which there was one before, and its controller's state, which was called "pressure".
 - Format 5 has weights for the counts of attention, which are 0 for older files; format 4 stores a tenth of each age's
   bias, format 3 the bias itself, and before there was none, which is a bias of 0 (layer.py reads all).  Adam's state is
   that of other parameters in older files: it begins anew.
@@ -25,5 +26,6 @@ def migrate(tensors: dict[str, Tensor], document: dict[str, Any], stored_as: str
         arguments.setdefault("normalize_observations", False)
         policy = arguments.get("policy_kwargs") or {}
         arguments["policy_kwargs"] = policy | {"memory": BEFORE_FORMAT_3 | (policy.get("memory") or {})}
+    document["controller"] = document.pop("pressure")
     for name in [name for name in tensors if name.startswith("optimizer/")]:
         del tensors[name]

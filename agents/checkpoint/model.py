@@ -138,7 +138,7 @@ def describe(model: "MemoryOnPolicyAlgorithm") -> tuple[dict[str, Tensor], dict[
         "optimizer": _name(policy.optimizer_class),
         "episodes": [_plain_episode(episode) for episode in model.ep_info_buffer or ()],
         "successes": [bool(success) for success in model.ep_success_buffer or ()],
-        "pressure": model.pressure.state_dict(),
+        "controller": None if model.controller is None else model.controller.state_dict(),
         "reward_scale": model.reward_scale.state_dict(),
         "generators": state["generators"] if state is not None else None,
     }
@@ -179,7 +179,8 @@ def read_arguments(document: dict[str, Any], given: Mapping[str, Any], algorithm
         raise ValueError(f"Expect `{wanted[0].split('.')[0]}` to be given: a checkpoint can't hold {', '.join(lost)}")
     arguments = {**stored, **{name: last[name] for name in lost}, **given}
     policy = {**stored["policy_kwargs"], **(arguments["policy_kwargs"] or {})}
-    if isinstance(policy.get("memory"), Mapping):  # what of it isn't given is as it was, whatever the defaults are now
+    same_core = policy.get("core") == stored["policy_kwargs"].get("core")
+    if same_core and isinstance(policy.get("memory"), Mapping):  # what isn't given of it is as it was
         policy["memory"] = {**(stored["policy_kwargs"].get("memory") or {}), **policy["memory"]}
     if "observations" not in policy:
         known = document.get("observations")
@@ -211,7 +212,8 @@ def restore(
     model.num_timesteps, model._n_updates = document["num_timesteps"], document["n_updates"]
     model.stage, model.stage_began = document.get("stage", 1), document.get("stage_began", 0)  # not in older ones
     model.restore_statistics(document["episodes"], document["successes"])
-    model.pressure.load_state_dict(document["pressure"])
+    if model.controller is not None and document["controller"] is not None:
+        model.controller.load_state_dict(document["controller"])
     model.reward_scale.load_state_dict(document["reward_scale"])
     if continue_episodes:
         torch.set_rng_state(tensors["random/torch"])

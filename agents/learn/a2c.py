@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
-from ...memory.expire_span.budget import PressureConfig
+from ...memory import PressureConfig
 from ..policy import MemoryActorCriticPolicy
 from .config import OnPolicyConfig, Scheduled, pick
 from .losses import policy_gradient, value_loss
@@ -37,7 +37,7 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
         budget_pull, late_pull: How far an update moves spans; see `PressureConfig`.
         learning_rate: As all that are not named here, see `A2CConfig`, which also holds the defaults.  It may
             be a function of the share of the training that remains, from 1 to 0.
-        policy_kwargs: Arguments of the policy; `{"memory": ExpireSpanConfig(...)}` describes the core.
+        policy_kwargs: Arguments of the policy; `{"core": "lstm"}` names the core, `{"memory": {...}}` its settings.
         kwargs: SB3's `stats_window_size`, `tensorboard_log`, `verbose`, `seed`, `device`.
 
     Raises:
@@ -86,12 +86,11 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
 
     def _update(self, batch: SequenceBatch, log: TrainingLog) -> None:
         """One gradient step."""
-        now = self._evaluate(batch, trace=True)
+        now = self._evaluate(batch, first=True)
         policy_loss = policy_gradient(now.log_prob, batch.advantages)
         values_loss = value_loss(now.values, batch.old_values, batch.returns, clip_range=None)
-        entropy, penalty = now.entropy.mean(), now.penalty / now.values.numel()
-        loss = self._loss(policy_loss, values_loss, entropy, penalty)
-        self._step(loss, now, batch.old_values.numel() / (self.n_steps * self.n_envs))
-        log.add_memory(now)
-        log.add_losses(policy_loss, values_loss, entropy, loss)
+        loss = self._loss(policy_loss, values_loss, now)
+        self._step(loss, batch.old_values.numel() / (self.n_steps * self.n_envs))
+        log.add_core(now.core)
+        log.add_losses(policy_loss, values_loss, now.entropy.mean(), loss)
         log.add(policy_loss=policy_loss.item())  # the name that SB3's A2C gives it

@@ -10,7 +10,6 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from ...memory import ExpireSpanState
 from ..actions import environment_actions, environment_masks
 from ..observations import check_finite
 from .rollout import SequenceRolloutBuffer
@@ -40,7 +39,7 @@ def collect(
     state = algorithm._memory if algorithm._memory is not None else algorithm.policy.initial_state(env.num_envs)
     with torch.no_grad():
         # The weights have changed since the memories were written.
-        state = algorithm.policy.core.refresh(state.packed())
+        state = algorithm.policy.core.refresh(state.compact())
     rollout_buffer.begin(state, masked)
     callback.on_rollout_start()
     algorithm.reward_scale.begin_episodes(np.asarray(algorithm._last_episode_starts, dtype=bool))
@@ -85,7 +84,7 @@ def _rewards(algorithm: "MemoryOnPolicyAlgorithm", rewards: np.ndarray, dones: n
 
 
 def _truncation_values(
-    algorithm: "MemoryOnPolicyAlgorithm", infos: Sequence[dict[str, Any]], dones: np.ndarray, state: ExpireSpanState
+    algorithm: "MemoryOnPolicyAlgorithm", infos: Sequence[dict[str, Any]], dones: np.ndarray, state: Any
 ) -> Tensor:
     """What truncated rows would still have earned, [B]: the value of their last observation, discounted.
 

@@ -22,8 +22,7 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch import Tensor
 
 from ...checks import check_not_negative
-from ...memory import ExpireSpanState
-from ...memory.expire_span.budget import PressureConfig, SpanPressure, check_budget
+from ...memory import Controller, PressureConfig, Record
 from ..actions import check_action_space
 from ..arguments import REFUSED, check_arguments, check_policy
 from ..checkpoint.file import Target, read_checkpoint, under, write_checkpoint
@@ -45,6 +44,9 @@ from .losses import normalized_advantages
 from .reward_scale import RewardScale
 from .rollout import SequenceBatch, SequenceRolloutBuffer
 from .training_log import TrainingLog
+
+ALL = Record.LOSSES | Record.TRACE | Record.FACTS
+"""What is recorded in the first pass over a rollout, for the log and for the core's controller."""
 
 Algorithm = TypeVar("Algorithm", bound="MemoryOnPolicyAlgorithm")
 
@@ -98,13 +100,15 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             kinds = asked or kinds_of(env)
         if given["n_steps"] is None:
             given["n_steps"] = rollout_steps(None if env is None else env.num_envs)
-        self.pressure = SpanPressure(pressure)
+        self.pressure_config = pressure
+        self.controller: Controller | None = None
+        self._core_has_losses = False
         self.use_masking = True
         self.stand_ins: dict[str, float] = {}
         """Of a loaded model: values in place of functions that its checkpoint could not hold."""
         self.stage, self.stage_began = 1, 0
         """Of a curriculum (`expirespan-train --stages`): the present stage, and the steps trained before it."""
-        self._memory: ExpireSpanState | None = None
+        self._memory: Any = None
         self._asked_batch_size = config.batch_size
         self.batch_size = 0
         super().__init__(
@@ -125,11 +129,12 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         if _init_setup_model:
             check_batch_size(config.batch_size, self.n_steps, self.n_envs)
             self._setup_model()
-            check_budget(pressure, self.policy.memory_config)
+            self.policy.core.check_settings(pressure)
 
     def _setup_model(self) -> None:
         self.batch_size = self._batch_size()
         super()._setup_model()
+        self.controller = self.policy.core.controller(self.pressure_config)
         self.reward_scale = RewardScale(self.n_envs, self.gamma)
 
     @property
@@ -158,9 +163,10 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         return {
             "policy": "MemoryPolicy" if self.policy_class is default_policy else self.policy_class,
             **self._settings(),
-            **asdict(self.pressure.config),
-            # The memory as a whole, so that later versions may have other defaults.
-            "policy_kwargs": self._policy_kwargs | {"memory": self.policy.memory_config},
+            **asdict(self.pressure_config),
+            # The core as a whole, so that later versions may have other defaults.
+            "policy_kwargs": self._policy_kwargs
+            | {"core": self.policy.core_config.name, "memory": self.policy.core_config},
             "seed": self.seed,
             "stats_window_size": self._stats_window_size,
             "tensorboard_log": None if self.tensorboard_log is None else str(self.tensorboard_log),
@@ -242,7 +248,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         check_batch_size(size, model.n_steps, max(model.n_envs, (size or 0) // model.n_steps))
         model._setup_model()
         if "memory_budget" in kwargs:  # older checkpoints may have one that is refused now
-            check_budget(model.pressure.config, model.policy.memory_config)
+            model.policy.core.check_settings(model.pressure_config)
         restore(model, tensors, document, continue_episodes=not force_reset)
         return model
 
@@ -340,39 +346,44 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         for group in self.policy.optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
 
-    def _evaluate(self, batch: SequenceBatch, trace: bool) -> SequenceEvaluation:
-        """What the present weights make of a minibatch, and what it charges for memories if anyone wants to know."""
-        return self.policy.evaluate_sequences(
+    def _evaluate(self, batch: SequenceBatch, first: bool) -> SequenceEvaluation:
+        """What the present weights make of a minibatch; in the first pass also what the memory made of it."""
+        record = ALL if first else Record.NOTHING
+        if self.controller is not None:
+            record |= self.controller.needs
+        elif self._core_has_losses:
+            record |= Record.LOSSES
+        now = self.policy.evaluate_sequences(
             batch.observations,
             batch.actions,
             batch.state,
             batch.episode_starts,
             action_masks=batch.action_masks,
-            charge=trace or self.pressure.moves_spans,
-            trace=trace,
-            spare_used=self.pressure.has_budget,
+            record=record,
         )
+        if first:
+            self._core_has_losses = bool(now.core.losses)
+        if self.controller is not None:
+            self.controller.observe(now.core)
+        return now
 
-    def _loss(self, policy_loss: Tensor, value_loss: Tensor, entropy: Tensor, penalty: Tensor) -> Tensor:
-        """The weighted sum of all terms."""
-        loss = policy_loss + self.vf_coef * value_loss - self.ent_coef * entropy
-        return loss + self.pressure.weight * penalty if self.pressure.weight else loss
+    def _loss(self, policy_loss: Tensor, value_loss: Tensor, now: SequenceEvaluation) -> Tensor:
+        """The weighted sum of all terms; those of the core are means over steps."""
+        loss = policy_loss + self.vf_coef * value_loss - self.ent_coef * now.entropy.mean()
+        weights = self.policy.core.loss_weights
+        for name, value in now.core.losses.items():
+            if weight := weights.get(name, 1.0):
+                loss = loss + weight * value / now.values.numel()
+        return loss
 
-    def _step(self, loss: Tensor, now: SequenceEvaluation, share: float) -> None:
-        """One step of the optimizer, and this share of an update's pull on the spans."""
-        core, pressure = self.policy.core, self.pressure
-        shortening = core.rent_gradients(now.rent) if pressure.pulls else None
-        spared = now.spared if pressure.config.late_pull else None
-        counterpulls = pressure.counterpulls(spared) if spared else []
-        lengthening = core.rent_gradients(-spared.overdue) if spared and any(counterpulls) else None
+    def _step(self, loss: Tensor, share: float) -> None:
+        """One step of the optimizer, and this share of what the core's controller does in an update."""
         self.policy.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm, error_if_nonfinite=True)
         self.policy.optimizer.step()
-        if shortening is not None:
-            core.move_spans(shortening, [pull * share for pull in pressure.pulls])
-        if lengthening is not None:
-            core.move_spans(lengthening, [pull * share for pull in counterpulls])
+        if self.controller is not None:
+            self.controller.step(share)
 
     def _begin_update(self) -> TrainingLog:
         """Make ready to learn from the rollout just collected; where to log what comes of it."""
@@ -387,14 +398,12 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         """Log an update, and let the pressure on the spans follow what came of it."""
         buffer = self.rollout_buffer
         explained = explained_variance(buffer.values.cpu().numpy().ravel(), buffer.returns.cpu().numpy().ravel())
-        log.add(explained_variance=float(explained), spans__penalty_weight=self.pressure.weight)
+        log.add(explained_variance=float(explained))
         log.add(reward_scale=self.reward_scale.scale if self.scales_rewards else 1.0)
         if hasattr(self.policy, "log_std"):
             log.add(std=self.policy.log_std.exp().mean().item())
-        log.add(spans__pull=max(self.pressure.pulls, default=0.0))
-        figures = log.figures(self.policy.memory_config.max_span)
-        self.pressure.update(figures, 1 - self._current_progress_remaining)
-        log.record(self.logger, figures)
+        progress = 1 - self._current_progress_remaining
+        log.record(self.logger, self.controller.end_update(progress) if self.controller is not None else {})
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         # Only now: the rollout was collected, and has been learned from, with the statistics of those before it.
         normalized = self._vec_normalize_env is not None and self._vec_normalize_env.norm_obs

@@ -7,7 +7,7 @@ import torch
 from stable_baselines3.common.utils import FloatSchedule
 
 from ...checks import check_positive, check_whole
-from ...memory.expire_span.budget import PressureConfig
+from ...memory import PressureConfig
 from ..policy import MemoryActorCriticPolicy
 from .config import OnPolicyConfig, Scheduled, pick
 from .losses import clipped_surrogate, value_loss
@@ -50,7 +50,7 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         budget_pull, late_pull: How far an update moves spans; see `PressureConfig`.
         learning_rate: As all that are not named here, see `PPOConfig`, which also holds the defaults.  It, `clip_range`
             and `clip_range_vf` may be functions of the share of the training that remains, from 1 to 0.
-        policy_kwargs: Arguments of the policy; `{"memory": ExpireSpanConfig(...)}` describes the core.
+        policy_kwargs: Arguments of the policy; `{"core": "lstm"}` names the core, `{"memory": {...}}` its settings.
         kwargs: SB3's `stats_window_size`, `tensorboard_log`, `verbose`, `seed`, `device`.
 
     Raises:
@@ -114,28 +114,27 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         for epoch in range(self.n_epochs):
             self._n_updates += 1
             batches = self.rollout_buffer.get(self.batch_size)
-            if not all(self._update(batch, log, clip_range, clip_range_vf, trace=epoch == 0) for batch in batches):
+            if not all(self._update(batch, log, clip_range, clip_range_vf, first=epoch == 0) for batch in batches):
                 break
         self._finish_update(log)
 
     def _update(
-        self, batch: SequenceBatch, log: TrainingLog, clip_range: float, clip_range_vf: float | None, trace: bool
+        self, batch: SequenceBatch, log: TrainingLog, clip_range: float, clip_range_vf: float | None, first: bool
     ) -> bool:
         """One gradient step; False, and no step, where the policy has already moved too far."""
-        now = self._evaluate(batch, trace)
+        now = self._evaluate(batch, first)
         log_ratio = now.log_prob - batch.old_log_prob
         ratio = log_ratio.exp()
         with torch.no_grad():
             approx_kl = (ratio - 1 - log_ratio).mean().item()
             clip_fraction = ((ratio - 1).abs() > clip_range).float().mean().item()
         log.add(approx_kl=approx_kl, clip_fraction=clip_fraction)
-        log.add_memory(now)
+        log.add_core(now.core)
         if self.target_kl is not None and approx_kl > 1.5 * self.target_kl:
             return False
         policy_loss = clipped_surrogate(ratio, batch.advantages, clip_range)
         values_loss = value_loss(now.values, batch.old_values, batch.returns, clip_range_vf)
-        entropy, penalty = now.entropy.mean(), now.penalty / batch.old_values.numel()
-        loss = self._loss(policy_loss, values_loss, entropy, penalty)
-        self._step(loss, now, batch.old_values.numel() / (self.n_epochs * self.n_steps * self.n_envs))
-        log.add_losses(policy_loss, values_loss, entropy, loss)
+        loss = self._loss(policy_loss, values_loss, now)
+        self._step(loss, batch.old_values.numel() / (self.n_epochs * self.n_steps * self.n_envs))
+        log.add_losses(policy_loss, values_loss, now.entropy.mean(), loss)
         return True

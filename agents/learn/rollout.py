@@ -15,7 +15,6 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from torch import Tensor
 
-from ...memory import ExpireSpanState
 from ..actions import mask_width
 from .losses import gae
 
@@ -33,7 +32,7 @@ class SequenceBatch:
     returns: Tensor
     action_masks: Tensor | None
     """Bool [T, B, M] (actions.py); None where actions weren't masked."""
-    state: ExpireSpanState
+    state: Any
     """The memory before the first step."""
 
 
@@ -54,7 +53,7 @@ class _TensorBuffer(RolloutBuffer):
 class SequenceRolloutBuffer(_TensorBuffer):
     """`buffer_size` steps (T) of `n_envs` environments (B) on torch tensors."""
 
-    state: ExpireSpanState
+    state: Any
     action_masks: Tensor | None
 
     def reset(self) -> None:
@@ -76,7 +75,7 @@ class SequenceRolloutBuffer(_TensorBuffer):
         self.pos = 0
         self.full = False
 
-    def begin(self, state: ExpireSpanState, masked: bool = False) -> None:
+    def begin(self, state: Any, masked: bool = False) -> None:
         """Start a rollout with this memory; `masked` makes room for action masks."""
         self.reset()
         self.state = state

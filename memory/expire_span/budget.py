@@ -27,11 +27,20 @@ outlasts the episodes is never on its ramp.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from ...checks import check_not_negative, check_positive
-from ..core import Spared
+from ..core import CoreOutput, LayerTrace, Record
+from .attention import Reading
 from .layer import ExpireSpanConfig
+from .span import contrast, overdue_rent
+
+if TYPE_CHECKING:
+    from .core import ExpireSpan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,11 +156,6 @@ class SpanPressure:
         return self.config.penalty_weight or 0.0
 
     @property
-    def moves_spans(self) -> bool:
-        """Whether the present update moves spans in any other way than the task does."""
-        return bool(self.pulls or self.weight or self.config.late_pull)
-
-    @property
     def has_budget(self) -> bool:
         """Whether a budget, not a constant weight or nothing, decides about the spans."""
         return self.config.has_budget
@@ -180,10 +184,9 @@ class SpanPressure:
         ]
         self.pulls = pulls if any(pulls) else []
 
-    def counterpulls(self, spared: Spared) -> list[float]:
-        """How far an update lengthens the spans of memories used late, for each layer, in logits as the pulls are."""
-        shares = (late / max(used, 1) for used, late in zip(spared.used, spared.late, strict=True))
-        return [self.config.late_pull * min(share / ALARMING, 1.0) for share in shares]
+    def counterpull(self, facts: "SpanFacts") -> float:
+        """How far an update lengthens the spans of a layer's memories used late, in logits as the pulls are."""
+        return self.config.late_pull * min(facts.late / max(facts.used, 1) / ALARMING, 1.0)
 
     def _pull(self, excess: float, met: bool, since: float) -> float:
         """In proportion to the excess over the budget, up to twice the budget.
@@ -208,3 +211,121 @@ class SpanPressure:
         self._live, self._met = list(state["live"]), list(state["met"])
         self._held = list(state.get("held", ()))  # older checkpoints have none
         self.pulls = list(state["pulls"]) if self.has_budget else []
+
+
+class SpanFacts(NamedTuple):
+    """What the steps of a segment made of one layer's memories."""
+
+    rent: Float[Tensor, ""]
+    """Down whose gradient the spans of unused memories get shorter and those of used ones longer (`contrast`)."""
+    overdue: Float[Tensor, ""]
+    """Up whose gradient spans get longer in the second half of which a memory was used (`overdue_rent`)."""
+    used: int
+    """How many memories were in use: a head gave them at least half of its attention when they were older than the
+    ramp."""
+    late: int
+    """How many of these in the second half of their span."""
+
+    @staticmethod
+    def of(span: Float[Tensor, "B S"], reading: Reading, ramp: float) -> "SpanFacts":
+        """From the spans, with gradient to what predicts them, and from what was read."""
+        return SpanFacts(
+            rent=contrast(span, reading.seen, reading.used, ramp),
+            overdue=overdue_rent(span, reading.late, ramp),
+            used=int(reading.used.sum()),
+            late=int((reading.late > 0).sum()),
+        )
+
+
+class SpanController(SpanPressure):
+    """The pull on the spans of a core, as the training loop calls it (`memory.core.Controller`)."""
+
+    def __init__(self, core: "ExpireSpan", config: PressureConfig) -> None:
+        super().__init__(config)
+        self._core = core
+        core.penalty_weight = self.weight
+        self._due: list[tuple[int, float, list[Tensor]]] = []
+        """Layer, pull and direction of what the present minibatch moves."""
+        self._traces: list[tuple[LayerTrace, ...]] = []
+        self._counts: list[list[tuple[int, int]]] = []
+        self._penalties: list[float] = []
+
+    @property
+    def budget(self) -> float | None:
+        """The budget in force; None where a constant weight or nothing decides about the spans."""
+        return self.config.memory_budget if self.has_budget else None
+
+    @property
+    def needs(self) -> Record:
+        """The facts where spans are pulled, the penalty where it has a weight."""
+        pulls = self.has_budget and (self.pulls or self.config.late_pull)
+        return (Record.FACTS if pulls else Record.NOTHING) | (Record.LOSSES if self.weight else Record.NOTHING)
+
+    def observe(self, output: CoreOutput[Any]) -> None:
+        """Directions in which the minibatch moves spans, and, of the first pass, what the layers kept."""
+        facts: tuple[SpanFacts, ...] = output.facts or ()
+        self._due = []
+        if self.has_budget:
+            for number, layer in enumerate(facts):
+                if self.pulls and self.pulls[number]:
+                    self._due.append((number, self.pulls[number], self._gradient(number, layer.rent)))
+                if counterpull := self.counterpull(layer):
+                    self._due.append((number, counterpull, self._gradient(number, -layer.overdue)))
+        if output.trace is not None:
+            self._traces.append(output.trace)
+            self._counts.append([(layer.used, layer.late) for layer in facts])
+            if "penalty" in output.losses:
+                self._penalties.append(output.losses["penalty"].item() / output.y[..., 0].numel())
+
+    def step(self, share: float) -> None:
+        """Move spans by this share of the update's pull, in the directions of the minibatch observed last."""
+        for number, pull, gradient in self._due:
+            self.move_spans(number, gradient, pull * share)
+        self._due = []
+
+    def _gradient(self, number: int, rent: Float[Tensor, ""]) -> list[Tensor]:
+        """Of a rent with respect to a layer's span weights and bias; the graph stays usable."""
+        return list(torch.autograd.grad(rent, self._parameters(number), retain_graph=True))
+
+    def _parameters(self, number: int) -> list[Tensor]:
+        span = list(self._core.stack())[number].span
+        return [span.weight, span.bias]
+
+    def move_spans(self, number: int, gradient: list[Tensor], pull: float) -> None:
+        """Step down this gradient so that the logit of a typical memory's span in a layer falls by about the pull.
+
+        Layer inputs are normalised, so a step of length pull / sqrt(D + 1) along a memory's own direction does that.
+        """
+        config = self._core.config
+        length = torch.cat([part.flatten() for part in gradient]).norm().clamp_min(1e-12)
+        with torch.no_grad():
+            for parameter, part in zip(self._parameters(number), gradient, strict=True):
+                parameter -= pull * config.pre_div / (config.width + 1) ** 0.5 * part / length
+
+    def end_update(self, progress: float) -> dict[str, Any]:
+        """Let the pull follow what the layers kept; what they kept, and the pull of the update, as figures to log."""
+        logged: dict[str, Any] = {"spans/pull": max(self.pulls, default=0.0), "spans/penalty_weight": self.weight}
+        if self._penalties:
+            logged["spans/penalty"] = sum(self._penalties) / len(self._penalties)
+        figures = []
+        for number, batches in enumerate(zip(*self._traces, strict=True)):
+            spans = torch.cat([layer.span.flatten() for layer in batches])
+            counts = [by_layer[number] for by_layer in self._counts if by_layer]
+            kept = LayerFigures(
+                live=torch.cat([layer.live.flatten() for layer in batches]).float().mean().item(),
+                used=sum(used for used, _ in counts),
+                late=sum(late for _, late in counts),
+                written=spans.numel(),
+                longest=spans.max().item() / self._core.config.max_span,
+                typical=spans.median().item(),
+            )
+            figures.append(kept)
+            name = f"layer_{number + 1}"
+            logged[f"spans/used_{name}"], logged[f"spans/used_late_{name}"] = kept.used, kept.late
+            logged[f"spans/mean_{name}"], logged[f"spans/max_{name}"] = spans.mean().item(), spans.max().item()
+            logged[f"spans/evictions_{name}"] = sum(int((layer.evicted >= 0).sum()) for layer in batches)
+            logged[f"spans/spans_{name}"] = spans.cpu()
+        self._traces, self._counts, self._penalties = [], [], []
+        if figures:
+            self.update(figures, progress)
+        return logged

@@ -5,8 +5,6 @@ Choices that a reader would question:
 - A step attends to its own memory (attention.py), so the first step of an episode is an ordinary one.
 - Stored memories enter a segment as inputs, detached; their keys, values and spans are recomputed with the current
   weights (`refresh`), so that the projections learn from them while the past does not.
-- `penalty` and `rent` are unweighted and summed, so that any split of a sequence into calls gives the same sum.  Who
-  trains the core divides by the number of steps and applies the weight.
 - Random shortening clamps the spans that attention sees; deletion and capacity go by the unclamped ones.
 """
 
@@ -19,10 +17,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ...checks import check_not_negative, check_whole
-from ..core import CoreOutput, MemoryCore, Spared
+from ..core import CoreOutput, MemoryCore, Record, check_segment
+from .budget import PressureConfig, SpanController, SpanFacts, check_budget
 from .layer import ExpireSpanConfig, ExpireSpanLayer, read_clock, survivors, trace_layer
 from .slots import LayerMemory
-from .span import contrast, overdue_rent, span_penalty, span_rent
+from .span import span_penalty
 from .state import ExpireSpanState
 from .state_bytes import STORED, check_stored
 
@@ -30,12 +29,15 @@ from .state_bytes import STORED, check_stored
 class ExpireSpan(MemoryCore[ExpireSpanState]):
     """The Expire-Span transformer over features of each step."""
 
+    keeps_memories = True
+
     def __init__(self, config: ExpireSpanConfig) -> None:
         super().__init__()
         self.config = config
         self.width = config.width
         self.layers = nn.ModuleList(ExpireSpanLayer(config) for _ in range(config.layers))
         self.final_norm = nn.LayerNorm(config.width) if config.pre_norm else nn.Identity()
+        self.penalty_weight = 0.0
 
     def stack(self) -> Iterator[ExpireSpanLayer]:
         """The layers as what they are: torch leaves open what a ModuleList holds."""
@@ -86,22 +88,22 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
             state, layers=tuple(layer.refresh(memory) for layer, memory in zip(self.stack(), state.layers, strict=True))
         )
 
-    def rent_gradients(self, rent: Float[Tensor, ""]) -> list[list[Tensor]]:
-        """Gradients of a rent with respect to each layer's span weights and bias; the graph stays usable."""
-        parameters = [[layer.span.weight, layer.span.bias] for layer in self.stack()]
-        flat = torch.autograd.grad(rent, [p for pair in parameters for p in pair], retain_graph=True)
-        return [list(flat[i : i + 2]) for i in range(0, len(flat), 2)]
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """The paper's penalty counts with a weight of 0 until a controller gives it one."""
+        return {"penalty": self.penalty_weight}
 
-    def move_spans(self, gradients: list[list[Tensor]], pulls: list[float]) -> None:
-        """Step down these gradients so that the logit of a typical memory's span falls by about its layer's pull.
+    def parameter_groups(self) -> list[tuple[str, list[nn.Parameter]]]:
+        """What predicts spans: `span_lr_scale` multiplies its learning rate."""
+        return [("span_lr_scale", [parameter for layer in self.stack() for parameter in layer.span.parameters()])]
 
-        Layer inputs are normalised, so a step of length pull / sqrt(D + 1) along a memory's own direction does that.
-        """
-        with torch.no_grad():
-            for layer, pair, pull in zip(self.stack(), gradients, pulls, strict=True):
-                length = torch.cat([gradient.flatten() for gradient in pair]).norm().clamp_min(1e-12)
-                for parameter, gradient in zip((layer.span.weight, layer.span.bias), pair, strict=True):
-                    parameter -= pull * self.config.pre_div / (self.width + 1) ** 0.5 * gradient / length
+    def controller(self, settings: PressureConfig) -> SpanController:
+        """What pulls on the spans during training."""
+        return SpanController(self, settings)
+
+    def check_settings(self, settings: PressureConfig) -> None:
+        """Raise ValueError where no span is short enough for the budget."""
+        check_budget(settings, self.config)
 
     def forward(
         self,
@@ -109,57 +111,50 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
         state: ExpireSpanState,
         resets: Bool[Tensor, "B T"],
         *,
-        charge: bool = True,
-        trace: bool = False,
-        spare_used: bool = False,
-        attention: bool = False,
-        keep: bool = True,
+        record: Record = Record.STATE,
         keep_expired: bool = False,
     ) -> CoreOutput[ExpireSpanState]:
         """Read T steps; `keep_expired` stores expired memories too, which changes no result (law 2).
 
+        `losses` holds "penalty", the paper's; `facts` are `SpanFacts`.
+
         Raises ValueError where the shapes of `x`, `state` and `resets` do not belong together.
         """
-        rows, steps, width = x.shape
-        if not steps or width != self.width or resets.shape != (rows, steps) or state.time.shape != (rows,):
-            raise ValueError(
-                f"Expect `x` of shape [B, T, {self.width}] with T > 0, `resets` of shape [B, T] and `state` of B rows, "
-                f"actual: {list(x.shape)}, {list(resets.shape)} and {len(state.time)}"
-            )
+        check_segment(self, x, state, resets)
         kind = state.kind  # its type of numbers is left to torch, which may convert them (autocast)
         if (kind.layers, kind.width, kind.device) != (len(self.layers), self.width, x.device):
             core = f"{len(self.layers)} layers of width {self.width} on {x.device}"
             raise ValueError(f"Expect `state` to be one of this core, of {core}, actual: {kind}")
         shortens = self.config.shorten_spans and self.training
-        if x.shape[1] == 1 and not (torch.is_grad_enabled() or charge or keep_expired or shortens):
-            return self._step(x, state, resets, trace or attention, attention)
+        charges, tells = bool(record & Record.LOSSES), bool(record & Record.FACTS)
+        traces, shows = bool(record & (Record.TRACE | Record.ATTENTION)), bool(record & Record.ATTENTION)
+        if x.shape[1] == 1 and not (torch.is_grad_enabled() or charges or tells or keep_expired or shortens):
+            return self._step(x, state, resets, traces, shows)
         clock = read_clock(state.time, resets)
         longest = None
         if shortens:
             longest = self.config.max_span * torch.rand(()).item()
-        penalty, rent, overdue = x.new_zeros(()), x.new_zeros(()), x.new_zeros(())
-        memories, traces, used, late = [], [], [], []
+        penalty, facts = x.new_zeros(()), []
+        memories, trace = [], []
         for layer, memory in zip(self.stack(), state.layers, strict=True):
-            x, new, kept = layer(x, memory, clock, longest=longest, whole=attention)
-            if charge:
+            x, new, kept = layer(x, memory, clock, longest=longest, whole=shows)
+            if charges:
+                penalty = penalty + span_penalty(kept.span, kept.reading.on_ramp, self.config.ramp)
+            if tells:
                 # From inputs without gradient: a layer's memories are to be charged for, not what earlier layers made.
-                seen, span = kept.reading, torch.cat([memory.span, layer.span(new.hidden)], 1)
-                penalty = penalty + span_penalty(kept.span, seen.on_ramp, self.config.ramp)
-                if not spare_used:
-                    rent = rent + span_rent(span, seen.seen, self.config.ramp)
-                else:
-                    rent = rent + contrast(span, seen.seen, seen.used, self.config.ramp)
-                    overdue = overdue + overdue_rent(span, seen.late, self.config.ramp)
-                    used.append(int(seen.used.sum()))
-                    late.append(int((seen.late > 0).sum()))
-            if keep:
+                span = torch.cat([memory.span, layer.span(new.hidden)], 1)
+                facts.append(SpanFacts.of(span, kept.reading, self.config.ramp))
+            if record & Record.STATE:
                 memories.append(survivors(memory, new, kept, clock, self.config.ramp, keep_expired))
-            if trace or attention:
-                traces.append(trace_layer(new, kept, clock, self.config.ramp, attention))
-        after = ExpireSpanState(layers=tuple(memories), time=clock.time[:, -1] + 1) if keep else state
-        shown = tuple(traces) if trace or attention else None
-        spared = Spared(overdue, tuple(used), tuple(late)) if used else None
-        return CoreOutput(y=self.final_norm(x), state=after, penalty=penalty, rent=rent, spared=spared, trace=shown)
+            if traces:
+                trace.append(trace_layer(new, kept, clock, self.config.ramp, shows))
+        return CoreOutput(
+            y=self.final_norm(x),
+            state=ExpireSpanState(layers=tuple(memories), time=clock.time[:, -1] + 1) if memories else None,
+            losses={"penalty": penalty} if charges else {},
+            facts=tuple(facts) if tells else None,
+            trace=tuple(trace) if traces else None,
+        )
 
     def _step(
         self,
@@ -170,7 +165,7 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
         attention: bool,
     ) -> CoreOutput[ExpireSpanState]:
         """`forward` for acting."""
-        goes_on, y, nothing = ~resets, x.squeeze(1), x.new_zeros(())
+        goes_on, y = ~resets, x.squeeze(1)
         time = state.time.unsqueeze(1) * goes_on
         memories, traces = [], []
         for layer, memory in zip(self.stack(), state.layers, strict=True):
@@ -180,4 +175,4 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
         after = ExpireSpanState(layers=tuple(memories), time=time.squeeze(1) + 1)
         shown = tuple(traces) if trace else None
         y = self.final_norm(y).unsqueeze(1)
-        return CoreOutput(y=y, state=after, penalty=nothing, rent=nothing, spared=None, trace=shown)
+        return CoreOutput(y=y, state=after, losses={}, trace=shown)

@@ -2,35 +2,36 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ...checks import check_choice, check_fraction, check_not_negative, check_positive, check_whole
-from ..core import AttentionTrace, LayerTrace, segment_starts
-from . import compiled
-from .attention import (
+from ..attention import (
     AGE_STEP,
-    NEVER,
     Positions,
-    Projected,
-    Reading,
-    Surroundings,
     attend,
-    attend_segment,
     initial_age_bias,
     position_scores,
     split_heads,
 )
+from ..core import AttentionTrace, CoreConfig, LayerTrace, segment_starts
+from . import compiled
+from .attention import NEVER, Projected, Reading, Surroundings, attend_segment
 from .slots import LayerMemory, first_to_expire, outlived
 from .span import SpanPredictor, fading, log_mask
 
+if TYPE_CHECKING:
+    from .core import ExpireSpan
+
 
 @dataclass(frozen=True, kw_only=True)
-class ExpireSpanConfig:
+class ExpireSpanConfig(CoreConfig):
     """Shape of the Expire-Span core."""
+
+    name: ClassVar[str] = "expire-span"
 
     layers: int = 2
     """Transformer layers, each with memories and spans of its own."""
@@ -78,6 +79,12 @@ class ExpireSpanConfig:
         check_not_negative("dropout", self.dropout, below=1.0)
         check_choice("shorten_spans", self.shorten_spans, (True, False))
         check_choice("pre_norm", self.pre_norm, (True, False))
+
+    def build(self) -> "ExpireSpan":
+        """A new core with these settings."""
+        from .core import ExpireSpan  # which is made of these layers
+
+        return ExpireSpan(self)
 
     @property
     def newest(self) -> int:

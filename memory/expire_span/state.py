@@ -159,6 +159,10 @@ class ExpireSpanState:
             raise ValueError(f"Expect `layers` to be from 0 to {len(known) - 1}, actual: {sorted(layers)}")
         return known if layers is None else layers
 
+    def compact(self) -> "ExpireSpanState":
+        """`packed`."""
+        return self.packed()
+
     def packed(self) -> "ExpireSpanState":
         """The same state in as few slots as it needs."""
         return type(self)(layers=tuple(layer.packed() for layer in self.layers), time=self.time)

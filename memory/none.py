@@ -1,0 +1,72 @@
+"""No memory at all: what the others are compared with."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from ..checks import check_whole
+from .core import CoreConfig, CoreOutput, MemoryCore, Record, TensorState, check_segment
+from .transformer import feed_forward
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoMemoryConfig(CoreConfig):
+    """A network of the present step alone."""
+
+    name: ClassVar[str] = "none"
+    layers: int = 2
+    """Feed-forward halves of a transformer layer, each with a residual."""
+    width: int = 64
+    """Width of the model (D)."""
+    ff_width: int = 128
+    """Hidden width of the feed-forward halves."""
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "width", "ff_width"):
+            check_whole(name, getattr(self, name), at_least=1)
+
+    def build(self) -> "NoMemory":
+        """A new core with these settings."""
+        return NoMemory(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoState(TensorState):
+    """Nothing, of so many rows."""
+
+    nothing: Float[Tensor, "B 0"]
+
+
+class NoMemory(MemoryCore[NoState]):
+    """The feed-forward halves of a transformer, which see the present step alone."""
+
+    def __init__(self, config: NoMemoryConfig) -> None:
+        super().__init__()
+        self.width = config.width
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(config.width), feed_forward(config.width, config.ff_width))
+            for _ in range(config.layers)
+        )
+        self.final_norm = nn.LayerNorm(config.width)
+
+    def initial_state(self, batch_size: int) -> NoState:
+        """So many rows of nothing."""
+        return NoState(nothing=self.final_norm.weight.new_zeros(batch_size, 0))
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        state: NoState,
+        resets: Bool[Tensor, "B T"],
+        *,
+        record: Record = Record.STATE,
+    ) -> CoreOutput[NoState]:
+        """Read T steps, each by itself."""
+        check_segment(self, x, state, resets)
+        for layer in self.layers:
+            x = x + layer(x)
+        trace = () if record & (Record.TRACE | Record.ATTENTION) else None
+        after = state if record & Record.STATE else None
+        return CoreOutput(y=self.final_norm(x), state=after, losses={}, trace=trace)

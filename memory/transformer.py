@@ -1,0 +1,40 @@
+"""Parts of transformer layers that cores share."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def feed_forward(width: int, ff_width: int) -> nn.Sequential:
+    """The feed-forward half of a layer, without norm and residual."""
+    return nn.Sequential(nn.Linear(width, ff_width), nn.ReLU(), nn.Linear(ff_width, width))
+
+
+class Residual(nn.Module):
+    """x + y, the usual way in which a layer's half joins the stream."""
+
+    def forward(self, x: Float[Tensor, "B *T D"], y: Float[Tensor, "B *T D"]) -> Float[Tensor, "B *T D"]:
+        """The stream `x` after the half's output `y`."""
+        return x + y
+
+
+class GatedResidual(nn.Module):
+    """A GRU's gates in place of the residual, as in GTrXL (Parisotto et al., 2020, section 3.2.2).
+
+    r = s(W_r y + U_r x), z = s(W_z y + U_z x - b), h = tanh(W_g y + U_g (r * x)), output (1 - z) x + z h.  With b at 2
+    a layer begins close to the identity.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.of_y = nn.Linear(width, 3 * width, bias=False)
+        self.of_x = nn.Linear(width, 2 * width, bias=False)
+        self.of_reset = nn.Linear(width, width, bias=False)
+        self.bias = nn.Parameter(torch.full((width,), 2.0))
+
+    def forward(self, x: Float[Tensor, "B *T D"], y: Float[Tensor, "B *T D"]) -> Float[Tensor, "B *T D"]:
+        """The stream `x` after the half's output `y`, which goes through a ReLU first."""
+        reset_y, update_y, new_y = self.of_y(y.relu()).chunk(3, -1)
+        reset_x, update_x = self.of_x(x).chunk(2, -1)
+        reset, update = torch.sigmoid(reset_y + reset_x), torch.sigmoid(update_y + update_x - self.bias)
+        return (1 - update) * x + update * torch.tanh(new_y + self.of_reset(reset * x))

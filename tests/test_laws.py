@@ -1,0 +1,160 @@
+"""The laws of every core, and that each is broken by a core that breaks it."""
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from expirespan.memory import (
+    CORES,
+    CoreConfig,
+    CoreOutput,
+    ExpireSpanConfig,
+    GTrXLConfig,
+    LSTMConfig,
+    MemoryCore,
+    Record,
+    TensorState,
+    TransformerXLConfig,
+    core_config,
+    laws,
+    register,
+)
+from torch import Tensor, nn
+
+SMALL: dict[str, CoreConfig] = {
+    "expire-span": ExpireSpanConfig(width=8, heads=2, ff_width=9, max_span=12.0, ramp=3.0, position_window=5),
+    "transformer-xl": TransformerXLConfig(width=8, heads=2, ff_width=9, window=5),
+    "transformer-xl without memory": TransformerXLConfig(width=8, heads=2, ff_width=9, window=0),
+    "transformer-xl with a window beyond the segment": TransformerXLConfig(width=8, heads=2, ff_width=9, window=40),
+    "gtrxl": GTrXLConfig(width=8, heads=2, ff_width=9, window=5),
+    "lstm": LSTMConfig(width=8),
+    "lstm of two layers": LSTMConfig(width=8, layers=2),
+    "gru": core_config("gru", {"width": 8}),
+    "none": core_config("none", {"width": 8, "ff_width": 9}),
+}
+
+
+@pytest.mark.parametrize("config", SMALL.values(), ids=list(SMALL))
+def test_every_core_obeys_the_laws(config: CoreConfig) -> None:
+    torch.manual_seed(0)
+    laws.check_core(config.build())
+
+
+def test_every_core_is_among_those_tested() -> None:
+    assert set(CORES) <= {*SMALL}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mean(TensorState):
+    """The sum of what was seen, and how much it was."""
+
+    total: Tensor
+    count: Tensor
+
+
+class MeanCore(MemoryCore[Mean]):
+    """A user's core: the mean of all inputs of the episode; faults can be put in by name."""
+
+    def __init__(self, fault: str = "") -> None:
+        super().__init__()
+        self.width, self.fault = 6, fault
+        self.mix = nn.Linear(12, 6)
+
+    def initial_state(self, batch_size: int) -> Mean:
+        like = self.mix.weight
+        return Mean(total=like.new_zeros(batch_size, 6), count=like.new_zeros(batch_size, 1))
+
+    def forward(self, x: Tensor, state: Mean, resets: Tensor, *, record: Record = Record.STATE) -> CoreOutput[Mean]:
+        total, count, read = state.total, state.count, []
+        for step in range(x.shape[1]):
+            reset = resets[:, max(step - 1, 0) if self.fault == "reset late" else step, None]
+            total = total.masked_fill(reset, 0) + x[:, step]
+            count = count.masked_fill(reset, 0) + 1
+            if self.fault == "rows mixed":
+                total = total + 0.1 * total.roll(1, 0)
+            read.append(total / count)
+        mean = torch.stack(read, 1)
+        if self.fault == "segment average":
+            mean = mean - mean.mean(1, keepdim=True)
+        y = x + self.mix(torch.cat([x, mean], -1))
+        if self.fault == "another with a trace" and Record.TRACE in record:
+            y = y + 0.1
+        keep = Record.STATE in record or self.fault == "stale state"
+        after = Mean(total=total if self.fault == "no detach" else total.detach(), count=count) if keep else None
+        if self.fault == "clock lost" and after is not None:
+            after = replace(after, count=torch.ones_like(count))
+        trace = () if record & (Record.TRACE | Record.ATTENTION) else None
+        return CoreOutput(y=y * float("inf") if self.fault == "infinite" else y, state=after, losses={}, trace=trace)
+
+
+FAULTS = {
+    "reset late": "reset|at once",
+    "rows mixed": "company|split|acting",
+    "segment average": "at once|acting",
+    "another with a trace": "whatever is recorded|acting",
+    "stale state": "no state where none was asked for",
+    "no detach": "no gradient to go back",
+    "clock lost": "at once|acting",
+}
+
+
+def test_a_users_core_obeys_the_laws() -> None:
+    laws.check_core(MeanCore())
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_core_with_a_fault_is_found(fault: str) -> None:
+    with pytest.raises(laws.BrokenLaw, match=FAULTS[fault]):
+        laws.check_core(MeanCore(fault))
+
+
+class StaleKeys(MeanCore):
+    """Stores what it made with the weights of then, and does not refresh it."""
+
+    def forward(self, x: Tensor, state: Mean, resets: Tensor, *, record: Record = Record.STATE) -> CoreOutput[Mean]:
+        made = super().forward(x, state, resets, record=record)
+        return made
+
+    def refresh(self, state: Mean) -> Mean:
+        return replace(state, total=state.total * self.mix.weight.sum())
+
+
+def test_a_refresh_that_is_not_what_is_restored_is_found() -> None:
+    with pytest.raises(laws.BrokenLaw, match="`refresh`"):
+        laws.a_refreshed_state_follows_the_weights(StaleKeys())
+
+
+@pytest.mark.parametrize("fault", ["reset late", "rows mixed", "segment average", "no detach"])
+def test_each_fault_breaks_the_law_that_names_it(fault: str) -> None:
+    law = {
+        "reset late": laws.nothing_is_seen_past_a_reset,
+        "rows mixed": laws.rows_are_independent,
+        "segment average": laws.any_split_is_the_same,
+        "no detach": laws.gradients_are_finite_and_end_at_the_segment,
+    }[fault]
+    core = MeanCore(fault).double()
+    with pytest.raises(laws.BrokenLaw):
+        law(core)
+
+
+def test_unknown_cores_and_settings_are_named_with_what_may_have_been_meant() -> None:
+    with pytest.raises(ValueError, match=r"Expect `core` to be one of .*actual: 'lsmt'; did you mean 'lstm'"):
+        core_config("lsmt")
+    with pytest.raises(TypeError, match="`memory` for lstm, actual: `widht`; did you mean `width`"):
+        core_config("lstm", {"widht": 3})
+    with pytest.raises(ValueError, match="Expect `memory` to be settings of gru"):
+        core_config("gru", LSTMConfig())
+    with pytest.raises(ValueError, match="Expect `window` to be at least 0, actual: -1"):
+        TransformerXLConfig(window=-1)
+
+
+def test_a_name_is_given_once() -> None:
+    class Other(CoreConfig):
+        name: ClassVar[str] = "lstm"
+
+        def build(self) -> MemoryCore[Any]:
+            raise NotImplementedError
+
+    with pytest.raises(ValueError, match="Expect `name` to be that of no other core, actual: lstm"):
+        register(Other)
