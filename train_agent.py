@@ -217,7 +217,7 @@ def train_stage(
     model.set_logger(logger)
     progress = ProgressCallback(total, name)
     left = model.stage_began + total - model.num_timesteps
-    model.learn(left, callback=[saving, *recording(config), progress], reset_num_timesteps=False)
+    model.learn(left, callback=[saving, *recording(model, config), progress], reset_num_timesteps=False)
     assert model.env is not None
     model.env.close()
     if not saving.stopped:
@@ -226,9 +226,9 @@ def train_stage(
     return progress
 
 
-def recording(config: TrainConfig) -> list[RecordEpisodes]:
-    """What records episodes for TensorBoard, if it is asked for."""
-    if not config.timeline_every or not config.memory.build().keeps_memories:
+def recording(model: MemoryOnPolicyAlgorithm, config: TrainConfig) -> list[RecordEpisodes]:
+    """What records episodes for TensorBoard, if it is asked for and the core keeps memories of single steps."""
+    if not config.timeline_every or not model.policy.core.keeps_memories:
         return []
     env = partial(make_viewed, config.env, parse_env_args(config.env_args), config.view_size)
     return [RecordEpisodes(env, config.timeline_every, EVALUATION_SEED + config.seed)]

@@ -6,7 +6,7 @@ width, K head width, L maximum span, R ramp, M steps with a position.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import Flag, auto
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -56,7 +56,7 @@ class TensorState:
 
     def tensors(self) -> dict[str, Tensor]:
         """Its fields."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}  # pyright: ignore[reportArgumentType]  # a dataclass
+        return {part.name: getattr(self, part.name) for part in fields(self)}  # pyright: ignore[reportArgumentType]  # a dataclass
 
     def compact(self: Own) -> Own:
         """The state itself."""
@@ -93,7 +93,7 @@ class LayerTrace:
 
 
 Trace = tuple[LayerTrace, ...]
-"""One entry a layer; none for a core that keeps no memories of single steps, such as an LSTM."""
+"""One entry a layer."""
 
 
 class Record(Flag):
@@ -118,14 +118,14 @@ class CoreOutput(Generic[S]):
 
     y: Float[Tensor, "B T D"]
     state: S | None = None
-    """After the segment; None where it was not asked for."""
-    losses: dict[str, Tensor]
+    """After the segment; may be None where it was not asked for."""
+    losses: dict[str, Tensor] = field(default_factory=dict)
     """Terms of the loss by name: unweighted scalars, summed over rows, steps and layers, so that any split of a
     sequence gives the same sum.  Who trains divides by the steps and weights them (`MemoryCore.loss_weights`)."""
     facts: Any = None
     """What the core's own controller reads; None where it was not asked for."""
     trace: Trace | None = None
-    """None where it was not asked for."""
+    """None where it was not asked for, and of a core that keeps no memories of single steps."""
 
 
 @runtime_checkable
@@ -248,11 +248,11 @@ class MemoryCore(nn.Module, ABC, Generic[S]):
 
     def check_settings(self, settings: Any) -> None:
         """Raise ValueError where a controller can't work with these settings; here, where there are any at all."""
-        for field in fields(settings):
-            if getattr(settings, field.name) != field.default:
+        for setting in fields(settings):
+            if getattr(settings, setting.name) != setting.default:
                 raise ValueError(
-                    f"Expect `{field.name}` not to be given, as {type(self).__name__} keeps to no budget, "
-                    f"actual: {getattr(settings, field.name)}"
+                    f"Expect `{setting.name}` not to be given, as {type(self).__name__} keeps to no budget, "
+                    f"actual: {getattr(settings, setting.name)}"
                 )
 
 
@@ -300,11 +300,11 @@ def segment_starts(resets: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
     return torch.where(resets, steps, -1).cummax(1).values
 
 
-def check_segment(core: MemoryCore[Any], x: Tensor, state: State, resets: Tensor) -> None:
-    """Raise ValueError where the shapes of `x`, `state` and `resets` do not belong together."""
+def check_segment(core: MemoryCore[Any], x: Tensor, of_state: Tensor, resets: Tensor) -> None:
+    """Raise ValueError where the shapes of `x`, `resets` and a tensor of the state do not belong together."""
     rows, steps, width = x.shape
-    if not steps or width != core.width or resets.shape != (rows, steps) or len(state) != rows:
+    if not steps or width != core.width or resets.shape != (rows, steps) or of_state.shape[0] != rows:
         raise ValueError(
             f"Expect `x` of shape [B, T, {core.width}] with T > 0, `resets` of shape [B, T] and `state` of B rows, "
-            f"actual: {list(x.shape)}, {list(resets.shape)} and {len(state)}"
+            f"actual: {list(x.shape)}, {list(resets.shape)} and {len(of_state)}"
         )

@@ -64,9 +64,7 @@ class NoMemory(MemoryCore[NoState]):
         record: Record = Record.STATE,
     ) -> CoreOutput[NoState]:
         """Read T steps, each by itself."""
-        check_segment(self, x, state, resets)
+        check_segment(self, x, state.nothing, resets)
         for layer in self.layers:
             x = x + layer(x)
-        trace = () if record & (Record.TRACE | Record.ATTENTION) else None
-        after = state if record & Record.STATE else None
-        return CoreOutput(y=self.final_norm(x), state=after, losses={}, trace=trace)
+        return CoreOutput(y=self.final_norm(x), state=state)

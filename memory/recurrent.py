@@ -79,15 +79,13 @@ class Recurrent(MemoryCore[Hidden]):
         record: Record = Record.STATE,
     ) -> CoreOutput[Hidden]:
         """Read T steps."""
-        check_segment(self, x, state, resets)
+        check_segment(self, x, state.hidden, resets)
         hidden = state.hidden * ~resets[:, 0].view(-1, 1, 1, 1)
         if resets[:, 1:].any():
             y, hidden = self._pieces(x, hidden, resets)
         else:
             y, hidden = self._run(x, hidden)
-        trace = () if record & (Record.TRACE | Record.ATTENTION) else None
-        after = Hidden(hidden=hidden.detach()) if record & Record.STATE else None
-        return CoreOutput(y=y, state=after, losses={}, trace=trace)
+        return CoreOutput(y=y, state=Hidden(hidden=hidden.detach()))
 
     def _run(self, x: Any, hidden: Float[Tensor, "N parts layers D"]) -> tuple[Any, Float[Tensor, "N parts layers D"]]:
         """N sequences, padded or packed, each from its own hidden state."""

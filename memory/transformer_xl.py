@@ -140,7 +140,7 @@ class TransformerXL(MemoryCore[WindowState]):
         record: Record = Record.STATE,
     ) -> CoreOutput[WindowState]:
         """Read T steps."""
-        check_segment(self, x, state, resets)
+        check_segment(self, x, state.time, resets)
         window, steps = self.config.window, torch.arange(resets.shape[1], device=x.device)
         start = segment_starts(resets)
         since = torch.where(start < 0, -state.time.unsqueeze(1), start)
@@ -163,7 +163,6 @@ class TransformerXL(MemoryCore[WindowState]):
         return CoreOutput(
             y=self.final_norm(x),
             state=WindowState(hidden=torch.stack(hidden, 1), time=time[:, -1] + 1) if hidden else None,
-            losses={},
             trace=tuple(trace) if record & (Record.TRACE | Record.ATTENTION) else None,
         )
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from expirespan.agents import ExpireSpanExtractor, HistorySpace, HistoryWrapper
-from expirespan.memory import ExpireSpanConfig
+from expirespan.memory import ExpireSpanConfig, Record
 from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 from histories import SMALL, VECTOR, Counter, Noise, as_sb3_gives, played
@@ -120,7 +120,8 @@ def test_the_gradient_of_the_penalty_is_that_of_a_term_of_the_loss() -> None:
     for window in windows:
         seen = torch.as_tensor(window["observation"][-1 - window["past"] :], dtype=torch.float64)
         resets = torch.arange(len(seen)).view(1, -1) == 0
-        read = extractor.core(extractor.embed(seen).unsqueeze(0), extractor.core.initial_state(1), resets)
+        state = extractor.core.initial_state(1)
+        read = extractor.core(extractor.embed(seen).unsqueeze(0), state, resets, record=Record.LOSSES)
         total = total + read.y[0, -1].square().sum() + 0.3 * read.losses["penalty"] / 23
     total.backward()
     torch.testing.assert_close(found, [parameter.grad for parameter in extractor.parameters()])

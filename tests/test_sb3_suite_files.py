@@ -214,7 +214,11 @@ def test_spaces_may_be_subclasses(tmp_path: Path) -> None:
         ({"use_sde": True}, ValueError, "`use_sde` not to be given: state-dependent exploration is not supported"),
         ({"squash_output": True}, ValueError, "`squash_output` not to be given: only state-dependent exploration"),
         ({"net_arch": [12, {"pi": [8]}]}, ValueError, "`net_arch` to be a list of widths or .*, actual: .12, "),
-        ({"memory": {"widht": 8}}, TypeError, "arguments of `memory`, actual: `widht`; did you mean `width`"),
+        (
+            {"memory": {"widht": 8}},
+            TypeError,
+            "arguments of `memory` for expire-span, actual: `widht`; did you mean `width`",
+        ),
         ({"log_std_int": 0}, TypeError, "arguments of MemoryActorCriticPolicy, actual: `log_std_int`; did you mean"),
     ],
 )

@@ -120,7 +120,7 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
 
         Raises ValueError where the shapes of `x`, `state` and `resets` do not belong together.
         """
-        check_segment(self, x, state, resets)
+        check_segment(self, x, state.time, resets)
         kind = state.kind  # its type of numbers is left to torch, which may convert them (autocast)
         if (kind.layers, kind.width, kind.device) != (len(self.layers), self.width, x.device):
             core = f"{len(self.layers)} layers of width {self.width} on {x.device}"
