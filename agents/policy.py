@@ -123,7 +123,10 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         apart = {id(parameter) for _, parameters in special for parameter in parameters}
         groups: list[dict[str, Any]] = [
             {"params": [p for p in self.parameters() if id(p) not in apart], "lr_scale": 1.0},
-            *({"params": parameters, "lr_scale": getattr(self, scale)} for scale, parameters in special),
+            *(
+                {"params": parameters, "lr_scale": getattr(self, scale) if isinstance(scale, str) else scale}
+                for scale, parameters in special
+            ),
         ]
         settings: dict[str, Any] = {"lr": lr_schedule(1), **self.optimizer_kwargs}
         self.optimizer = self.optimizer_class(groups, **settings)

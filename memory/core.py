@@ -235,8 +235,8 @@ class MemoryCore(nn.Module, ABC, Generic[S]):
         """Weights of the terms in `CoreOutput.losses`; 1 for those that are not named."""
         return {}
 
-    def parameter_groups(self) -> list[tuple[str, list[nn.Parameter]]]:
-        """Parameters with a step size of their own, by the name of its scale; all others follow the learning rate."""
+    def parameter_groups(self) -> list[tuple[str | float, list[nn.Parameter]]]:
+        """Parameters whose learning rate is multiplied: by a number, or by the policy's argument of this name."""
         return []
 
     def controller(self, settings: Any) -> Controller | None:

@@ -12,6 +12,7 @@ from expirespan.agents import MemoryA2C, MemoryPPO
 from expirespan.analysis.evaluation import evaluate_policy
 from expirespan.envs import CorridorVectorEnv
 from expirespan.memory import CORES, GRUConfig, LSTMConfig
+from expirespan.memory.recurrent import Recurrent
 from expirespan.train_config import from_json, parse, to_json
 from models import corridor, rows_of
 
@@ -81,6 +82,27 @@ def test_a_core_may_be_given_by_its_configuration() -> None:
     assert policy.core_config == GRUConfig(width=8) and policy.core.width == 8
     policy = MemoryPPO("MemoryPolicy", corridor(), policy_kwargs={"memory": LSTMConfig(width=8)}, device="cpu").policy
     assert policy.core_config == LSTMConfig(width=8)
+
+
+class Eager(Recurrent):
+    """A GRU that learns at twice the rate."""
+
+    def parameter_groups(self) -> list[tuple[str | float, list[torch.nn.Parameter]]]:
+        return [(2.0, list(self.parameters()))]
+
+
+class EagerConfig(GRUConfig):
+    def build(self) -> Eager:
+        return Eager(torch.nn.GRU(self.width, self.width, batch_first=True), parts=1)
+
+
+def test_a_core_may_have_a_learning_rate_of_its_own() -> None:
+    kwargs = {"core": EagerConfig(width=8)}
+    model = MemoryPPO("MemoryPolicy", corridor(), n_steps=16, policy_kwargs=kwargs, anneal=False, device="cpu")
+    model.learn(64)
+    rates = {len(group["params"]): group["lr"] for group in model.policy.optimizer.param_groups}
+    assert rates[4] == pytest.approx(2 * model.learning_rate)
+    assert sum(rates) == len(list(model.policy.parameters()))
 
 
 def test_a_budget_is_refused_where_the_core_keeps_none() -> None:

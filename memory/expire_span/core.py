@@ -93,7 +93,7 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
         """The paper's penalty counts with a weight of 0 until a controller gives it one."""
         return {"penalty": self.penalty_weight}
 
-    def parameter_groups(self) -> list[tuple[str, list[nn.Parameter]]]:
+    def parameter_groups(self) -> list[tuple[str | float, list[nn.Parameter]]]:
         """What predicts spans: `span_lr_scale` multiplies its learning rate."""
         return [("span_lr_scale", [parameter for layer in self.stack() for parameter in layer.span.parameters()])]
 
