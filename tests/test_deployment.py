@@ -138,7 +138,7 @@ def test_a_state_read_from_bytes_goes_on_with_the_same_numbers(core: ExpireSpan,
     state = ExpireSpanState.join(users(core))
     restored = ExpireSpanState.from_bytes(state.to_bytes())
     assert restored.kind == state.kind
-    assert slots(restored) == slots(state.packed())
+    assert slots(restored) == slots(state.compact())
     x, resets = data(core, 4, 7, 41, reset_at=None)
     went_on, expected = act(core, restored, x, resets)[0], act(core, state, x, resets)[0]
     assert_same(went_on, expected, error=0 if in_c else None)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from expirespan.agents import MemoryPPO
 from expirespan.agents.checkpoint.file import read_checkpoint, write_checkpoint
+from expirespan.agents.numbers_extractor import NumbersExtractor
 from expirespan.agents.policy import MemoryActorCriticPolicy
 from expirespan.agents.vec_env import as_vec_env
 from expirespan.memory import ExpireSpanConfig
@@ -203,6 +204,13 @@ def test_files_of_the_fourth_format_are_read_as_they_were_meant() -> None:
     assert values_of_five_steps(model) == pytest.approx([0.0823915, 0.0394697], abs=1e-6)
     model.learn(64, reset_num_timesteps=False)
     assert next(span_core(model).stack()).output.weight[:, 16:].count_nonzero() > 0
+
+
+def test_extractors_of_this_package_are_stored_by_name(tmp_path: Path) -> None:
+    model = small(make_vec_env("CartPole-v1", 4), policy_kwargs=SMALL | {"features_extractor_class": NumbersExtractor})
+    model.save(tmp_path / "model")
+    loaded = MemoryPPO.load(tmp_path / "model", device="cpu")
+    assert type(loaded.policy.features_extractor) is NumbersExtractor
 
 
 def test_wrappers_that_keep_something_begin_new_episodes(tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 SCHEDULES = {"constant": ConstantSchedule, "linear": LinearSchedule}
 """Schedules of SB3 whose settings a file can hold."""
-MODULES = ("torch.nn.modules.", "torch.optim.", "stable_baselines3.common.", f"{__package__}.")
+OURS = f"{__package__.rpartition('.')[0]}."
+MODULES = ("torch.nn.modules.", "torch.optim.", "stable_baselines3.common.", OURS)
 """Where the classes live that a file may name: reading it must not import anything else."""
 KINDS = (nn.Module, torch.optim.Optimizer)
 
@@ -87,7 +88,7 @@ def _name(kind: type) -> str:
 def _named_class(path: str) -> type:
     module, _, name = str(path).partition(":")
     loaded = sys.modules.get(module) if module.startswith(MODULES) else None
-    if loaded is None and module.startswith((f"{__package__}.", "stable_baselines3.common.")):
+    if loaded is None and module.startswith((OURS, "stable_baselines3.common.")):
         loaded = importlib.import_module(module)
     found = getattr(loaded, name, None)
     if not (isinstance(found, type) and issubclass(found, KINDS)):

@@ -71,7 +71,7 @@ def fixed_slots(state: ExpireSpanState, slots: int) -> dict[str, Tensor]:
     """
     check_whole("slots", slots, at_least=1)
     tensors = {"time": state.time}
-    for number, layer in enumerate(state.packed().layers):
+    for number, layer in enumerate(state.compact().layers):
         missing = slots - layer.live.shape[1]
         if missing < 0:
             raise ValueError(

@@ -53,7 +53,7 @@ class ExpireSpanState:
         """The state of one row, in as few slots as it needs.  Raises IndexError where there is no such row."""
         if not -len(self) <= row < len(self):
             raise IndexError(f"Expect `row` to be one of {len(self)} rows, actual: {row}")
-        return self.rows(torch.tensor([row % len(self)], device=self.time.device)).packed()
+        return self.rows(torch.tensor([row % len(self)], device=self.time.device)).compact()
 
     def __iter__(self) -> Iterator["ExpireSpanState"]:
         return iter(self.split())
@@ -106,7 +106,7 @@ class ExpireSpanState:
         After an update of the weights, `core.refresh(state)` computes keys, values and spans anew.
         """
         entries = {"time": self.time}
-        for number, layer in enumerate(self.packed().layers):
+        for number, layer in enumerate(self.compact().layers):
             for name, tensor in layer._tensors().items():
                 dead = ~layer.live.reshape(*layer.live.shape, *[1] * (tensor.dim() - 2))
                 entries[f"{number}.{name}"] = tensor.masked_fill(dead, 0)  # what was forgotten is not sent
@@ -160,10 +160,6 @@ class ExpireSpanState:
         return known if layers is None else layers
 
     def compact(self) -> "ExpireSpanState":
-        """`packed`."""
-        return self.packed()
-
-    def packed(self) -> "ExpireSpanState":
         """The same state in as few slots as it needs."""
         return type(self)(layers=tuple(layer.packed() for layer in self.layers), time=self.time)
 
