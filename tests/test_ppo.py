@@ -144,7 +144,7 @@ def test_callbacks_and_logger_are_sb3s(tmp_path: Path) -> None:
     model.learn(10_000, callback=callback)
     assert callback.n_calls == 20
     tags = set(model.logger.name_to_value)
-    assert {"memory/live_layer_1", "spans/max_layer_2", "spans/evictions_layer_1", "spans/penalty"} <= tags
+    assert {"memory/live_layer_1", "spans/max_layer_2", "spans/evictions_layer_1", "memory/penalty"} <= tags
     assert {
         "spans/penalty_weight",
         "spans/pull",

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SCHEDULES = {"constant": ConstantSchedule, "linear": LinearSchedule}
 """Schedules of SB3 whose settings a file can hold."""
-OURS = f"{__package__.rpartition('.')[0]}."
+OURS = __name__.removesuffix("checkpoint.model")
 MODULES = ("torch.nn.modules.", "torch.optim.", "stable_baselines3.common.", OURS)
 """Where the classes live that a file may name: reading it must not import anything else."""
 KINDS = (nn.Module, torch.optim.Optimizer)

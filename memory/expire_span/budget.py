@@ -248,7 +248,6 @@ class SpanController(SpanPressure):
         """Layer, pull and direction of what the present minibatch moves."""
         self._traces: list[tuple[LayerTrace, ...]] = []
         self._counts: list[list[tuple[int, int]]] = []
-        self._penalties: list[float] = []
 
     @property
     def budget(self) -> float | None:
@@ -274,8 +273,6 @@ class SpanController(SpanPressure):
         if output.trace is not None:
             self._traces.append(output.trace)
             self._counts.append([(layer.used, layer.late) for layer in facts])
-            if "penalty" in output.losses:
-                self._penalties.append(output.losses["penalty"].item() / output.y[..., 0].numel())
 
     def step(self, share: float) -> None:
         """Move spans by this share of the update's pull, in the directions of the minibatch observed last."""
@@ -305,8 +302,6 @@ class SpanController(SpanPressure):
     def end_update(self, progress: float) -> dict[str, Any]:
         """Let the pull follow what the layers kept; what they kept, and the pull of the update, as figures to log."""
         logged: dict[str, Any] = {"spans/pull": max(self.pulls, default=0.0), "spans/penalty_weight": self.weight}
-        if self._penalties:
-            logged["spans/penalty"] = sum(self._penalties) / len(self._penalties)
         figures = []
         for number, batches in enumerate(zip(*self._traces, strict=True)):
             spans = torch.cat([layer.span.flatten() for layer in batches])
@@ -325,7 +320,7 @@ class SpanController(SpanPressure):
             logged[f"spans/mean_{name}"], logged[f"spans/max_{name}"] = spans.mean().item(), spans.max().item()
             logged[f"spans/evictions_{name}"] = sum(int((layer.evicted >= 0).sum()) for layer in batches)
             logged[f"spans/spans_{name}"] = spans.cpu()
-        self._traces, self._counts, self._penalties = [], [], []
+        self._traces, self._counts = [], []
         if figures:
             self.update(figures, progress)
         return logged
