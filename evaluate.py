@@ -284,9 +284,14 @@ def measure(policy: MemoryActorCriticPolicy, config: EvaluateConfig, task: Task)
 
 def check_core(policy: MemoryActorCriticPolicy, config: EvaluateConfig) -> None:
     """Raise ValueError where what is asked for can't be had of the policy's core."""
-    for option in ("timeline", "gif", "filmstrip", "record"):
-        if getattr(config, option) not in (None, False, 0) or (option == "filmstrip" and config.filmstrip == 0):
-            check_keeps_memories(policy, f"for `{option}`")
+    asked = {
+        "timeline": config.timeline,
+        "gif": config.gif,
+        "filmstrip": config.filmstrip is not None,
+        "record": config.record,
+    }
+    for option in (option for option, wanted in asked.items() if wanted):
+        check_keeps_memories(policy, f"for `{option}`")
     if config.forget or config.memory_report or config.compare:
         check_editable(policy)
 

@@ -79,14 +79,13 @@ def start_from(model: MemoryOnPolicyAlgorithm, run: Path, config: TrainConfig) -
 def new_model(config: TrainConfig) -> MemoryOnPolicyAlgorithm:
     """An untrained agent in its environments."""
     env = make_batched(config.env, config.num_envs, parse_env_args(config.env_args), config.view_size)
-    arguments = asdict(config.learning) | (asdict(config.pressure) if config.core == "expire-span" else {})
     return ALGORITHMS[config.algo](
         "MemoryPolicy",
         env,
         seed=config.seed,
         device=config.device or "cpu",
         policy_kwargs={"core": config.core, "memory": config.memory},
-        **arguments,
+        **asdict(config.learning) | asdict(config.pressure),
     )
 
 

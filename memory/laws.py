@@ -165,7 +165,7 @@ LAWS: tuple[Callable[[Core], None], ...] = (
 
 
 def _like(core: Core) -> Tensor:
-    return next(core.parameters())
+    return next(core.parameters(), torch.zeros(()))
 
 
 def _episodes(core: Core, seed: int = 1) -> tuple[Tensor, Tensor]:

@@ -80,7 +80,7 @@ class Recurrent(MemoryCore[Hidden]):
     ) -> CoreOutput[Hidden]:
         """Read T steps."""
         check_segment(self, x, state.hidden, resets)
-        hidden = state.hidden * ~resets[:, 0].view(-1, 1, 1, 1)
+        hidden = state.hidden.masked_fill(resets[:, 0].view(-1, 1, 1, 1), 0)
         if resets[:, 1:].any():
             y, hidden = self._pieces(x, hidden, resets)
         else:

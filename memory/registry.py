@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from .core import CoreConfig
-from .expire_span.layer import ExpireSpanConfig
+from .expire_span.config import ExpireSpanConfig
 from .none import NoMemoryConfig
 from .recurrent import GRUConfig, LSTMConfig
 from .transformer_xl import GTrXLConfig, TransformerXLConfig

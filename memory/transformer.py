@@ -10,6 +10,19 @@ def feed_forward(width: int, ff_width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, ff_width), nn.ReLU(), nn.Linear(ff_width, width))
 
 
+def initialise_attention(query_key_value: nn.Linear, output: nn.Linear) -> None:
+    """Queries, keys and values that keep the size of their input, and an output [D, D + H] that reads no counts.
+
+    torch's default is smaller: attention starts nearly uniform, and choosing Corridor's door took a bandit version of it
+    twice as many episodes to learn.
+    """
+    width = output.out_features
+    for block in query_key_value.weight.data.split(width):
+        nn.init.orthogonal_(block)
+    nn.init.zeros_(query_key_value.bias)
+    nn.init.zeros_(output.weight[:, width:].detach())
+
+
 class Residual(nn.Module):
     """x + y, the usual way in which a layer's half joins the stream."""
 

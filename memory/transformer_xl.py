@@ -24,7 +24,7 @@ from .core import (
     check_segment,
     segment_starts,
 )
-from .transformer import GatedResidual, Residual, feed_forward
+from .transformer import GatedResidual, Residual, feed_forward, initialise_attention
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,10 +90,7 @@ class _Layer(nn.Module):
         )
         self.position = nn.Parameter(torch.zeros(config.heads, width // config.heads, ages))
         self.age_weight = nn.Parameter(initial_age_bias(config.heads, ages) / AGE_STEP)
-        for block in self.query_key_value.weight.data.split(width):
-            nn.init.orthogonal_(block)
-        nn.init.zeros_(self.query_key_value.bias)
-        nn.init.zeros_(self.output.weight[:, width:].detach())
+        initialise_attention(self.query_key_value, self.output)
 
     def forward(
         self,

@@ -1,9 +1,9 @@
 """Checkpoints of earlier formats, brought to the present one as they are read.
 
-- Format 5 names the core, of which there was one before, and its controller's state, which was called "pressure".
-- Format 5 has weights for the counts of attention, which are 0 for older files; format 4 stores a tenth of each age's
-  bias, format 3 the bias itself, and before there was none, which is a bias of 0 (layer.py reads all).  Adam's state is
-  that of other parameters in older files: it begins anew.
+- Format 5 names the core, of which there was one before, calls its controller's state so instead of "pressure", and has
+  weights for the counts of attention, which are 0 for older files.
+- Format 4 stores a tenth of each age's bias, format 3 the bias itself, and before there was none, which is a bias of 0
+  (layer.py reads all of these weights).  Adam's state is that of other parameters in older files: it begins anew.
 - Format 3 stores the whole shape of the memory; before it, what was not asked for had the defaults below.  Observations
   were not normalised.
 """

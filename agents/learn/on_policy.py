@@ -102,7 +102,6 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             given["n_steps"] = rollout_steps(None if env is None else env.num_envs)
         self.pressure_config = pressure
         self.controller: Controller | None = None
-        self._core_has_losses = False
         self.use_masking = True
         self.stand_ins: dict[str, float] = {}
         """Of a loaded model: values in place of functions that its checkpoint could not hold."""
@@ -348,11 +347,9 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
 
     def _evaluate(self, batch: SequenceBatch, first: bool) -> SequenceEvaluation:
         """What the present weights make of a minibatch; in the first pass also what the memory made of it."""
-        record = ALL if first else Record.NOTHING
-        if self.controller is not None:
-            record |= self.controller.needs
-        elif self._core_has_losses:
-            record |= Record.LOSSES
+        record = Record.LOSSES if self.controller is None else self.controller.needs
+        if first:
+            record |= ALL
         now = self.policy.evaluate_sequences(
             batch.observations,
             batch.actions,
@@ -361,8 +358,6 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             action_masks=batch.action_masks,
             record=record,
         )
-        if first:
-            self._core_has_losses = bool(now.core.losses)
         if self.controller is not None:
             self.controller.observe(now.core)
         return now

@@ -2,7 +2,7 @@
 
 from .budget import PressureConfig
 from .core import ExpireSpan
-from .layer import ExpireSpanConfig
+from .config import ExpireSpanConfig
 from .slots import LayerMemory
 from .span import expire_mask, span_penalty
 from .state import ExpireSpanState

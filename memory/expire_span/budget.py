@@ -36,7 +36,7 @@ from torch import Tensor
 from ...checks import check_not_negative, check_positive
 from ..core import CoreOutput, LayerTrace, Record
 from .attention import Reading
-from .layer import ExpireSpanConfig
+from .config import ExpireSpanConfig
 from .span import contrast, overdue_rent
 
 if TYPE_CHECKING:

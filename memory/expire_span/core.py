@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from ...checks import check_not_negative, check_whole
 from ..core import CoreOutput, MemoryCore, Record, check_segment
 from .budget import PressureConfig, SpanController, SpanFacts, check_budget
-from .layer import ExpireSpanConfig, ExpireSpanLayer, read_clock, survivors, trace_layer
+from .config import ExpireSpanConfig
+from .layer import ExpireSpanLayer, read_clock, survivors, trace_layer
 from .slots import LayerMemory
 from .span import span_penalty
 from .state import ExpireSpanState
