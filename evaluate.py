@@ -27,12 +27,12 @@ from expirespan.analysis.pictures.filmstrip import save_episode_gif, save_filmst
 from expirespan.analysis.pictures.timeline import save_timeline
 from expirespan.analysis.play import Episode, Task, play_episode
 from expirespan.checks import check_not_negative, check_whole
-from expirespan.command_line import leave, parse_env_args, read
+from expirespan.cli.arguments import leave, parse_env_args, read
+from expirespan.cli.config import BEST, CHECKPOINT, EVALUATION_SEED, TrainConfig, read_run
 from expirespan.envs import make_viewed
 from expirespan.envs.make import BrokenEnvironment, step_limit
 from expirespan.tab.summary import write_episode
 from expirespan.train_agent import check_device, load_model
-from expirespan.train_config import BEST, CHECKPOINT, EVALUATION_SEED, TrainConfig, read_run
 from gymnasium.vector import VectorEnv
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm

@@ -15,12 +15,8 @@ from expirespan.agents.callbacks import CheckpointCallback, ProgressCallback
 from expirespan.agents.checkpoint.file import read_checkpoint, under
 from expirespan.agents.checkpoint.model import stored_spaces
 from expirespan.agents.learn.on_policy import MemoryOnPolicyAlgorithm
-from expirespan.command_line import leave, options, parse_env_args
-from expirespan.envs import make_batched, make_viewed
-from expirespan.envs.make import BrokenEnvironment
-from expirespan.stages import in_stage, position
-from expirespan.tab.recording import RecordEpisodes
-from expirespan.train_config import (
+from expirespan.cli.arguments import leave, options, parse_env_args
+from expirespan.cli.config import (
     ALGORITHMS,
     BEST,
     CHECKPOINT,
@@ -35,6 +31,10 @@ from expirespan.train_config import (
     steps_of,
     to_json,
 )
+from expirespan.cli.stages import in_stage, position
+from expirespan.envs import make_batched, make_viewed
+from expirespan.envs.make import BrokenEnvironment
+from expirespan.tab.recording import RecordEpisodes
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 from torch.utils.tensorboard import SummaryWriter
 

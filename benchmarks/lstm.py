@@ -15,8 +15,8 @@ import torch
 from expirespan.agents.encoders import default_extractor
 from expirespan.agents.observations import kinds_of
 from expirespan.agents.vec_env import as_vec_env
+from expirespan.cli.config import EVALUATION_SEED
 from expirespan.envs import make_batched
-from expirespan.train_config import EVALUATION_SEED
 from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.evaluation import evaluate_policy
 

@@ -19,10 +19,10 @@ from expirespan.agents.actions import environment_actions
 from expirespan.agents.policy import MemoryActorCriticPolicy
 from expirespan.analysis import storage
 from expirespan.analysis.evaluation import record_episode
-from expirespan.command_line import parse_env_args
+from expirespan.cli.arguments import parse_env_args
+from expirespan.cli.config import EVALUATION_SEED, read_run
 from expirespan.envs import make_viewed
 from expirespan.train_agent import load_model
-from expirespan.train_config import EVALUATION_SEED, read_run
 
 EPISODES, ROUNDS = 10, 3
 WAYS: dict[str, dict[str, bool] | None] = {

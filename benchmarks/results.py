@@ -22,9 +22,7 @@ from shlex import quote, split
 from typing import Any
 
 import numpy as np
-from expirespan.envs import SOLVERS, make_batched
-from expirespan.stages import position
-from expirespan.train_config import (
+from expirespan.cli.config import (
     CHECKPOINT,
     CONFIGURATION,
     EVALUATION_SEED,
@@ -33,6 +31,8 @@ from expirespan.train_config import (
     steps_of,
     to_json,
 )
+from expirespan.cli.stages import position
+from expirespan.envs import SOLVERS, make_batched
 
 FOLDER = Path("runs/results")
 SEEDS = (0, 1, 2)

@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from expirespan.agents import MemoryPPO
 from expirespan.agents.vec_env import as_vec_env
+from expirespan.cli.config import CHECKPOINT
 from expirespan.envs import make_batched
 from expirespan.envs.world import DOOR, Move
-from expirespan.train_config import CHECKPOINT
 from gymnasium import spaces
 from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.callbacks import BaseCallback

@@ -11,10 +11,10 @@ def feed_forward(width: int, ff_width: int) -> nn.Sequential:
 
 
 def initialise_attention(query_key_value: nn.Linear, output: nn.Linear) -> None:
-    """Queries, keys and values that keep the size of their input, and an output [D, D + H] that reads no counts.
+    """Let queries, keys and values keep the size of their input, and the output [D, D + H] read no counts.
 
-    torch's default is smaller: attention starts nearly uniform, and choosing Corridor's door took a bandit version of it
-    twice as many episodes to learn.
+    torch's default is smaller: attention starts nearly uniform, and choosing Corridor's door took a bandit version of
+    it twice as many episodes to learn.
     """
     width = output.out_features
     for block in query_key_value.weight.data.split(width):

@@ -10,10 +10,10 @@ import torch
 from expirespan import RecordEpisodes, evaluate, train_agent
 from expirespan.agents import MemoryA2C, MemoryPPO
 from expirespan.analysis.evaluation import evaluate_policy
+from expirespan.cli.config import from_json, parse, to_json
 from expirespan.envs import CorridorVectorEnv
 from expirespan.memory import CORES, GRUConfig, LSTMConfig
 from expirespan.memory.recurrent import Recurrent
-from expirespan.train_config import from_json, parse, to_json
 from models import corridor, rows_of
 
 SETTINGS: dict[str, dict[str, Any]] = {

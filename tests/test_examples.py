@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from expirespan.stages import position
+from expirespan.cli.config import parse_stages
+from expirespan.cli.stages import position
 from expirespan.train_agent import train
-from expirespan.train_config import parse_stages
 from optuna import TrialPruned, load_study
 from optuna.trial import FixedTrial
 

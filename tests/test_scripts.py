@@ -10,11 +10,12 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from expirespan import evaluate, train_agent, train_config
+from expirespan import evaluate, train_agent
 from expirespan.agents import MemoryPPO, callbacks
 from expirespan.agents.checkpoint.file import read_checkpoint
 from expirespan.analysis import inspection, storage
 from expirespan.analysis.figures import nice_bins
+from expirespan.cli import config as train_config
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 from models import Blinker
 from safetensors.torch import load_file

@@ -9,10 +9,10 @@ import pytest
 from expirespan import evaluate, train_agent
 from expirespan.agents import MemoryPPO
 from expirespan.agents.checkpoint.file import read_checkpoint
-from expirespan.command_line import options
+from expirespan.cli.arguments import options
+from expirespan.cli.config import from_json, parse_stages, read_run, read_stages, to_json
+from expirespan.cli.stages import Position, as_arguments, position
 from expirespan.envs import make_batched
-from expirespan.stages import Position, as_arguments, position
-from expirespan.train_config import from_json, parse_stages, read_run, read_stages, to_json
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_scripts import train
 

@@ -1,8 +1,8 @@
 """The Expire-Span transformer: memories that decide how long they stay."""
 
 from .budget import PressureConfig
-from .core import ExpireSpan
 from .config import ExpireSpanConfig
+from .core import ExpireSpan
 from .slots import LayerMemory
 from .span import expire_mask, span_penalty
 from .state import ExpireSpanState

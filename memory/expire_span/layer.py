@@ -24,6 +24,7 @@ from .config import ExpireSpanConfig
 from .slots import LayerMemory, first_to_expire, outlived
 from .span import SpanPredictor, fading, log_mask
 
+
 class Clock(NamedTuple):
     """When the steps of a segment happen and since when each step may see; the same for every layer."""
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from expirespan.agents import A2CConfig, MemoryA2C, MemoryPPO, PPOConfig, PressureConfig
-from expirespan.checks import check_whole
-from expirespan.command_line import check_options, given, options, parse_env_args, read, with_options
-from expirespan.memory import (
+
+from ..agents import A2CConfig, MemoryA2C, MemoryPPO, PPOConfig, PressureConfig
+from ..checks import check_whole
+from ..memory import (
     CORES,
     ExpireSpanConfig,
     GRUConfig,
@@ -20,7 +20,8 @@ from expirespan.memory import (
     TransformerXLConfig,
     core_config,
 )
-from expirespan.stages import as_arguments, check_changeable, differences, in_stage, read_stage_file
+from .arguments import check_options, given, options, parse_env_args, read, with_options
+from .stages import as_arguments, check_changeable, differences, in_stage, read_stage_file
 
 CHECKPOINT, BEST, CONFIGURATION = "checkpoint.safetensors", "best.safetensors", "config.json"
 ALGORITHMS: dict[str, type[MemoryPPO | MemoryA2C]] = {"ppo": MemoryPPO, "a2c": MemoryA2C}

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from expirespan.agents import A2CConfig, PPOConfig, PressureConfig
-from expirespan.agents.checkpoint.file import read_checkpoint
-from expirespan.command_line import options
-from expirespan.envs.make import BrokenEnvironment
+from ..agents import A2CConfig, PPOConfig, PressureConfig
+from ..agents.checkpoint.file import read_checkpoint
+from ..envs.make import BrokenEnvironment
+from .arguments import options
 
 OF_A_STAGE = ("env", "env_args", "view_size", "total_steps", "num_envs")
 CHANGEABLE = {*OF_A_STAGE, *options(PressureConfig), *options(PPOConfig), *options(A2CConfig)}
