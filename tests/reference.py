@@ -16,6 +16,7 @@ from torch import Tensor, nn
 @dataclass
 class Memory:
     hidden: Tensor
+    """The layer's input."""
     birth: int
 
 
@@ -28,8 +29,7 @@ def reference_layer(
     for x, now in zip(inputs, times, strict=True):
         if now == 0:
             memories = []
-        hidden = layer.attention_norm(x) if layer.config.pre_norm else x
-        memories.append(Memory(hidden, now))
+        memories.append(Memory(x, now))
         masks = []
         for memory in memories:
             e = predicted_span(layer, memory, longest)
@@ -37,22 +37,25 @@ def reference_layer(
             masks.append(m)
             if 0 < m.item() < 1:
                 penalty = penalty + e / layer.config.ramp
-        outputs.append(transform(layer, x, read_memories(layer, hidden, memories, masks, now)))
+        outputs.append(transform(layer, x, read_memories(layer, x, memories, masks, now)))
         memories, evicted = left_after(layer, memories, now)
         evictions += evicted
     return outputs, penalty, memories, evictions
 
 
+def normed(layer: ExpireSpanLayer, x: Tensor) -> Tensor:
+    """What queries, keys, values and spans are made from."""
+    return layer.attention_norm(x) if layer.config.pre_norm else x
+
+
 def predicted_span(layer: ExpireSpanLayer, memory: Memory, longest: float | None = None) -> Tensor:
     """The span of a memory, clamped to `longest` if given."""
-    logit = (layer.span.weight * memory.hidden).sum() / layer.config.pre_div + layer.span.bias
+    logit = (layer.span.weight * normed(layer, memory.hidden)).sum() / layer.config.pre_div + layer.span.bias
     predicted = layer.config.max_span / (1 + torch.exp(-logit))
     return predicted if longest is None else torch.clamp(predicted, max=longest)
 
 
-def read_memories(
-    layer: ExpireSpanLayer, hidden: Tensor, memories: list[Memory], masks: list[Tensor], now: int
-) -> Tensor:
+def read_memories(layer: ExpireSpanLayer, x: Tensor, memories: list[Memory], masks: list[Tensor], now: int) -> Tensor:
     """What attention reads at one step, all heads side by side, and then the count of each."""
     config = layer.config
     query_w, key_w, value_w = layer.query_key_value.weight.split(config.width)
@@ -61,10 +64,10 @@ def read_memories(
     read, counts = [], []
     for h in range(config.heads):
         part = slice(h * head_width, (h + 1) * head_width)
-        q = (query_w @ hidden + query_b)[part]
+        q = (query_w @ normed(layer, x) + query_b)[part]
         scores, values = [], []
         for memory in memories:
-            score = q @ (key_w @ memory.hidden + key_b)[part]
+            score = q @ (key_w @ normed(layer, memory.hidden) + key_b)[part]
             age = now - memory.birth
             if layer.position is not None and age < config.position_window:
                 score = score + q @ layer.position[h, :, age]
@@ -72,7 +75,7 @@ def read_memories(
             if layer.age_weight is not None:
                 score = score + 10 * layer.age_weight[h, min(age, config.position_window)]
             scores.append(score)
-            values.append((value_w @ memory.hidden + value_b)[part])
+            values.append((value_w @ normed(layer, memory.hidden) + value_b)[part])
         counts.append(4 * torch.log((torch.exp(torch.stack(scores)) * torch.stack(masks)).sum()))
         attention = torch.softmax(torch.stack(scores), 0) * torch.stack(masks)
         attention = attention / attention.sum()

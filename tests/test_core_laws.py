@@ -121,6 +121,39 @@ def test_acting_is_the_same_as_reading_the_whole(core: ExpireSpan) -> None:
             torch.testing.assert_close(by_step, getattr(layer, name))
 
 
+@pytest.mark.parametrize("pre_norm", [True, False])
+@pytest.mark.parametrize("stepped", [False, True])
+def test_stored_memories_are_inputs_that_all_weights_are_applied_to_anew(pre_norm: bool, stepped: bool) -> None:
+    """After new weights a memory is what they make of the layer's input of then, gradients of the norm included."""
+    core = ExpireSpan(replace(BASE, layers=1, initial_span=0.9, max_span=1000.0, pre_norm=pre_norm)).double()
+    x, resets = episode_data()
+    resets[:, 1:] = False
+    state = core.initial_state(ROWS)
+    with torch.no_grad():
+        for step in range(STEPS) if stepped else [slice(None)]:
+            at = slice(step, step + 1) if isinstance(step, int) else step
+            state = core(x[:, at], state, resets[:, at]).state
+    randomize(core, 5)
+    (memory,), layer = core.refresh(state.compact()).layers, next(core.stack())
+    inner = layer.attention_norm(x) if pre_norm else x
+    key_value, span = layer.query_key_value(inner)[..., WIDTH:], layer.span(inner)
+    order = memory.birth.argsort(1)
+    assert memory.live.all() and memory.live.shape[1] == STEPS
+
+    def sorted_by_birth(tensor: Tensor) -> Tensor:
+        return torch.stack([row[places] for row, places in zip(tensor, order, strict=True)])
+
+    torch.testing.assert_close(sorted_by_birth(memory.key_value), key_value)
+    torch.testing.assert_close(sorted_by_birth(memory.span), span)
+    parameters = [*layer.attention_norm.parameters(), *layer.query_key_value.parameters(), *layer.span.parameters()]
+    ours, theirs = (
+        torch.autograd.grad(a.sin().sum() + b.sin().sum(), parameters, materialize_grads=True, allow_unused=True)
+        for a, b in ((memory.key_value, memory.span), (key_value, span))
+    )
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other)
+
+
 @pytest.mark.parametrize("capacity", [3, 8])
 @pytest.mark.parametrize("stepped", [False, True])
 def test_a_state_that_holds_more_than_the_capacity_is_cut_down_before_it_is_seen(capacity: int, stepped: bool) -> None:

@@ -240,7 +240,7 @@ def test_bytes_of_no_state_are_refused_by_the_entry(
     if change is not None:
         entries[entry] = change(changed).contiguous()
     with pytest.raises(ValueError, match=message):
-        ExpireSpanState.from_bytes(save(entries, {"format": "expirespan-state-1"}))
+        ExpireSpanState.from_bytes(save(entries, {"format": "expirespan-state-2"}))
 
 
 def test_other_bytes_are_refused() -> None:
@@ -248,7 +248,7 @@ def test_other_bytes_are_refused() -> None:
     for broken in (b"", b"no state", data[:-1], data[: len(data) // 2]):
         with pytest.raises(ValueError, match="Expect `data` to be the bytes of a state, actual: "):
             ExpireSpanState.from_bytes(broken)
-    with pytest.raises(ValueError, match="of the format expirespan-state-1, actual: None"):
+    with pytest.raises(ValueError, match="of the format expirespan-state-2, actual: None"):
         ExpireSpanState.from_bytes(save({"time": torch.zeros(1, dtype=torch.int64)}))
-    with pytest.raises(ValueError, match="of the format expirespan-state-1, actual: expirespan-checkpoint-1"):
+    with pytest.raises(ValueError, match="of the format expirespan-state-2, actual: expirespan-checkpoint-1"):
         ExpireSpanState.from_bytes(save(load(data), {"format": "expirespan-checkpoint-1"}))

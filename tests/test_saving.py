@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from expirespan.agents import MemoryPPO
-from expirespan.agents.checkpoint.file import read_checkpoint, write_checkpoint
+from expirespan.agents.checkpoint.file import read_checkpoint, under, write_checkpoint
 from expirespan.agents.numbers_extractor import NumbersExtractor
 from expirespan.agents.policy import MemoryActorCriticPolicy
 from expirespan.agents.vec_env import as_vec_env
@@ -204,6 +204,22 @@ def test_files_of_the_fourth_format_are_read_as_they_were_meant() -> None:
     assert values_of_five_steps(model) == pytest.approx([0.0823915, 0.0394697], abs=1e-6)
     model.learn(64, reset_num_timesteps=False)
     assert next(span_core(model).stack()).output.weight[:, 16:].count_nonzero() > 0
+
+
+def test_files_of_the_fifth_format_are_read_as_they_were_meant() -> None:
+    """Written at commit 6c12072, with stored memories as the norm made them instead of the layer's inputs."""
+    model = MemoryPPO.load(FILES / "checkpoint-5", env=make_vec_env("CartPole-v1", 4), device="cpu")
+    assert model.policy.optimizer.state
+    assert values_of_five_steps(model) == pytest.approx([1.7062653, 0.4531472], abs=1e-6)
+    tensors, _ = read_checkpoint(FILES / "checkpoint-5")
+    state = span_core(model).restore_state(under("memory", tensors)).compact()
+    keys_values = [(layer.key_value * layer.live.unsqueeze(2)).square().sum().item() for layer in state.layers]
+    spans = [(layer.span * layer.live).sum().item() for layer in state.layers]
+    # Those written before the last updates came from an earlier norm.
+    assert keys_values == pytest.approx([4073.763, 3774.452], rel=0.01)
+    assert spans == pytest.approx([3813.046, 3778.244], rel=0.01)
+    model.learn(64, reset_num_timesteps=False)
+    assert model.num_timesteps >= 320 + 64
 
 
 def test_extractors_of_this_package_are_stored_by_name(tmp_path: Path) -> None:

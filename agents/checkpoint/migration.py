@@ -1,5 +1,7 @@
 """Checkpoints of earlier formats, brought to the present one as they are read.
 
+- Format 6 stores memories as the inputs of a layer, before its norm; earlier formats after it.  Such a memory gets an
+  input of which the present norm makes it, as near as can be: its gain and bias are undone.
 - Format 5 names the core, of which there was one before, calls its controller's state so instead of "pressure", and has
   weights for the counts of attention, which are 0 for older files.
 - Format 4 stores a tenth of each age's bias, format 3 the bias itself, and before there was none, which is a bias of 0
@@ -8,11 +10,13 @@
   were not normalised.
 """
 
+import re
 from typing import Any
 
+import torch
 from torch import Tensor
 
-FORMATS = tuple(f"expirespan-checkpoint-{number}" for number in (1, 2, 3, 4, 5))
+FORMATS = tuple(f"expirespan-checkpoint-{number}" for number in (1, 2, 3, 4, 5, 6))
 """From the oldest to the present one."""
 BEFORE_FORMAT_3 = {"heads": 2, "position_window": 0}
 
@@ -26,6 +30,18 @@ def migrate(tensors: dict[str, Tensor], document: dict[str, Any], stored_as: str
         arguments.setdefault("normalize_observations", False)
         policy = arguments.get("policy_kwargs") or {}
         arguments["policy_kwargs"] = policy | {"memory": BEFORE_FORMAT_3 | (policy.get("memory") or {})}
-    document["controller"] = document.pop("pressure")
-    for name in [name for name in tensors if name.startswith("optimizer/")]:
-        del tensors[name]
+    if FORMATS.index(stored_as) < FORMATS.index("expirespan-checkpoint-5"):
+        document["controller"] = document.pop("pressure")
+        for name in [name for name in tensors if name.startswith("optimizer/")]:
+            del tensors[name]
+    policy = document["arguments"].get("policy_kwargs") or {}
+    if policy.get("core", "expire-span") == "expire-span" and (policy.get("memory") or {}).get("pre_norm", True):
+        _undo_norms(tensors)
+
+
+def _undo_norms(tensors: dict[str, Tensor]) -> None:
+    """Give stored memories, which come after the norm, inputs of which the norm makes them."""
+    for name in [name for name in tensors if re.fullmatch(r"memory/\d+\.hidden", name)]:
+        norm = f"policy/core.layers.{name[len('memory/') : -len('.hidden')]}.attention_norm"
+        gain, bias = tensors[f"{norm}.weight"], tensors[f"{norm}.bias"]
+        tensors[name] = (tensors[name] - bias) / torch.where(gain == 0, 1, gain)

@@ -20,7 +20,8 @@ from .span import expiry_bias, fading, steps_on_ramp
 class Projected(NamedTuple):
     """What a layer makes of its input before attention."""
 
-    hidden: Float[Tensor, "B T D"]
+    inner: Float[Tensor, "B T D"]
+    """The input after the norm, if that comes first."""
     rows: Float[Tensor, "B T three_D"]
     """Query, key and value of each step."""
     span: Float[Tensor, "B T"]

@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 from .attention import NEVER, Projected, Reading, Surroundings
 from .slots import LayerMemory
 
-VERSION = 3
+VERSION = 4
 """Of kernels.c."""
 TYPES = {torch.float32: "float", torch.float64: "double"}
 BUILDS = {"AVX512": ("_kernels_avx512", "_kernels_avx2", "_kernels"), "AVX2": ("_kernels_avx2", "_kernels")}
@@ -219,7 +219,7 @@ class _Attend(torch.autograd.Function):
         into = [None if weight is None else torch.zeros_like(weight) for weight in weights]
         segment = _described(projected, around, x, stored)
         grads = (None if grad is None else grad.contiguous() for grad in (grad_y, grad_span))
-        made = (projected.hidden, read, saved, peak, inverse_sum)
+        made = (projected.inner, read, saved, peak, inverse_sum)
         back = (grad_x, grad_stored, grad_stored_span, _layer(shape, into, x.dtype))
         _call("attend_backward", x.dtype, _layer(shape, weights, x.dtype), segment, *made, *grads, *back)
         return None, None, None, grad_x, grad_stored, grad_stored_span, *into

@@ -3,8 +3,9 @@
 Choices that a reader would question:
 
 - A step attends to its own memory (attention.py), so the first step of an episode is an ordinary one.
-- Stored memories enter a segment as inputs, detached; their keys, values and spans are recomputed with the current
-  weights (`refresh`), so that the projections learn from them while the past does not.
+- Stored memories enter a segment as the layer's inputs of then, before the norm and detached; their keys, values and
+  spans are recomputed with the current weights (`refresh`), so that norm and projections learn from them while the
+  past does not.
 - Random shortening clamps the spans that attention sees; deletion and capacity go by the unclamped ones.
 """
 
@@ -143,7 +144,7 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
                 penalty = penalty + span_penalty(kept.span, kept.reading.on_ramp, self.config.ramp)
             if tells:
                 # From inputs without gradient: a layer's memories are to be charged for, not what earlier layers made.
-                span = torch.cat([memory.span, layer.span(new.hidden)], 1)
+                span = torch.cat([memory.span, layer.span(layer.normed(new.hidden))], 1)
                 facts.append(SpanFacts.of(span, kept.reading, self.config.ramp))
             if record & Record.STATE:
                 memories.append(survivors(memory, new, kept, clock, self.config.ramp, keep_expired))

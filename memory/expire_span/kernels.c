@@ -27,7 +27,7 @@
 #define INLINE static inline __attribute__((always_inline))
 
 /* compiled.py takes no library of another number than its own: raise both with every change of what is called. */
-int kernels_version(void) { return 3; }
+int kernels_version(void) { return 4; }
 
 #define REAL float
 #define WHOLE int32_t
@@ -500,8 +500,9 @@ INLINE void NAME(feed_forward)(const Layer *w, const vec *attended, const REAL *
     for (int64_t k = 0; k < D; k++) y[k] += w->pre_norm ? attended[k] : given[k];
 }
 
-/* Query, key and value of every step, what they are made from, and the spans. */
-int NAME(project)(const Layer *w, int64_t steps, const REAL *x, REAL *hidden, REAL *rows, REAL *span)
+/* Query, key and value of every step, what they are made from (the input after the norm, where that comes first), and the
+   spans. */
+int NAME(project)(const Layer *w, int64_t steps, const REAL *x, REAL *inner, REAL *rows, REAL *span)
 {
     const int64_t D = w->D;
     vec *in = NAME(vectors)(5 * D);
@@ -514,7 +515,7 @@ int NAME(project)(const Layer *w, int64_t steps, const REAL *x, REAL *hidden, RE
         if (w->pre_norm) NAME(normalise)(w->norm, w->norm_bias, w->epsilon, D, in, h);
         else memcpy(h, in, D * sizeof(vec));
         NAME(linear)(w->rows, w->rows_bias, 3 * D, D, h, pointers, out);
-        NAME(turn_back)(h, n, D, hidden + t * D, D);
+        NAME(turn_back)(h, n, D, inner + t * D, D);
         NAME(turn_back)(out, n, 3 * D, rows + t * 3 * D, 3 * D);
         vec spans = NAME(spans)(w, h);
         memcpy(span + t, &spans, n * sizeof(REAL));
@@ -687,7 +688,7 @@ INLINE void NAME(attention_back)(
 int NAME(attend_backward)(
     const Layer *w,
     const Segment *g,
-    const REAL *hidden,       /* [B][T][D] */
+    const REAL *made_from,    /* [B][T][D]: of `project` */
     const REAL *read,
     const vec *saved,
     const REAL *peak,
@@ -723,8 +724,8 @@ int NAME(attend_backward)(
         for (int64_t first = (T - 1) / LANES * LANES; first >= 0; first -= LANES) {
             const int64_t steps = first + LANES < T ? LANES : T - first, at = b * T + first;
             NAME(turn)(g->x + at * D, D, steps, D, in);
-            NAME(turn)(hidden + at * D, D, steps, D, inner);
-            NAME(copy_steps)(hidden + at * D, D, steps, D, inner_by_t);
+            NAME(turn)(made_from + at * D, D, steps, D, inner);
+            NAME(copy_steps)(made_from + at * D, D, steps, D, inner_by_t);
             if (grad_y) {
                 NAME(turn)(grad_y + at * D, D, steps, D, grad);
                 NAME(copy_steps)(read + at * R, R, steps, R, reads_by_t);
@@ -858,7 +859,7 @@ int NAME(act)(
     const int64_t *time,             /* [B] */
     const uint8_t *goes_on,          /* [B] */
     const uint8_t *live,             /* [B][S] */
-    REAL *hidden_room,               /* [B][S][D] */
+    REAL *hidden_room,               /* [B][S][D]: what the layer was given */
     REAL *rows_room,                 /* [B][S][2][D]: key and value */
     REAL *span_room,                 /* [B][S] */
     int64_t *birth_room,             /* [B][S] */
@@ -871,25 +872,24 @@ int NAME(act)(
     const int64_t D = w->D, R = D + w->H, F = w->F, most = 3 * D > F ? 3 * D : F;
     const REAL inverse_ramp = 1 / w->ramp;
     vec *vectors = NAME(vectors)(4 * D + most + F);
-    REAL *numbers = malloc((2 * (taken + LANES) + LANES * (4 * D + R)) * sizeof(REAL));
+    REAL *numbers = malloc((2 * (taken + LANES) + LANES * (3 * D + R)) * sizeof(REAL));
     int64_t *slot = malloc(taken * sizeof(int64_t));
     const REAL **rows = malloc(most * sizeof(REAL *));
     const int fine = vectors && numbers && slot && rows;
-    vec *in = vectors, *hidden = in + D, *attended = hidden + D, *ended = attended + D, *wide = ended + D, *raised = wide + most;
+    vec *in = vectors, *inner = in + D, *attended = inner + D, *ended = attended + D, *wide = ended + D, *raised = wide + most;
     REAL *weight = numbers, *mask = weight + taken + LANES, *made = mask + taken + LANES;
-    REAL *hidden_rows = made + LANES * 3 * D, *read = hidden_rows + LANES * D;
+    REAL *read = made + LANES * 3 * D;
     for (int64_t b0 = 0; fine && b0 < B; b0 += LANES) {
         const int n = B - b0 < LANES ? B - b0 : LANES;
         NAME(turn)(x + b0 * D, D, n, D, in);
-        if (w->pre_norm) NAME(normalise)(w->norm, w->norm_bias, w->epsilon, D, in, hidden);
-        else memcpy(hidden, in, D * sizeof(vec));
-        NAME(linear)(w->rows, w->rows_bias, 3 * D, D, hidden, rows, wide);
+        if (w->pre_norm) NAME(normalise)(w->norm, w->norm_bias, w->epsilon, D, in, inner);
+        else memcpy(inner, in, D * sizeof(vec));
+        NAME(linear)(w->rows, w->rows_bias, 3 * D, D, inner, rows, wide);
         NAME(turn_back)(wide, n, 3 * D, made, 3 * D);
-        NAME(turn_back)(hidden, n, D, hidden_rows, D);
-        vec spans = NAME(spans)(w, hidden);
+        vec spans = NAME(spans)(w, inner);
         for (int i = 0; i < n; i++) {
             const int64_t b = b0 + i, mine = b * S + taken - 1;
-            memcpy(hidden_room + mine * D, hidden_rows + i * D, D * sizeof(REAL));
+            memcpy(hidden_room + mine * D, x + b * D, D * sizeof(REAL));
             memcpy(rows_room + mine * 2 * D, made + i * 3 * D + D, 2 * D * sizeof(REAL));
             span_room[mine] = span[b] = spans[i];
             birth_room[mine] = time[b];
@@ -921,7 +921,7 @@ int NAME(act)(
         NAME(turn)(read, R, n, R, wide);
         NAME(linear)(w->out, w->out_bias, D, R, wide, rows, attended);
         for (int64_t k = 0; k < D; k++) attended[k] += in[k];
-        NAME(feed_forward)(w, attended, rows, hidden, wide, raised, ended);
+        NAME(feed_forward)(w, attended, rows, inner, wide, raised, ended);
         if (!w->pre_norm) NAME(normalise)(w->norm2, w->norm2_bias, w->epsilon, D, ended, ended);
         NAME(turn_back)(ended, n, D, y + b0 * D, D);
     }

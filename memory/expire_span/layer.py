@@ -110,10 +110,14 @@ class ExpireSpanLayer(nn.Module):
 
     def refresh(self, memory: LayerMemory) -> LayerMemory:
         """The same memories with keys, values and spans from the current weights."""
-        width = self.config.width
+        width, inner = self.config.width, self.normed(memory.hidden)
         weight, bias = self.query_key_value.weight[width:], self.query_key_value.bias[width:]
-        key_value = nn.functional.linear(memory.hidden, weight, bias)
-        return replace(memory, key_value=key_value, span=self.span(memory.hidden), room=None)
+        key_value = nn.functional.linear(inner, weight, bias)
+        return replace(memory, key_value=key_value, span=self.span(inner), room=None)
+
+    def normed(self, x: Float[Tensor, "B *T D"]) -> Float[Tensor, "B *T D"]:
+        """What queries, keys, values and spans are made from: the input after the norm where that comes first."""
+        return self.attention_norm(x) if self.config.pre_norm else x
 
     def forward(
         self,
@@ -131,8 +135,8 @@ class ExpireSpanLayer(nn.Module):
         """
         in_c, width = self._for_c(x, memory, whole), self.config.width
         projected = compiled.project(*in_c, x) if in_c else self._project(x)
-        hidden, rows, new_span = (part.detach() for part in projected)
-        new = LayerMemory(hidden=hidden, key_value=rows[..., width:], span=new_span, birth=clock.time, live=clock.lives)
+        hidden, key_value, new_span = (part.detach() for part in (x, projected.rows[..., width:], projected.span))
+        new = LayerMemory(hidden=hidden, key_value=key_value, span=new_span, birth=clock.time, live=clock.lives)
         span = torch.cat([memory.span.detach(), new.span], 1)
         birth, live = torch.cat([memory.birth, new.birth], 1), torch.cat([memory.live, new.live], 1)
         written = torch.cat([memory.birth - clock.time0.unsqueeze(1), clock.steps], 1)
@@ -150,8 +154,8 @@ class ExpireSpanLayer(nn.Module):
         return y, new, Kept(span, around, reading)
 
     def _project(self, x: Float[Tensor, "B T D"]) -> Projected:
-        hidden = self.attention_norm(x) if self.config.pre_norm else x
-        return Projected(hidden, self.query_key_value(hidden), self.span(hidden))
+        inner = self.normed(x)
+        return Projected(inner, self.query_key_value(inner), self.span(inner))
 
     @staticmethod
     def _clamped(memory: LayerMemory, new_span: Tensor, longest: float | None) -> Float[Tensor, "B S"]:
@@ -203,11 +207,9 @@ class ExpireSpanLayer(nn.Module):
         """`compiled.step`, and each memory's share in what was read."""
         ramp, heads, width = self.config.ramp, self.config.heads, self.config.width
         places, newest = self.config.places, self.config.newest
-        hidden = self.attention_norm(x) if self.config.pre_norm else x
-        rows, span = self.query_key_value(hidden), self.span(hidden)
-        known = replace(memory, live=memory.live & goes_on).with_one_more(
-            hidden, rows[:, width:], span, time.squeeze(1)
-        )
+        inner = self.normed(x)
+        rows, span = self.query_key_value(inner), self.span(inner)
+        known = replace(memory, live=memory.live & goes_on).with_one_more(x, rows[:, width:], span, time.squeeze(1))
         age = time - known.birth
         # As `fading`, from ages instead of times.
         unclamped = (known.span - age).mul_(1 / ramp).add_(1)

@@ -43,6 +43,7 @@ class LayerMemory:
     """The stored memories of one layer.  Keys, values and spans follow from hidden and the weights."""
 
     hidden: Float[Tensor, "B S D"]
+    """The layer's inputs, before the norm."""
     key_value: Float[Tensor, "B S two_D"]
     """The keys of all heads, then their values."""
     span: Float[Tensor, "B S"]

@@ -2,7 +2,8 @@
 
 The entries are `time` int64 [B] and for each layer n from 0 `n.hidden` [B, S, D], `n.key_value` [B, S, 2 D], `n.span`
 [B, S], all of one floating-point type, `n.birth` int64 [B, S] and `n.live` bool [B, S]; S is each layer's own.  Keys,
-values and spans would follow from `hidden` and the weights, but not to the last bit, and not without the model.
+values and spans would follow from `hidden`, each layer's inputs, and the weights, but not to the last bit, and not
+without the model.  (States of format 1 held the inputs after the norm; they are refused.)
 
 Bytes from outside are checked entry by entry, so that what is read is a state that a step could have returned.
 """
@@ -16,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-FORMAT = "expirespan-state-1"
+FORMAT = "expirespan-state-2"
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 PARTS = ("hidden", "key_value", "span", "birth", "live")
 """Of each layer."""
