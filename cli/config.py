@@ -12,12 +12,8 @@ from ..agents import A2CConfig, MemoryA2C, MemoryPPO, PPOConfig, PressureConfig
 from ..checks import check_whole
 from ..memory import (
     CORES,
+    CoreConfig,
     ExpireSpanConfig,
-    GRUConfig,
-    GTrXLConfig,
-    LSTMConfig,
-    NoMemoryConfig,
-    TransformerXLConfig,
     core_config,
 )
 from .arguments import check_options, given, options, parse_env_args, read, with_options
@@ -28,10 +24,6 @@ ALGORITHMS: dict[str, type[MemoryPPO | MemoryA2C]] = {"ppo": MemoryPPO, "a2c": M
 TOTAL_STEPS = 1_000_000
 EVALUATION_SEED = 1_000_000
 """Evaluation episodes are seeded from here on, far from those of training."""
-
-
-MemoryConfig = ExpireSpanConfig | TransformerXLConfig | GTrXLConfig | LSTMConfig | GRUConfig | NoMemoryConfig
-"""The settings of the cores that the command line knows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +39,9 @@ class TrainConfig:
     algo: Literal["ppo", "a2c"] = "ppo"
     """The algorithm; its own options, and their defaults, are those shown below (`--algo a2c --help` for A2C's)."""
     core: str = "expire-span"
-    """The memory: expire-span, transformer-xl, gtrxl, lstm, gru or none; its own options, and their defaults, are those
-    shown below (`--core lstm --help` for the LSTM's).  Budget and penalty are those of expire-span alone."""
+    """The memory: expire-span, transformer-xl, gtrxl, adaptive-span, compressive, lstm, gru, min-gru, gated-delta-net
+    or none; its own options, and their defaults, are those shown below (`--core lstm --help` for the LSTM's).  Budget
+    and penalty are those of expire-span alone."""
     total_steps: int | None = None
     """Environment steps over all environments; None for 1,000,000, or for what a resumed run was to have.  Of a resumed
     run with stages, the steps of all of them together: the last one gets those beyond the others."""
@@ -77,7 +70,7 @@ class TrainConfig:
     timeline_every: int = 250_000
     """Steps between episodes recorded for TensorBoard, picture and Memory tab, beside the one at the end; 0 for none at
     all."""
-    memory: Annotated[MemoryConfig, tyro.conf.AvoidSubcommands] = field(default_factory=ExpireSpanConfig)
+    memory: CoreConfig = field(default_factory=ExpireSpanConfig)
     pressure: PressureConfig = field(default_factory=PressureConfig)
     learning: Annotated[PPOConfig | A2CConfig, tyro.conf.AvoidSubcommands] = field(default_factory=PPOConfig)
 

@@ -1,5 +1,7 @@
 """Memory cores, which know only torch: the Expire-Span transformer and its rivals behind one contract (core.py)."""
 
+from .adaptive_span import AdaptiveSpanConfig
+from .compressive import CompressiveConfig
 from .core import (
     AttentionTrace,
     Controller,
@@ -23,6 +25,8 @@ from .expire_span import (
     expire_mask,
     span_penalty,
 )
+from .gated_delta_net import GatedDeltaNetConfig
+from .min_gru import MinGRUConfig
 from .none import NoMemoryConfig
 from .recurrent import GRUConfig, LSTMConfig
 from .registry import CORES, core_config, register
@@ -30,7 +34,9 @@ from .transformer_xl import GTrXLConfig, TransformerXLConfig
 
 __all__ = [
     "CORES",
+    "AdaptiveSpanConfig",
     "AttentionTrace",
+    "CompressiveConfig",
     "Controller",
     "CoreConfig",
     "CoreOutput",
@@ -41,10 +47,12 @@ __all__ = [
     "ExpireSpanState",
     "GRUConfig",
     "GTrXLConfig",
+    "GatedDeltaNetConfig",
     "LSTMConfig",
     "LayerMemory",
     "LayerTrace",
     "MemoryCore",
+    "MinGRUConfig",
     "NoMemoryConfig",
     "PressureConfig",
     "Record",

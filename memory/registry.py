@@ -5,8 +5,12 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from .adaptive_span import AdaptiveSpanConfig
+from .compressive import CompressiveConfig
 from .core import CoreConfig
 from .expire_span.config import ExpireSpanConfig
+from .gated_delta_net import GatedDeltaNetConfig
+from .min_gru import MinGRUConfig
 from .none import NoMemoryConfig
 from .recurrent import GRUConfig, LSTMConfig
 from .transformer_xl import GTrXLConfig, TransformerXLConfig
@@ -22,7 +26,18 @@ def register(config: type[CoreConfig]) -> type[CoreConfig]:
     return config
 
 
-for known in (ExpireSpanConfig, TransformerXLConfig, GTrXLConfig, LSTMConfig, GRUConfig, NoMemoryConfig):
+for known in (
+    ExpireSpanConfig,
+    TransformerXLConfig,
+    GTrXLConfig,
+    AdaptiveSpanConfig,
+    CompressiveConfig,
+    LSTMConfig,
+    GRUConfig,
+    MinGRUConfig,
+    GatedDeltaNetConfig,
+    NoMemoryConfig,
+):
     register(known)
 
 

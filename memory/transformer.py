@@ -51,3 +51,18 @@ class GatedResidual(nn.Module):
         reset_x, update_x = self.of_x(x).chunk(2, -1)
         reset, update = torch.sigmoid(reset_y + reset_x), torch.sigmoid(update_y + update_x - self.bias)
         return (1 - update) * x + update * torch.tanh(new_y + self.of_reset(reset * x))
+
+
+class Block(nn.Module):
+    """What a layer has around its memory: a norm before it, a way to join what was read, and a feed-forward half."""
+
+    def __init__(self, width: int, ff_width: int, gated: bool = False) -> None:
+        super().__init__()
+        self.norm, self.feed_forward_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.feed_forward = feed_forward(width, ff_width)
+        self.join, self.join_feed_forward = (GatedResidual(width) if gated else Residual() for _ in range(2))
+
+    def joined(self, x: Float[Tensor, "B T D"], read: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        """The stream `x` after what the layer read and after its feed-forward half."""
+        x = self.join(x, read)
+        return self.join_feed_forward(x, self.feed_forward(self.feed_forward_norm(x)))

@@ -4,8 +4,9 @@ They are the Expire-Span transformer with one difference: a memory stays for as 
 it holds.  Queries, keys, values, ages and counts are computed alike (attention.py).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -24,7 +25,7 @@ from .core import (
     check_segment,
     segment_starts,
 )
-from .transformer import GatedResidual, Residual, feed_forward, initialise_attention
+from .transformer import Block, initialise_attention
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,7 @@ class TransformerXLConfig(CoreConfig):
         if self.width % self.heads:
             raise ValueError(f"Expect `width` to be a multiple of `heads` ({self.heads}), actual: {self.width}")
 
-    def build(self) -> "TransformerXL":
+    def build(self) -> MemoryCore[Any]:
         """A new core with these settings."""
         return TransformerXL(self)
 
@@ -74,23 +75,27 @@ class WindowState(TensorState):
     """Steps since the episode began, by which it is known how many of the inputs belong to it."""
 
 
-class _Layer(nn.Module):
-    """Attention over the window, then a feed-forward half."""
+class WindowLayer(Block):
+    """Attention over the window and the steps of the segment, then a feed-forward half."""
 
-    def __init__(self, config: TransformerXLConfig) -> None:
-        super().__init__()
-        width, ages = config.width, config.window + 1
-        self.heads = config.heads
-        self.attention_norm, self.feed_forward_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+    def __init__(self, config: TransformerXLConfig, ages: int) -> None:
+        super().__init__(config.width, config.ff_width, config.gated)
+        width, self.heads = config.width, config.heads
         self.query_key_value = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width + config.heads, width)
-        self.feed_forward = feed_forward(width, config.ff_width)
-        self.join_attention, self.join_feed_forward = (
-            GatedResidual(width) if config.gated else Residual() for _ in range(2)
-        )
         self.position = nn.Parameter(torch.zeros(config.heads, width // config.heads, ages))
         self.age_weight = nn.Parameter(initial_age_bias(config.heads, ages) / AGE_STEP)
+        self.window = config.window
         initialise_attention(self.query_key_value, self.output)
+
+    @property
+    def reach(self) -> int:
+        """The greatest age that the layer sees now."""
+        return self.window
+
+    def mask_bias(self, age: Int[Tensor, "B T S"]) -> Float[Tensor, "B #H T S"] | None:
+        """What the layer adds to the scores of memories of these ages; nothing in a plain window."""
+        return None
 
     def forward(
         self,
@@ -100,14 +105,15 @@ class _Layer(nn.Module):
         visible: Bool[Tensor, "B T S"],
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B H T S"]]:
         """The layer's output, and how each step's attention was shared out over the S = N + T inputs."""
-        rows = self.query_key_value(self.attention_norm(torch.cat([stored, x], 1)))
+        rows = self.query_key_value(self.norm(torch.cat([stored, x], 1)))
         query, key, value = (split_heads(part, self.heads) for part in rows.chunk(3, 2))
         query = query[:, :, stored.shape[1] :]
         bias = torch.zeros_like(age, dtype=x.dtype).masked_fill(~visible, -torch.inf).unsqueeze(1)
         bias = bias + position_scores(query, Positions(self.position, AGE_STEP * self.age_weight), age)
+        if (fading := self.mask_bias(age)) is not None:
+            bias = bias + fading
         read, weights = attend(query, key, value, bias)
-        x = self.join_attention(x, self.output(read))
-        return self.join_feed_forward(x, self.feed_forward(self.feed_forward_norm(x))), weights
+        return self.joined(x, self.output(read)), weights
 
 
 class TransformerXL(MemoryCore[WindowState]):
@@ -118,8 +124,18 @@ class TransformerXL(MemoryCore[WindowState]):
     def __init__(self, config: TransformerXLConfig) -> None:
         super().__init__()
         self.config, self.width = config, config.width
-        self.layers = nn.ModuleList(_Layer(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(self.make_layer() for _ in range(config.layers))
         self.final_norm = nn.LayerNorm(config.width)
+
+    def make_layer(self) -> WindowLayer:
+        """A new layer."""
+        return WindowLayer(self.config, self.config.window + 1)
+
+    def stack(self) -> Iterator[WindowLayer]:
+        """The layers as what they are: torch leaves open what a ModuleList holds."""
+        for layer in self.layers:
+            assert isinstance(layer, WindowLayer)
+            yield layer
 
     def initial_state(self, batch_size: int) -> WindowState:
         """No memories."""
@@ -138,36 +154,63 @@ class TransformerXL(MemoryCore[WindowState]):
     ) -> CoreOutput[WindowState]:
         """Read T steps."""
         check_segment(self, x, state.time, resets)
-        window, steps = self.config.window, torch.arange(resets.shape[1], device=x.device)
-        start = segment_starts(resets)
-        since = torch.where(start < 0, -state.time.unsqueeze(1), start)
-        time = steps - since
-        written = torch.arange(-window, resets.shape[1], device=x.device)
-        age = (steps.unsqueeze(1) - written).expand(len(x), -1, -1)
-        visible = (age >= 0) & (age <= window) & (written >= since.unsqueeze(2))
+        window, clock = self.config.window, read_clock(state.time, resets, self.config.window)
         hidden, trace = [], []
-        for number, layer in enumerate(self.layers):
+        for number, layer in enumerate(self.stack()):
             stored = state.hidden[:, number]
             if record & Record.STATE:
-                hidden.append(torch.cat([stored, x.detach()], 1)[:, len(steps) :])
-            x, weights = layer(x, stored, age.clamp(min=0), visible)
+                hidden.append(torch.cat([stored, x.detach()], 1)[:, x.shape[1] :])
+            unseen = window - layer.reach
+            age, visible = clock.age[:, :, unseen:], clock.visible[:, :, unseen:]
+            visible = visible & (age <= layer.reach)
+            x, weights = layer(x, stored[:, unseen:], age.clamp(min=0), visible)
             if record & (Record.TRACE | Record.ATTENTION):
                 shown = None
                 if record & Record.ATTENTION:
-                    birth = torch.cat([written[:window] + state.time.unsqueeze(1), time], 1)
+                    birth = torch.cat([clock.written[unseen:window] + state.time.unsqueeze(1), clock.time], 1)
                     shown = AttentionTrace(weight=weights.detach().mean(1), birth=birth)
-                trace.append(self._traced(x, time, shown))
+                trace.append(traced(clock.time, layer.reach, visible.sum(2), shown, x.dtype))
         return CoreOutput(
             y=self.final_norm(x),
-            state=WindowState(hidden=torch.stack(hidden, 1), time=time[:, -1] + 1) if hidden else None,
+            state=WindowState(hidden=torch.stack(hidden, 1), time=clock.time[:, -1] + 1) if hidden else None,
+            losses=self.losses(clock.time) if record & Record.LOSSES else {},
             trace=tuple(trace) if record & (Record.TRACE | Record.ATTENTION) else None,
         )
 
-    def _traced(self, x: Tensor, time: Int[Tensor, "B T"], attention: Any) -> LayerTrace:
-        return LayerTrace(
-            span=x.new_full(time.shape, self.config.window),
-            lifetime=torch.full_like(time, self.config.window + 1),
-            live=time.clamp(max=self.config.window) + 1,
-            evicted=torch.full_like(time, -1),
-            attention=attention,
-        )
+    def losses(self, time: Int[Tensor, "B T"]) -> dict[str, Tensor]:
+        """Terms of the loss for steps at these times; none for a plain window."""
+        return {}
+
+
+class WindowClock(NamedTuple):
+    """Which inputs, of the N stored and the T new ones, the steps of a segment see by their age and episode."""
+
+    time: Int[Tensor, "B T"]
+    """Of each step within its episode."""
+    since: Int[Tensor, "B T"]
+    """Where in the segment the episode of each step began, negative for before."""
+    written: Int[Tensor, " S"]
+    """Where in the segment each input was written, negative for those stored."""
+    age: Int[Tensor, "B T S"]
+    """Steps since then; negative for what is yet to come."""
+    visible: Bool[Tensor, "B T S"]
+    """Of the same episode, and not yet to come."""
+
+
+def read_clock(time0: Int[Tensor, " B"], resets: Bool[Tensor, "B T"], stored: int) -> WindowClock:
+    """From the time of the first step, where it is no reset, and the number of inputs stored."""
+    steps = torch.arange(resets.shape[1], device=resets.device)
+    start = segment_starts(resets)
+    since = torch.where(start < 0, -time0.unsqueeze(1), start)
+    written = torch.arange(-stored, resets.shape[1], device=resets.device)
+    age = (steps.unsqueeze(1) - written).expand(len(resets), -1, -1)
+    visible = (age >= 0) & (written >= since.unsqueeze(2))
+    return WindowClock(steps - since, since, written, age, visible)
+
+
+def traced(
+    time: Int[Tensor, "B T"], reach: int, live: Int[Tensor, "B T"], attention: AttentionTrace | None, dtype: torch.dtype
+) -> LayerTrace:
+    """The trace of a layer whose memories all stay for `reach` steps after their own."""
+    span, lifetime = torch.full_like(time, reach, dtype=dtype), torch.full_like(time, reach + 1)
+    return LayerTrace(span=span, lifetime=lifetime, live=live, evicted=torch.full_like(time, -1), attention=attention)

@@ -20,11 +20,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "expire-span": {"width": 16, "heads": 2, "ff_width": 16, "max_span": 40.0, "ramp": 4.0},
     "transformer-xl": {"width": 16, "heads": 2, "ff_width": 16, "window": 5},
     "gtrxl": {"width": 16, "heads": 2, "ff_width": 16, "window": 5},
+    "adaptive-span": {"width": 16, "heads": 2, "ff_width": 16, "window": 9, "ramp": 3.0},
+    "compressive": {"width": 16, "heads": 2, "ff_width": 16, "window": 4, "compressed": 3, "rate": 2},
     "lstm": {"width": 16},
     "gru": {"width": 16},
+    "min-gru": {"width": 16, "ff_width": 16},
+    "gated-delta-net": {"width": 16, "heads": 2, "ff_width": 16},
     "none": {"width": 16, "ff_width": 16},
 }
-OF_FIXED_SIZE = ("lstm", "gru", "none")
+OF_FIXED_SIZE = ("lstm", "gru", "min-gru", "gated-delta-net", "none")
 
 
 def made(core: str, algorithm: type[MemoryPPO | MemoryA2C] = MemoryPPO, **more: Any) -> Any:

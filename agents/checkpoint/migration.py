@@ -1,7 +1,8 @@
 """Checkpoints of earlier formats, brought to the present one as they are read.
 
 - Format 6 stores memories as the inputs of a layer, before its norm; earlier formats after it.  Such a memory gets an
-  input of which the present norm makes it, as near as can be: its gain and bias are undone.
+  input of which the present norm makes it, as near as can be: its gain and bias are undone.  Two parts of the layers of
+  transformer-xl and gtrxl have other names.
 - Format 5 names the core, of which there was one before, calls its controller's state so instead of "pressure", and has
   weights for the counts of attention, which are 0 for older files.
 - Format 4 stores a tenth of each age's bias, format 3 the bias itself, and before there was none, which is a bias of 0
@@ -35,8 +36,21 @@ def migrate(tensors: dict[str, Tensor], document: dict[str, Any], stored_as: str
         for name in [name for name in tensors if name.startswith("optimizer/")]:
             del tensors[name]
     policy = document["arguments"].get("policy_kwargs") or {}
-    if policy.get("core", "expire-span") == "expire-span" and (policy.get("memory") or {}).get("pre_norm", True):
+    core = policy.get("core", "expire-span")
+    if core == "expire-span" and (policy.get("memory") or {}).get("pre_norm", True):
         _undo_norms(tensors)
+    if core in ("transformer-xl", "gtrxl"):
+        _rename_parts(tensors)
+
+
+def _rename_parts(tensors: dict[str, Tensor]) -> None:
+    """Call the parts of a window's layers what they are called in every layer; Adam's state begins anew."""
+    for name in list(tensors):
+        if name.startswith("optimizer/"):
+            del tensors[name]
+        elif name.startswith("policy/core.layers."):
+            renamed = name.replace(".attention_norm.", ".norm.").replace(".join_attention.", ".join.")
+            tensors[renamed] = tensors.pop(name)
 
 
 def _undo_norms(tensors: dict[str, Tensor]) -> None:
