@@ -1,0 +1,284 @@
+"""The paper's comparison: what every core earns beside what its memory holds and costs, at several sizes.
+
+Every core is trained by the same algorithm with the same defaults, steps and seeds; what differs is the core and how
+much it may keep.  Each is trained by `expirespan-train` into a run folder and evaluated by `expirespan-evaluate` on
+episodes that training never saw, with sampled actions.  Runs that have ended are lines of the CSV and aren't run again;
+one that was stopped goes on where it stopped.
+
+    python benchmarks/memory_frontier.py corridor --jobs 2
+    python benchmarks/memory_frontier.py corridor --cores expire-span transformer-xl --seeds 0 1
+    python benchmarks/memory_frontier.py --table
+    python benchmarks/memory_frontier.py --figures
+
+The CSV: mean score, live memories (the mean over the layers, and the most in one), bytes of one environment's state
+(`State.tensors`, the mean over an episode's steps), and milliseconds of an acting step with one environment, measured
+once all runs asked for have ended, in turn.
+"""
+
+import argparse
+import csv
+import json
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+import matplotlib
+import torch
+from expirespan.agents.vec_env import as_vec_env
+from expirespan.cli.config import EVALUATION_SEED, read_run
+from expirespan.envs import make_batched
+from expirespan.train_agent import load_model
+from results import SCORES, Row, call, task_of, train
+
+DOCS = Path(__file__).parents[1] / "docs"
+RESULTS, FOLDER = DOCS / "data" / "memory_frontier.csv", Path("runs/frontier")
+SEEDS = (0, 1, 2)
+TASKS = {
+    "corridor": "--env expirespan/Corridor-v0",
+    "memory-s13": "--env MiniGrid-MemoryS13-v0",
+}
+SETTINGS: dict[str, tuple[str, ...]] = {
+    "expire-span": ("--memory-budget 20", "--memory-budget 40", "--memory-budget None"),
+    "transformer-xl": ("--window 20", "--window 40", "--window 100", "--window 200"),
+    "gtrxl": ("--window 20", "--window 200"),
+    "adaptive-span": tuple(f"--window 200 --span-penalty {weight}" for weight in ("1e-5", "1e-4", "1e-3")),
+    "compressive": (
+        "--window 10 --compressed 10 --rate 4",
+        "--window 20 --compressed 20 --rate 4",
+        "--window 20 --compressed 45 --rate 4",
+    ),
+    "lstm": ("--width 64",),
+    "gru": ("--width 64",),
+    "min-gru": ("--width 64",),
+    "gated-delta-net": ("--width 64",),
+    "none": ("--width 64",),
+}
+"""The options of each core that are compared.  20 memories is the default budget, 200 steps the longest corridor."""
+FIELDS: tuple[str, ...] = (
+    "task",
+    "core",
+    "setting",
+    "seed",
+    "steps",
+    "minutes",
+    "score",
+    "live",
+    "most",
+    "bytes",
+    "milliseconds",
+)
+ACTED, ROUNDS = 300, 5
+"""Steps acted to measure a state and its cost, and how often."""
+
+Key = tuple[str, str, str, int]
+"""Task, core, setting and seed."""
+
+
+def folder(key: Key) -> Path:
+    """Where a run is."""
+    return FOLDER / "-".join(str(part).replace("--", "").replace(" ", "-") for part in key)
+
+
+def measure(key: Key) -> dict[str, Any]:
+    """Train and evaluate, or what is left of it: a line of the CSV, without milliseconds."""
+    task, core, setting, seed = key
+    row = Row(agent=core, arguments=f"{TASKS[task]} --core {core} {setting} --timeline-every 0")
+    run = folder(key)
+    spent = train(row, seed, run)
+    file = run / "evaluation.json"
+    call("expirespan-evaluate", str(run), "--sample", "--json", str(file))
+    figures = json.loads(file.read_text())
+    name, layers = SCORES[task_of(row.env)], figures["layers"]
+    score = figures[name]["mean"] if name in figures else figures["outcomes"][name]
+    return {
+        "task": task,
+        "core": core,
+        "setting": setting.removeprefix("--").replace(" --", ", "),
+        "seed": seed,
+        "steps": spent["steps"],
+        "minutes": round(spent["minutes"], 2),
+        "score": round(score, 4),
+        "live": round(mean(layer["live_mean"] for layer in layers), 1) if layers else "",
+        "most": max(layer["live_max"] for layer in layers) if layers else "",
+        "bytes": round(acted(run)[0]),
+        "milliseconds": "",
+    }
+
+
+def acted(run: Path) -> tuple[float, float]:
+    """Mean bytes of a state, and the median of the milliseconds of a step, over the first steps of some episodes."""
+    torch.set_num_threads(1)
+    config = read_run(run)
+    policy = load_model(run).policy
+    policy.set_training_mode(False)
+    env = as_vec_env(make_batched(config.env, 1))
+    env.seed(EVALUATION_SEED)
+    torch.manual_seed(EVALUATION_SEED)
+    obs, state, start = torch.as_tensor(env.reset()), policy.initial_state(1), torch.tensor([True])
+    sizes, spent = [], []
+    with torch.no_grad():
+        for _ in range(ACTED):
+            begun = time.perf_counter()
+            actions, _, _, state = policy(obs, state, start)
+            spent.append((time.perf_counter() - begun) * 1e3)
+            tensors = state.compact().tensors().values()
+            sizes.append(sum(tensor.numel() * tensor.element_size() for tensor in tensors))
+            obs, _, done, _ = env.step(actions.numpy())
+            obs, start = torch.as_tensor(obs), torch.as_tensor(done)
+    env.close()
+    return mean(sizes), median(spent)
+
+
+def finished(results: Path) -> list[dict[str, str]]:
+    """The lines of the CSV."""
+    if not results.is_file():
+        return []
+    with results.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write(results: Path, lines: Sequence[dict[str, Any]]) -> None:
+    """Replace the CSV."""
+    results.parent.mkdir(parents=True, exist_ok=True)
+    with results.open("w", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+
+
+def named(line: dict[str, Any]) -> Key:
+    """Which run a line of the CSV is of."""
+    setting = "--" + line["setting"].replace(", ", " --")
+    return line["task"], line["core"], setting, int(line["seed"])
+
+
+def run(keys: Sequence[Key], jobs: int, results: Path) -> None:
+    """Train what the CSV doesn't have, and then time the steps of all runs that are there."""
+    lines: list[dict[str, Any]] = list(finished(results))
+    known = {named(line) for line in lines}
+    with ThreadPoolExecutor(jobs) as pool:
+        waiting = [pool.submit(measure, key) for key in keys if key not in known]
+        try:
+            for ended in as_completed(waiting):
+                lines.append(ended.result())
+                write(results, lines)
+                print(*lines[-1].values(), flush=True)
+        except BaseException:  # Ctrl-C as well: runs in progress save, nothing else is begun
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    here = [line for line in lines if named(line) in keys and folder(named(line)).is_dir()]
+    times: list[list[float]] = [[] for _ in here]
+    for _ in range(ROUNDS):
+        for line, of_line in zip(here, times, strict=True):
+            of_line.append(acted(folder(named(line)))[1])
+    for line, of_line in zip(here, times, strict=True):
+        line["milliseconds"] = round(median(of_line), 3)
+    write(results, lines)
+
+
+def grouped(results: Path) -> dict[tuple[str, str, str], list[dict[str, str]]]:
+    """The lines of each task, core and setting, in the order of `TASKS` and `SETTINGS`."""
+    found: dict[tuple[str, str, str], list[dict[str, str]]] = {}
+    lines = finished(results)
+    for task in TASKS:
+        for core, settings in SETTINGS.items():
+            for setting in settings:
+                of_it = [line for line in lines if named(line)[:3] == (task, core, setting)]
+                if of_it:
+                    found[task, core, of_it[0]["setting"]] = of_it
+    return found
+
+
+def average(lines: Sequence[dict[str, str]], name: str) -> float | None:
+    """The mean over seeds; None where nothing was measured."""
+    values = [float(line[name]) for line in lines if line[name]]
+    return mean(values) if values else None
+
+
+def table(results: Path) -> Iterator[str]:
+    """The CSV as a Markdown table."""
+    yield "| task | core | setting | score of each seed | worst | live a layer | most | kB of state | ms a step |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for (task, core, setting), lines in grouped(results).items():
+        scores = [float(line["score"]) for line in sorted(lines, key=lambda line: int(line["seed"]))]
+        live, size, spent = (average(lines, name) for name in ("live", "bytes", "milliseconds"))
+        most = max((int(line["most"]) for line in lines if line["most"]), default=None)
+        cells = [
+            ", ".join(f"{score:.3f}" for score in scores),
+            f"{min(scores):.3f}",
+            "" if live is None else f"{live:.1f}",
+            "" if most is None else str(most),
+            "" if size is None else f"{size / 1e3:.1f}",
+            "" if spent is None else f"{spent:.2f}",
+        ]
+        yield f"| {task} | {core} | {setting} | {' | '.join(cells)} |"
+
+
+AXES = {"live": "mean live memories a layer", "bytes": "bytes of state", "milliseconds": "milliseconds a step"}
+
+
+def figures(results: Path) -> Iterator[Path]:
+    """A picture for each task: score against what the memory holds and costs; a line joins the sizes of a core."""
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    found = grouped(results)
+    for task in dict.fromkeys(task for task, _, _ in found):
+        figure, panels = plt.subplots(1, len(AXES), figsize=(13, 4), sharey=True, layout="constrained")
+        for panel, (name, said) in zip(panels, AXES.items(), strict=True):
+            for number, core in enumerate(SETTINGS):
+                groups = [lines for (of, which, _), lines in found.items() if (of, which) == (task, core)]
+                points = [(average(lines, name), [float(line["score"]) for line in lines]) for lines in groups]
+                points = sorted((at, scores) for at, scores in points if at is not None)
+                if not points:
+                    continue
+                style = {"color": f"C{number}", "marker": "osD^vP*X<>"[number], "label": core}
+                panel.plot([at for at, _ in points], [mean(scores) for _, scores in points], **style)
+                for at, scores in points:  # from the worst seed to the best
+                    panel.plot([at, at], [min(scores), max(scores)], color=f"C{number}", linewidth=0.8)
+            panel.set_xscale("log")
+            panel.set_xlabel(said)
+            panel.grid(alpha=0.3)
+        panels[0].set_ylabel("score")
+        panels[1].legend(fontsize=7)
+        figure.suptitle(f"{task}: mean of the seeds, and from the worst to the best")
+        path = DOCS / f"frontier-{task}.png"
+        figure.savefig(path, dpi=110)
+        plt.close(figure)
+        yield path
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tasks", nargs="*", metavar="TASK", help=f"of {', '.join(TASKS)}")
+    parser.add_argument("--cores", nargs="+", default=list(SETTINGS), choices=list(SETTINGS), metavar="CORE")
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, one core each")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--table", action="store_true", help="print what the CSV holds")
+    parser.add_argument("--figures", action="store_true", help="draw what the CSV holds")
+    options = parser.parse_args()
+    if unknown := set(options.tasks) - set(TASKS):
+        parser.error(f"Expect tasks among {', '.join(TASKS)}, actual: {', '.join(sorted(unknown))}")
+    keys = [
+        (task, core, setting, seed)
+        for task in options.tasks
+        for seed in options.seeds
+        for core in options.cores
+        for setting in SETTINGS[core]
+    ]
+    if keys:
+        run(keys, options.jobs, options.results)
+    if options.table:
+        print(*table(options.results), sep="\n")
+    if options.figures:
+        for path in figures(options.results):
+            print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()
