@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..checks import check_fraction, check_not_negative, check_positive
 from .core import CoreOutput, Record
-from .expire_span.span import expiry_bias
+from .expire_span.span import expiry_bias, unclamped_mask
 from .transformer_xl import TransformerXL, TransformerXLConfig, WindowLayer
 
 
@@ -66,7 +66,7 @@ class AdaptiveLayer(WindowLayer):
     def mask_bias(self, age: Int[Tensor, "B T S"]) -> Float[Tensor, "B H T S"]:
         """The logarithm of each head's mask."""
         ages = torch.arange(self.window + 1, device=age.device)
-        unclamped = 1 + (self.span.view(1, -1, 1) - ages) / self.ramp
+        unclamped = unclamped_mask(self.span.view(1, -1, 1), ages, self.ramp)
         by_age, _ = expiry_bias(unclamped, torch.ones_like(unclamped))
         return by_age[0][:, age.clamp(max=self.window)].transpose(0, 1)
 

@@ -143,15 +143,15 @@ def delta_rule(
     steps = torch.arange(query.shape[2], device=query.device)
     since = log_keep.cumsum(2)
     same = (steps <= steps.unsqueeze(1)) & (steps >= start.unsqueeze(2))
-    fading = (since.unsqueeze(3) - since.unsqueeze(2)).masked_fill(~same.unsqueeze(1), -torch.inf).exp()
+    kept = (since.unsqueeze(3) - since.unsqueeze(2)).masked_fill(~same.unsqueeze(1), -torch.inf).exp()
     carried = since.masked_fill((start >= 0).unsqueeze(1), -torch.inf).exp().unsqueeze(3)
     matrix = matrix.masked_fill((start[:, 0] >= 0).view(-1, 1, 1, 1), 0)  # which clears what is not a number, too
     strength = write.unsqueeze(3)
-    system = strength * fading * (key @ key.mT)
+    system = strength * kept * (key @ key.mT)
     wanted = strength * (value - carried * (key @ matrix.mT))
     change = torch.linalg.solve_triangular(system, wanted, upper=False, unitriangular=True)
-    read = carried * (query @ matrix.mT) + (fading * (query @ key.mT)) @ change
-    after = carried[:, :, -1:] * matrix + change.mT @ (fading[:, :, -1].unsqueeze(3) * key)
+    read = carried * (query @ matrix.mT) + (kept * (query @ key.mT)) @ change
+    after = carried[:, :, -1:] * matrix + change.mT @ (kept[:, :, -1].unsqueeze(3) * key)
     return read, after
 
 

@@ -110,8 +110,8 @@ class WindowLayer(Block):
         query = query[:, :, stored.shape[1] :]
         bias = torch.zeros_like(age, dtype=x.dtype).masked_fill(~visible, -torch.inf).unsqueeze(1)
         bias = bias + position_scores(query, Positions(self.position, AGE_STEP * self.age_weight), age)
-        if (fading := self.mask_bias(age)) is not None:
-            bias = bias + fading
+        if (log_mask := self.mask_bias(age)) is not None:
+            bias = bias + log_mask
         read, weights = attend(query, key, value, bias)
         return self.joined(x, self.output(read)), weights
 

@@ -11,15 +11,22 @@ from expirespan.memory.expire_span.span import (
     SpanPredictor,
     expire_mask,
     expiry_bias,
-    fading,
     initial_bias,
+    outlasts,
     span_penalty,
+    unclamped_mask,
 )
 
 
 def test_mask_is_one_until_the_span_and_falls_to_zero_over_the_ramp() -> None:
     mask = expire_mask(torch.tensor([[3.0]]), torch.tensor([[[0], [3], [4], [5], [6], [7], [8]]]), ramp=4.0)
     assert mask[0, :, 0].tolist() == [1, 1, 0.75, 0.5, 0.25, 0, 0]
+
+
+def test_a_memory_can_be_deleted_when_the_next_step_does_not_see_it() -> None:
+    """With a span of 3 and a ramp of 4 it is visible until it is 6 steps old."""
+    ages = torch.tensor([4, 5, 6, 7])
+    assert outlasts(unclamped_mask(torch.tensor(3.0), ages, ramp=4.0), ramp=4.0).tolist() == [True, True, False, False]
 
 
 def test_penalty_charges_only_memories_on_the_ramp() -> None:
@@ -34,7 +41,7 @@ def test_bias_is_the_logarithm_of_the_mask_with_its_gradient() -> None:
     span = torch.tensor([[3.0, 10.0, 0.5]], dtype=torch.float64, requires_grad=True)
     written, step = torch.tensor([[-5, -2, 0]]), torch.tensor([[0, 1]])
     visible = torch.tensor([[[1.0, 1.0, 1.0], [1.0, 0.0, 1.0]]])
-    bias, mask = expiry_bias(fading(span, written, step, ramp=4.0), visible)
+    bias, mask = expiry_bias(unclamped_mask((span + written).unsqueeze(1), step.unsqueeze(2), ramp=4.0), visible)
     assert mask.tolist() == [[[0.5, 1, 1], [0.25, 0, 0.875]]]
     assert bias[0, 0].tolist() == pytest.approx([math.log(0.5), 0, 0])
     assert bias[0, 1, 1].item() == -math.inf
@@ -45,7 +52,7 @@ def test_bias_is_the_logarithm_of_the_mask_with_its_gradient() -> None:
 
 def test_gradient_at_an_expired_memory_is_zero_not_nan() -> None:
     span = torch.tensor([[1.0]], requires_grad=True)
-    long_ago = fading(span, torch.tensor([[-50]]), torch.tensor([[0]]), ramp=4.0)
+    long_ago = unclamped_mask(span.unsqueeze(1), torch.tensor([[[50]]]), ramp=4.0)
     bias, _ = expiry_bias(long_ago, torch.ones(1, 1, 1))
     (gradient,) = torch.autograd.grad(torch.softmax(torch.cat([bias, torch.zeros(1, 1, 1)], 2), 2)[..., 0].sum(), span)
     assert gradient.item() == 0

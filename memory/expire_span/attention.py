@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..attention import Positions, attend, position_scores, split_heads
-from .span import expiry_bias, fading, steps_on_ramp
+from .span import expiry_bias, outlasts, steps_on_ramp, unclamped_mask
 
 
 class Projected(NamedTuple):
@@ -27,7 +27,7 @@ class Projected(NamedTuple):
     span: Float[Tensor, "B T"]
 
 
-class Surroundings(NamedTuple):
+class MemoryView(NamedTuple):
     """The S memories that the T steps of a segment may see, those stored and then those of the steps themselves.
 
     None of it has a gradient.
@@ -73,7 +73,7 @@ def attend_segment(
     rows: Float[Tensor, "B T three_D"],
     stored: Float[Tensor, "B stored two_D"],
     span: Float[Tensor, "B S"],
-    around: Surroundings,
+    view: MemoryView,
     heads: int,
     ramp: float,
     positions: Positions | None,
@@ -82,7 +82,7 @@ def attend_segment(
 
     `rows` are query, key and value of each step, `stored` key and value of each stored memory; `span` has the gradient.
     """
-    width, written = rows.shape[2] // 3, around.written
+    width, written = rows.shape[2] // 3, view.written
     query, key, value = (split_heads(part, heads) for part in rows.split(width, 2))
     key, value = (
         torch.cat([split_heads(old, heads), new], 2)
@@ -90,19 +90,20 @@ def attend_segment(
     )
     steps = torch.arange(rows.shape[1], device=rows.device).expand(rows.shape[:2])
     age = steps.unsqueeze(2) - written.unsqueeze(1)
-    visible = around.live.unsqueeze(1) & (age >= 0) & (written.unsqueeze(1) >= around.since.unsqueeze(2))
-    if around.gone is not None:
-        visible = visible & ~around.gone[:, :-1]
-    bias, mask = expiry_bias(fading(span, written, steps, ramp), visible.to(span.dtype))
+    visible = view.live.unsqueeze(1) & (age >= 0) & (written.unsqueeze(1) >= view.since.unsqueeze(2))
+    if view.gone is not None:
+        visible = visible & ~view.gone[:, :-1]
+    unclamped = unclamped_mask((span + written).unsqueeze(1), steps.unsqueeze(2), ramp)
+    bias, mask = expiry_bias(unclamped, visible.to(span.dtype))
     bias = bias.unsqueeze(1)
     if positions is not None:
         bias = bias + position_scores(query, positions, age)
     read, weights = attend(query, key, value, bias)
-    used, late = used_memories(weights, written, steps, around.span, ramp)
+    used, late = used_memories(weights, written, steps, view.span, ramp)
     pushed_out = torch.full_like(steps, NEVER)
-    if around.gone is not None:
-        outlasts = fading(around.span, written, steps, ramp) > 1 / ramp
-        leaving = (mask > 0) & around.gone[:, 1:] & outlasts
+    if view.gone is not None:
+        predicted = unclamped_mask((view.span + written).unsqueeze(1), steps.unsqueeze(2), ramp)
+        leaving = (mask > 0) & view.gone[:, 1:] & outlasts(predicted, ramp)
         pushed_out = torch.where(leaving, written.unsqueeze(1), NEVER).amax(2)
     seen = mask.sign()
     return read, Reading(

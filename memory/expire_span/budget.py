@@ -98,14 +98,14 @@ def check_budget(pressure: PressureConfig, memory: ExpireSpanConfig) -> None:
         )
 
 
-UPKEEP = 0.1
+GAIN_AFTER_MET = 0.1
 """Share of the pull that is left for a layer which has come down to its budget before: what it then holds too much
 comes from passing trouble of the policy, and a strong pull would reach the rare memories once the common ones are
 gone.  A layer that holds little because its episodes are short has not come down: its spans are long."""
-LENIENCE = 0.25
+RECOVERY = 0.25
 """Share of the training over which that pull comes back to its whole strength in a layer that stays above its budget:
 trouble that does not pass is a habit.  (With the small share alone, layers ended at twice their budget.)"""
-SAFE = 0.25
+COLLAPSE_GUARD = 0.25
 """While no memory is in use, the pull stops in a layer whose longest span has fallen below this share of the longest
 possible: what is rare there looks like what is common, and would go with it before the task can say anything."""
 PATIENCE = 0.5
@@ -178,7 +178,7 @@ class SpanPressure:
         waits = progress < PATIENCE and not any(layer.used for layer in layers)
         pulls = [
             0.0
-            if waits and layer.longest < SAFE
+            if waits and layer.longest < COLLAPSE_GUARD
             else self._pull(now / budget - 1, met, progress - held) * self._spare_share(layer)
             for now, met, held, layer in zip(self._live, self._met, self._held, layers, strict=True)
         ]
@@ -193,8 +193,8 @@ class SpanPressure:
 
         `since` is the share of the training that has passed since there was none.
         """
-        patience_lost = min(since / LENIENCE, 1.0)
-        strength = UPKEEP + (1 - UPKEEP) * patience_lost if met else 1.0
+        patience_lost = min(since / RECOVERY, 1.0)
+        strength = GAIN_AFTER_MET + (1 - GAIN_AFTER_MET) * patience_lost if met else 1.0
         return self.config.budget_pull * min(max(excess, 0.0), 1.0) * strength
 
     @staticmethod

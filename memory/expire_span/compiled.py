@@ -19,10 +19,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .attention import NEVER, Projected, Reading, Surroundings
+from .attention import NEVER, MemoryView, Projected, Reading
 from .slots import LayerMemory
 
-VERSION = 4
+VERSION = 5
 """Of kernels.c."""
 TYPES = {torch.float32: "float", torch.float64: "double"}
 BUILDS = {"AVX512": ("_kernels_avx512", "_kernels_avx2", "_kernels"), "AVX2": ("_kernels_avx2", "_kernels")}
@@ -165,12 +165,10 @@ def attend_segment(
     stored: Float[Tensor, "B stored two_D"],
     stored_span: Float[Tensor, "B stored"],
     projected: Projected,
-    around: Surroundings,
+    view: MemoryView,
 ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B T"], Reading]:
     """A layer's output, the spans of its new memories, both with gradient, and what was seen."""
-    y, span, *counts = _Attend.apply(
-        shape, projected, around, x.contiguous(), stored.contiguous(), stored_span, *weights
-    )
+    y, span, *counts = _Attend.apply(shape, projected, view, x.contiguous(), stored.contiguous(), stored_span, *weights)
     return y, span, Reading(*counts, weights=None)
 
 
@@ -182,7 +180,7 @@ class _Attend(torch.autograd.Function):
         ctx: Any,
         shape: Shape,
         projected: Projected,
-        around: Surroundings,
+        view: MemoryView,
         x: Tensor,
         stored: Tensor,
         stored_span: Tensor,
@@ -193,14 +191,14 @@ class _Attend(torch.autograd.Function):
         peak, inverse_sum = x.new_empty(2, batch, shape.heads, steps).unbind()
         # The gradient takes its parts as they come: blocks of at most 16 steps, of which the last may not be full.
         saved = x.new_empty(batch, steps + 15, 2 * shape.width + shape.ff_width)
-        seen, on_ramp = x.new_zeros(2, *around.span.shape).unbind()
-        used, late = torch.zeros_like(around.live), torch.zeros_like(around.written)
-        live, pushed_out = torch.zeros_like(around.since), torch.full_like(around.since, NEVER)
+        seen, on_ramp = x.new_zeros(2, *view.span.shape).unbind()
+        used, late = torch.zeros_like(view.live), torch.zeros_like(view.written)
+        live, pushed_out = torch.zeros_like(view.since), torch.full_like(view.since, NEVER)
         counts = (seen, on_ramp, used, late, live, pushed_out)
-        segment = _described(projected, around, x, stored)
+        segment = _described(projected, view, x, stored)
         _call("attend", x.dtype, _layer(shape, weights, x.dtype), segment, y, read, saved, peak, inverse_sum, *counts)
         ctx.save_for_backward(x, stored, read, saved, peak, inverse_sum, *weights)
-        ctx.given = shape, projected, around
+        ctx.given = shape, projected, view
         ctx.mark_non_differentiable(*counts)
         ctx.set_materialize_grads(False)
         return y, projected.span.clone(), *counts
@@ -211,13 +209,13 @@ class _Attend(torch.autograd.Function):
         ctx: Any, grad_y: Tensor | None, grad_span: Tensor | None, *_: None
     ) -> tuple[Tensor | None, ...]:
         x, stored, read, saved, peak, inverse_sum, *weights = ctx.saved_tensors
-        shape, projected, around = ctx.given
+        shape, projected, view = ctx.given
         if saved.data_ptr() % 64:  # whole vectors are read from it, and hooks may have moved it
             saved = saved.clone()
         grad_x, grad_stored = torch.empty_like(x), torch.zeros_like(stored)
         grad_stored_span = x.new_zeros(stored.shape[:2])
         into = [None if weight is None else torch.zeros_like(weight) for weight in weights]
-        segment = _described(projected, around, x, stored)
+        segment = _described(projected, view, x, stored)
         grads = (None if grad is None else grad.contiguous() for grad in (grad_y, grad_span))
         made = (projected.inner, read, saved, peak, inverse_sum)
         back = (grad_x, grad_stored, grad_stored_span, _layer(shape, into, x.dtype))
@@ -225,9 +223,9 @@ class _Attend(torch.autograd.Function):
         return None, None, None, grad_x, grad_stored, grad_stored_span, *into
 
 
-def _described(projected: Projected, around: Surroundings, x: Tensor, stored: Tensor) -> Any:
-    longest = float("inf") if around.longest is None else around.longest
-    parts = (x, projected.rows, stored, around.span, around.written, around.live, around.since, around.gone)
+def _described(projected: Projected, view: MemoryView, x: Tensor, stored: Tensor) -> Any:
+    longest = float("inf") if view.longest is None else view.longest
+    parts = (x, projected.rows, stored, view.span, view.written, view.live, view.since, view.gone)
     addresses = (None if part is None else _address(part, x.dtype) for part in parts)
     return ctypes.byref(_Segment(*x.shape[:2], stored.shape[1], longest, *addresses))
 
@@ -254,17 +252,17 @@ def step(
     x: Float[Tensor, "B D"],
     memory: LayerMemory,
     time: Int[Tensor, "B 1"],
-    goes_on: Bool[Tensor, "B 1"],
+    reset: Bool[Tensor, "B 1"],
 ) -> Step:
     """A layer's step, whose memory is written into the free slot that there must be."""
-    room = memory.room
-    assert room is not None
-    room.taken += 1
+    buffer = memory.buffer
+    assert buffer is not None
+    buffer.taken += 1
     batch, slots = memory.live.shape
     y, span, stays = x.new_empty(x.shape), x.new_empty(batch), memory.live.new_empty(memory.live.shape)
     live, evicted = time.new_empty(2, batch, 1).unbind()
-    sizes = (batch, slots, room.taken)
-    given = (part.contiguous() for part in (x, time, goes_on, memory.live))
+    sizes = (batch, slots, buffer.taken)
+    given = (part.contiguous() for part in (x, time, reset, memory.live))
     stored = (memory.hidden, memory.key_value, memory.span, memory.birth)
     _call("act", x.dtype, _layer(shape, weights, x.dtype), *sizes, *given, *stored, y, stays, span, live, evicted)
-    return Step(y, replace(memory, live=stays, taken=room.taken), span, live, evicted, None)
+    return Step(y, replace(memory, live=stays, taken=buffer.taken), span, live, evicted, None)

@@ -139,7 +139,7 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
         penalty, facts = x.new_zeros(()), []
         memories, trace = [], []
         for layer, memory in zip(self.stack(), state.layers, strict=True):
-            x, new, kept = layer(x, memory, clock, longest=longest, whole=shows)
+            x, new, kept = layer(x, memory, clock, longest=longest, need_weights=shows)
             if charges:
                 penalty = penalty + span_penalty(kept.span, kept.reading.on_ramp, self.config.ramp)
             if tells:
@@ -167,11 +167,11 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
         attention: bool,
     ) -> CoreOutput[ExpireSpanState]:
         """`forward` for acting."""
-        goes_on, y = ~resets, x.squeeze(1)
-        time = state.time.unsqueeze(1) * goes_on
+        y = x.squeeze(1)
+        time = state.time.unsqueeze(1) * ~resets
         memories, traces = [], []
         for layer, memory in zip(self.stack(), state.layers, strict=True):
-            y, memory, shown = layer.step(y, memory, time, goes_on, trace=trace, attention=attention)
+            y, memory, shown = layer.step(y, memory, time, resets, trace=trace, attention=attention)
             memories.append(memory)
             traces.append(shown)
         after = ExpireSpanState(layers=tuple(memories), time=time.squeeze(1) + 1)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...checks import check_whole
 from .core import ExpireSpan
-from .slots import LayerMemory, Room, first_to_expire
+from .slots import AppendBuffer, LayerMemory, first_to_expire
 from .state import ExpireSpanState
 
 PARTS = ("key_value", "span", "birth", "live")
@@ -91,11 +91,11 @@ def as_state(core: ExpireSpan, tensors: dict[str, Tensor]) -> ExpireSpanState:
     for number in range(core.config.layers):
         parts: dict[str, Any] = {part: tensors[f"{part}_{number}"] for part in PARTS}
         rows, slots = parts["live"].shape
-        # A room of the core's own limits: no more memories than its capacity are in it.
-        room = Room(slots, limits)
+        # A buffer of the core's own limits: no more memories than its capacity are in it.
+        buffer = AppendBuffer(slots, limits)
         unread = parts["key_value"][..., :0]
         overflow = parts["live"].new_zeros(rows)
-        layers.append(FixedSlots(**parts, hidden=unread, overflow=overflow, room=room, taken=slots))
+        layers.append(FixedSlots(**parts, hidden=unread, overflow=overflow, buffer=buffer, taken=slots))
     return ExpireSpanState(layers=tuple(layers), time=tensors["time"])
 
 

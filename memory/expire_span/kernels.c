@@ -27,7 +27,7 @@
 #define INLINE static inline __attribute__((always_inline))
 
 /* compiled.py takes no library of another number than its own: raise both with every change of what is called. */
-int kernels_version(void) { return 4; }
+int kernels_version(void) { return 5; }
 
 #define REAL float
 #define WHOLE int32_t
@@ -798,7 +798,7 @@ int NAME(attend_backward)(
 
 /* What one row reads from its memories, `query` being [H][K] and `read` [R]. */
 INLINE void NAME(read_row)(
-    const Layer *w, const REAL *query, const REAL *rows, const int64_t *birth, int64_t now, /* of its room */
+    const Layer *w, const REAL *query, const REAL *rows, const int64_t *birth, int64_t now, /* of its buffer */
     const int64_t *slot, const REAL *mask, int64_t count, REAL *weight, REAL *read)
 {
     const int64_t D = w->D, K = D / w->H;
@@ -854,15 +854,15 @@ INLINE void NAME(read_row)(
 /* One step of acting through a layer: write the new memory into the last slot taken, read, and say what stays. */
 int NAME(act)(
     const Layer *w,
-    int64_t B, int64_t S, int64_t taken, /* S: slots of the room; taken: with the new one */
+    int64_t B, int64_t S, int64_t taken, /* S: slots of the buffer; taken: with the new one */
     const REAL *x,                   /* [B][D] */
     const int64_t *time,             /* [B] */
-    const uint8_t *goes_on,          /* [B] */
+    const uint8_t *reset,            /* [B]: nothing stored is seen */
     const uint8_t *live,             /* [B][S] */
-    REAL *hidden_room,               /* [B][S][D]: what the layer was given */
-    REAL *rows_room,                 /* [B][S][2][D]: key and value */
-    REAL *span_room,                 /* [B][S] */
-    int64_t *birth_room,             /* [B][S] */
+    REAL *hidden_buffer,               /* [B][S][D]: what the layer was given */
+    REAL *rows_buffer,                 /* [B][S][2][D]: key and value */
+    REAL *span_buffer,                 /* [B][S] */
+    int64_t *birth_buffer,             /* [B][S] */
     REAL *y,                         /* [B][D] */
     uint8_t *stays,                  /* [B][S] */
     REAL *span,                      /* [B] */
@@ -889,34 +889,34 @@ int NAME(act)(
         vec spans = NAME(spans)(w, inner);
         for (int i = 0; i < n; i++) {
             const int64_t b = b0 + i, mine = b * S + taken - 1;
-            memcpy(hidden_room + mine * D, x + b * D, D * sizeof(REAL));
-            memcpy(rows_room + mine * 2 * D, made + i * 3 * D + D, 2 * D * sizeof(REAL));
-            span_room[mine] = span[b] = spans[i];
-            birth_room[mine] = time[b];
+            memcpy(hidden_buffer + mine * D, x + b * D, D * sizeof(REAL));
+            memcpy(rows_buffer + mine * 2 * D, made + i * 3 * D + D, 2 * D * sizeof(REAL));
+            span_buffer[mine] = span[b] = spans[i];
+            birth_buffer[mine] = time[b];
             int64_t count = 0, old = 0, first = -1;
             memset(stays + b * S, 0, S);
             for (int64_t s = b * S; s <= mine; s++) {
-                if (s < mine && !(goes_on[b] && live[s])) continue;
-                const REAL m = (span_room[s] - (REAL)(time[b] - birth_room[s])) * inverse_ramp + 1;
+                if (s < mine && (reset[b] || !live[s])) continue;
+                const REAL m = (span_buffer[s] - (REAL)(time[b] - birth_buffer[s])) * inverse_ramp + 1;
                 if (m > 0) {
                     slot[count] = s - b * S;
                     mask[count++] = m < 1 ? m : 1;
                 }
                 stays[s] = m > inverse_ramp;
-                if (w->places < 0 || birth_room[s] > time[b] - w->newest) continue;
+                if (w->places < 0 || birth_buffer[s] > time[b] - w->newest) continue;
                 old++;
-                const double e = (double)span_room[s] + birth_room[s];
-                const double f = first < 0 ? INFINITY : (double)span_room[first] + birth_room[first];
-                if (first < 0 || e < f || (e == f && birth_room[s] < birth_room[first])) first = s;
+                const double e = (double)span_buffer[s] + birth_buffer[s];
+                const double f = first < 0 ? INFINITY : (double)span_buffer[first] + birth_buffer[first];
+                if (first < 0 || e < f || (e == f && birth_buffer[s] < birth_buffer[first])) first = s;
             }
             live_count[b] = count;
             evicted[b] = -1;
             if (w->places >= 0 && old > w->places) {
-                if (stays[first]) evicted[b] = birth_room[first];
+                if (stays[first]) evicted[b] = birth_buffer[first];
                 stays[first] = 0;
             }
-            const REAL *room = rows_room + b * S * 2 * D, *query = made + i * 3 * D;
-            NAME(read_row)(w, query, room, birth_room + b * S, time[b], slot, mask, count, weight, read + i * R);
+            const REAL *of_row = rows_buffer + b * S * 2 * D, *query = made + i * 3 * D;
+            NAME(read_row)(w, query, of_row, birth_buffer + b * S, time[b], slot, mask, count, weight, read + i * R);
         }
         NAME(turn)(read, R, n, R, wide);
         NAME(linear)(w->out, w->out_bias, D, R, wide, rows, attended);

@@ -19,10 +19,10 @@ from ..attention import (
 from ..core import AttentionTrace, LayerTrace, segment_starts
 from ..transformer import feed_forward, initialise_attention
 from . import compiled
-from .attention import NEVER, Projected, Reading, Surroundings, attend_segment
+from .attention import NEVER, MemoryView, Projected, Reading, attend_segment
 from .config import ExpireSpanConfig
 from .slots import LayerMemory, first_to_expire, outlived
-from .span import SpanPredictor, fading, log_mask
+from .span import SpanPredictor, log_mask, outlasts, unclamped_mask
 
 
 class Clock(NamedTuple):
@@ -113,7 +113,7 @@ class ExpireSpanLayer(nn.Module):
         width, inner = self.config.width, self.normed(memory.hidden)
         weight, bias = self.query_key_value.weight[width:], self.query_key_value.bias[width:]
         key_value = nn.functional.linear(inner, weight, bias)
-        return replace(memory, key_value=key_value, span=self.span(inner), room=None)
+        return replace(memory, key_value=key_value, span=self.span(inner), buffer=None)
 
     def normed(self, x: Float[Tensor, "B *T D"]) -> Float[Tensor, "B *T D"]:
         """What queries, keys, values and spans are made from: the input after the norm where that comes first."""
@@ -126,14 +126,14 @@ class ExpireSpanLayer(nn.Module):
         clock: Clock,
         *,
         longest: float | None,
-        whole: bool,
+        need_weights: bool,
     ) -> tuple[Float[Tensor, "B T D"], LayerMemory, "Kept"]:
         """Output, the new memories without gradient, and which of those stored or new each step saw.
 
-        `longest` clamps the spans that attention sees (random shortening).  With `whole`, the weights of attention are
-        told, for which all pairs are computed.
+        `longest` clamps the spans that attention sees (random shortening).  With `need_weights` all pairs are
+        computed, and `Kept.reading` has the weights of attention.
         """
-        in_c, width = self._for_c(x, memory, whole), self.config.width
+        in_c, width = self._for_c(x, memory, need_weights), self.config.width
         projected = compiled.project(*in_c, x) if in_c else self._project(x)
         hidden, key_value, new_span = (part.detach() for part in (x, projected.rows[..., width:], projected.span))
         new = LayerMemory(hidden=hidden, key_value=key_value, span=new_span, birth=clock.time, live=clock.lives)
@@ -141,17 +141,17 @@ class ExpireSpanLayer(nn.Module):
         birth, live = torch.cat([memory.birth, new.birth], 1), torch.cat([memory.live, new.live], 1)
         written = torch.cat([memory.birth - clock.time0.unsqueeze(1), clock.steps], 1)
         gone = self._evicted(span, birth, live, written, clock)
-        around = Surroundings(span, birth, written, live, clock.since, gone, longest)
+        view = MemoryView(span, birth, written, live, clock.since, gone, longest)
         if in_c:
             stored = memory.key_value, memory.span
-            y, new_span, reading = compiled.attend_segment(*in_c, x, *stored, projected, around)
+            y, new_span, reading = compiled.attend_segment(*in_c, x, *stored, projected, view)
             span = self._clamped(memory, new_span, longest)
         else:
             span = self._clamped(memory, projected.span, longest)
             ramp, heads = self.config.ramp, self.config.heads
-            read, reading = attend_segment(projected.rows, memory.key_value, span, around, heads, ramp, self.positions)
+            read, reading = attend_segment(projected.rows, memory.key_value, span, view, heads, ramp, self.positions)
             y = self._transform(x, read)
-        return y, new, Kept(span, around, reading)
+        return y, new, Kept(span, view, reading)
 
     def _project(self, x: Float[Tensor, "B T D"]) -> Projected:
         inner = self.normed(x)
@@ -167,26 +167,26 @@ class ExpireSpanLayer(nn.Module):
         x: Float[Tensor, "B D"],
         memory: LayerMemory,
         time: Int[Tensor, "B 1"],
-        goes_on: Bool[Tensor, "B 1"],
+        reset: Bool[Tensor, "B 1"],
         *,
         trace: bool,
         attention: bool,
     ) -> tuple[Float[Tensor, "B D"], LayerMemory, LayerTrace | None]:
         """The same for acting: one step at `time` of the episode, without gradient.
 
-        Where an episode does not go on, nothing stored is seen.  What returns are the memories that stay.  Without a
+        Nothing stored is seen where `reset`.  What returns are the memories that stay.  Without a
         segment to sort out there are fewer small operations, whose number acting is bound by, and no copies.
         """
         config, limits = self.config, (self.config.places, self.config.newest)
         places, newest = limits
-        if places is not None and (memory.room is None or memory.room.limits != limits):  # it may hold more
-            stored = memory.live & goes_on
+        if places is not None and (memory.buffer is None or memory.buffer.limits != limits):  # it may hold more
+            stored = memory.live & ~reset
             old = stored & (memory.birth < time - newest)
             pushed_out = old & (outlived(memory.span, memory.birth, old).sum(2) >= places)
             memory = replace(memory, live=stored & ~pushed_out)
         memory = memory.with_space(limits)
         in_c = self._for_c(x, memory, attention)
-        made = compiled.step(*in_c, x, memory, time, goes_on) if in_c else self._step(x, memory, time, goes_on)
+        made = compiled.step(*in_c, x, memory, time, reset) if in_c else self._step(x, memory, time, reset)
         shown = None
         if trace:
             shares = None
@@ -202,17 +202,16 @@ class ExpireSpanLayer(nn.Module):
         return made.y, made.memory, shown
 
     def _step(
-        self, x: Float[Tensor, "B D"], memory: LayerMemory, time: Int[Tensor, "B 1"], goes_on: Bool[Tensor, "B 1"]
+        self, x: Float[Tensor, "B D"], memory: LayerMemory, time: Int[Tensor, "B 1"], reset: Bool[Tensor, "B 1"]
     ) -> compiled.Step:
         """`compiled.step`, and each memory's share in what was read."""
         ramp, heads, width = self.config.ramp, self.config.heads, self.config.width
         places, newest = self.config.places, self.config.newest
         inner = self.normed(x)
         rows, span = self.query_key_value(inner), self.span(inner)
-        known = replace(memory, live=memory.live & goes_on).with_one_more(x, rows[:, width:], span, time.squeeze(1))
+        known = replace(memory, live=memory.live & ~reset).with_one_more(x, rows[:, width:], span, time.squeeze(1))
         age = time - known.birth
-        # As `fading`, from ages instead of times.
-        unclamped = (known.span - age).mul_(1 / ramp).add_(1)
+        unclamped = unclamped_mask(known.span, age, ramp)
         bias, mask = log_mask(unclamped, known.live.to(span.dtype))
         bias = bias.unsqueeze(1).unsqueeze(1)
         query = split_heads(rows[:, :width].unsqueeze(1), heads)
@@ -221,7 +220,7 @@ class ExpireSpanLayer(nn.Module):
         key, value = (split_heads(part, heads) for part in known.key_value.split(width, 2))
         read, weights = attend(query, key, value, bias)
         y = self._transform(x, read.squeeze(1))
-        stays, evicted = known.live & (unclamped > 1 / ramp), torch.full_like(time, -1)
+        stays, evicted = known.live & outlasts(unclamped, ramp), torch.full_like(time, -1)
         if places is not None and known.taken > places:
             old = known.live & (known.birth <= time - newest)
             slot = first_to_expire(known.span, known.birth, old)
@@ -313,7 +312,7 @@ class Kept(NamedTuple):
 
     span: Float[Tensor, "B S"]
     """The spans that attention saw, which random shortening clamps, of the memories stored and then of the new ones."""
-    around: Surroundings
+    view: MemoryView
     reading: Reading
 
 
@@ -321,12 +320,12 @@ def survivors(
     stored: LayerMemory, new: LayerMemory, kept: Kept, clock: Clock, ramp: float, keep_expired: bool
 ) -> LayerMemory:
     """The memories that a step after the segment could still see (all of the episode if `keep_expired`)."""
-    around = kept.around
-    live = around.live & (around.written >= clock.since[:, -1:])
+    view = kept.view
+    live = view.live & (view.written >= clock.since[:, -1:])
     if not keep_expired:
-        live = live & (fading(around.span, around.written, clock.steps[:, -1:], ramp).squeeze(1) > 1 / ramp)
-        if around.gone is not None:
-            live = live & ~around.gone[:, -1]
+        live = live & outlasts(unclamped_mask(view.span + view.written, clock.steps[:, -1:], ramp), ramp)
+        if view.gone is not None:
+            live = live & ~view.gone[:, -1]
     return replace(stored.map(torch.Tensor.detach).joined(new), live=live)
 
 
@@ -337,6 +336,6 @@ def trace_layer(new: LayerMemory, kept: Kept, clock: Clock, ramp: float, attenti
     evicted = torch.where(written == NEVER, -1, written + (clock.time - clock.steps))
     if attention:
         assert reading.weights is not None
-        shares = AttentionTrace(weight=reading.weights.mean(1), birth=kept.around.birth)
+        shares = AttentionTrace(weight=reading.weights.mean(1), birth=kept.view.birth)
     lifetime = (new.span + ramp).ceil().long()
     return LayerTrace(span=new.span, lifetime=lifetime, live=reading.live, evicted=evicted, attention=shares)

@@ -1,7 +1,7 @@
 """What a layer stores: insertion, deletion, capacity.
 
 Memories stand in slots whose order means nothing: attention ignores it and ages come from the time of birth.  New
-memories are appended to a room with some free slots, in place; when it is full the live ones move to a new room, so
+memories are appended to a buffer with some free slots, in place; when it is full the live ones move to a new buffer, so
 that a step costs what its live memories cost, whatever the age of the episode.
 
 Capacity is a hard bound on the memories stored beyond the present step.  Some places are kept for the newest memories
@@ -22,14 +22,14 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 SLACK = 12
-"""Free slots of a new room, beside a quarter of those it begins with."""
+"""Free slots of a new buffer, beside a quarter of those it begins with."""
 
 
-class Room:
-    """How many slots are taken of tensors that several memories share.
+class AppendBuffer:
+    """How many slots are taken of tensors that successive memories share.
 
-    A memory writes to the first free slot, which is dead in every earlier one.  So these stay what they were; writing
-    on from one of them a second time takes a room of its own.
+    Writing the next slot in place is safe: `live` is False there in every earlier memory.  Writing on from an earlier
+    memory a second time takes a buffer of its own (`LayerMemory.with_space`).
     """
 
     def __init__(self, taken: int, limits: object) -> None:
@@ -49,10 +49,10 @@ class LayerMemory:
     span: Float[Tensor, "B S"]
     birth: Int[Tensor, "B S"]
     live: Bool[Tensor, "B S"]
-    room: Room | None = None
+    buffer: AppendBuffer | None = None
     """Who else writes to these tensors, `live` apart, if the last slots were left free."""
     taken: int = 0
-    """Slots of the room that were taken when this memory was made."""
+    """Slots of the buffer that were taken when this memory was made."""
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "LayerMemory":
         """The same memories with `function` applied to every tensor."""
@@ -66,12 +66,13 @@ class LayerMemory:
         return type(self)(**both, live=torch.cat([self.live, new.live], 1))
 
     def with_space(self, limits: object) -> "LayerMemory":
-        """These memories, detached, in a room of these limits with a free slot; the dead may have been cleared away."""
-        room = self.room
-        if room is None or room.taken != self.taken or room.taken == self.live.shape[1] or room.limits != limits:
-            taken = self._needed()
-            return replace(self._sorted(taken + 1 + taken // 4 + SLACK), room=Room(taken, limits), taken=taken)
-        return self
+        """These memories, detached, in a buffer of these limits with a free slot; the dead may be gone from it."""
+        buffer = self.buffer
+        if buffer is not None and buffer.limits == limits and self.taken == buffer.taken < self.live.shape[1]:
+            return self
+        taken = self._needed()
+        moved = self._sorted(taken + 1 + taken // 4 + SLACK)
+        return replace(moved, buffer=AppendBuffer(taken, limits), taken=taken)
 
     def with_one_more(
         self,
@@ -81,15 +82,15 @@ class LayerMemory:
         birth: Int[Tensor, " B"],
     ) -> "LayerMemory":
         """These memories and a new one in the free slot that there must be, written in place."""
-        assert self.room is not None
-        slot = self.room.taken
+        assert self.buffer is not None
+        slot = self.buffer.taken
         self.hidden[:, slot] = hidden
         self.key_value[:, slot] = key_value
         self.span[:, slot] = span
         self.birth[:, slot] = birth
         live = self.live.clone()
         live[:, slot] = True
-        self.room.taken += 1
+        self.buffer.taken += 1
         return replace(self, live=live, taken=slot + 1)
 
     def forget(self, chosen: Bool[Tensor, "B S"]) -> "LayerMemory":
@@ -118,7 +119,7 @@ class LayerMemory:
             hidden=torch.where(whole, content.hidden, self.hidden),
             key_value=torch.where(whole, content.key_value, self.key_value),
             span=torch.where(chosen, content.span, self.span),
-            room=None,  # what stands there must not change: earlier states see it too
+            buffer=None,  # what stands there must not change: earlier states see it too
         )
 
     def _tensors(self) -> dict[str, Tensor]:

@@ -18,9 +18,23 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 
+def unclamped_mask(end: Float[Tensor, "..."], now: Int[Tensor, "..."], ramp: float) -> Float[Tensor, "..."]:
+    """1 + (end - now) / R of memories whose span ends at the time `end`; shapes are broadcast.
+
+    Times are of one clock: `end` is the span plus the time of birth, or the span itself where `now` is the age.
+    Clamped to [0, 1] it is the mask.
+    """
+    return end / ramp + 1 - now.to(end.dtype) / ramp
+
+
+def outlasts(unclamped: Float[Tensor, "*pairs"], ramp: float) -> Bool[Tensor, "*pairs"]:
+    """Whether a memory will still be visible one step later: if not, it can be deleted."""
+    return unclamped > 1 / ramp
+
+
 def expire_mask(span: Float[Tensor, "B S"], age: Int[Tensor, "B T S"], ramp: float) -> Float[Tensor, "B T S"]:
     """How visible each memory is to each query, in [0, 1]: clamp(1 + (e - age) / R, 0, 1).  Ages are in steps."""
-    return torch.clamp((span.unsqueeze(1) - age) / ramp + 1, 0, 1)
+    return unclamped_mask(span.unsqueeze(1), age, ramp).clamp(0, 1)
 
 
 SMALLEST = 1e-30
@@ -59,19 +73,12 @@ class _ExpiryBias(torch.autograd.Function):
         return (grad_bias / mask.clamp_min(SMALLEST)).mul_(steps_on_ramp(mask)), None
 
 
-def fading(
-    span: Float[Tensor, "B S"], written: Int[Tensor, "B S"], step: Int[Tensor, "B T"], ramp: float
-) -> Float[Tensor, "B T S"]:
-    """1 + r_ti / R, which clamped to [0, 1] is the mask.  `written` and `step` are times of the same clock."""
-    return ((span + written) / ramp + 1).unsqueeze(1) - step.to(span.dtype).unsqueeze(2) / ramp
-
-
 def expiry_bias(
     unclamped: Float[Tensor, "B T S"], visible: Float[Tensor, "B T S"]
 ) -> tuple[Float[Tensor, "B T S"], Float[Tensor, "B T S"]]:
     """The bias log m_ti for attention scores, with its gradient to the spans, and the mask m_ti itself without.
 
-    `unclamped` is what `fading` returns.  Where `visible` is 0 instead of 1, the mask is 0 and the bias minus infinity.
+    `unclamped` is of `unclamped_mask`.  Where `visible` is 0 instead of 1, the mask is 0 and the bias minus infinity.
     """
     return _ExpiryBias.apply(unclamped, visible)
 
