@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .core import CoreOutput, MemoryCore, Record
 
-ROWS, STEPS = 3, 29
+ROWS, STEPS, LONG = 3, 29, 200
 EVERYTHING = Record.STATE | Record.LOSSES | Record.TRACE | Record.FACTS
 Core = MemoryCore[Any]
 
@@ -152,6 +152,51 @@ def gradients_are_finite_and_end_at_the_segment(core: Core) -> None:
     _expect(bool(now.any()), "Expect a gradient to the inputs of the segment")
 
 
+def what_has_expired_is_not_seen(core: Core) -> None:
+    """Of a core that keeps memories of single steps: an input makes no difference once all lifetimes have passed.
+
+    Through L layers that is the sum of their longest lifetimes; twice that, as an input may also push out memories that
+    another would have left.
+    """
+    if not core.keeps_memories:
+        return
+    x, resets = _one_long_episode(core)
+    other = x.clone()
+    other[:, 3] = -x[:, 3]
+    ys, latest = [], 0
+    for inputs in (x, other):
+        output = core(inputs, core.initial_state(ROWS), resets, record=EVERYTHING)
+        ys.append(output.y)
+        latest = max(latest, 3 + 2 * sum(int(layer.lifetime.max()) for layer in output.trace or ()))
+    if latest < LONG:
+        message = f"Expect an input of step 3 not to matter from step {latest} on, when every lifetime has passed"
+        _same(ys[0][:, latest:], ys[1][:, latest:], message)
+
+
+def what_is_stored_follows_what_is_live(core: Core) -> None:
+    """Of a core that keeps memories of single steps: a compact state grows with what lives, not with the episode.
+
+    The numbers in it are at most in proportion to the live memories, however many steps there were.
+    """
+    if not core.keeps_memories:
+        return
+    x, resets = _one_long_episode(core)
+    state, resets_later, share = core.initial_state(ROWS), torch.zeros_like(resets[:, :1]), []
+    for begin in range(0, LONG, LONG // 4):
+        part = slice(begin, begin + LONG // 4)
+        output = core(x[:, part], state, resets[:, part], record=EVERYTHING)
+        state = _state(output)
+        seen = core(x[:, :1], state, resets_later, record=EVERYTHING).trace or ()
+        live = sum(int(layer.live.max()) for layer in seen)
+        share.append(sum(tensor.numel() for tensor in state.compact().tensors().values()) / live)
+    told = ", ".join(f"{value:.0f}" for value in share)
+    # A short episode may leave a window of fixed size half empty.
+    _expect(
+        share[-1] <= 1.5 * share[0],
+        f"Expect no more numbers stored for each live memory late in an episode than early, actual: {told}",
+    )
+
+
 LAWS: tuple[Callable[[Core], None], ...] = (
     any_split_is_the_same,
     acting_is_the_same,
@@ -161,6 +206,8 @@ LAWS: tuple[Callable[[Core], None], ...] = (
     a_stored_state_goes_on,
     a_refreshed_state_follows_the_weights,
     gradients_are_finite_and_end_at_the_segment,
+    what_has_expired_is_not_seen,
+    what_is_stored_follows_what_is_live,
 )
 
 
@@ -175,6 +222,15 @@ def _episodes(core: Core, seed: int = 1) -> tuple[Tensor, Tensor]:
     resets = torch.rand(ROWS, STEPS, generator=generator) < 0.1
     resets[:, 0] = True
     like = _like(core)
+    return x.to(like), resets.to(like.device)
+
+
+def _one_long_episode(core: Core) -> tuple[Tensor, Tensor]:
+    """Inputs [B, T, D] and resets [B, T] of an episode in each row."""
+    generator, like = torch.Generator().manual_seed(1), _like(core)
+    x = torch.randn(ROWS, LONG, core.width, generator=generator, dtype=torch.float64)
+    resets = torch.zeros(ROWS, LONG, dtype=torch.bool)
+    resets[:, 0] = True
     return x.to(like), resets.to(like.device)
 
 

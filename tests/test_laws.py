@@ -16,6 +16,7 @@ from expirespan.memory import (
     ExpireSpanConfig,
     GatedDeltaNetConfig,
     GTrXLConfig,
+    LayerTrace,
     LSTMConfig,
     MemoryCore,
     MinGRUConfig,
@@ -147,6 +148,53 @@ def test_each_fault_breaks_the_law_that_names_it(fault: str) -> None:
     core = MeanCore(fault).double()
     with pytest.raises(laws.BrokenLaw):
         law(core)
+
+
+class Traced(MeanCore):
+    """Tells of memories that live for three steps, while the mean is of all."""
+
+    keeps_memories = True
+    kept = 3
+
+    def forward(self, x: Tensor, state: Mean, resets: Tensor, *, record: Record = Record.STATE) -> CoreOutput[Mean]:
+        output = super().forward(x, state, resets, record=record)
+        like = torch.zeros(x.shape[:2], dtype=torch.int64)
+        layer = LayerTrace(
+            span=like.double(), lifetime=like + self.kept, live=like + self.kept, evicted=like - 1, attention=None
+        )
+        return replace(output, trace=(layer,) if Record.TRACE in record else None)
+
+
+def test_a_memory_that_is_seen_after_its_lifetime_is_found() -> None:
+    with pytest.raises(laws.BrokenLaw, match="an input of step 3 not to matter from step 9 on"):
+        laws.what_has_expired_is_not_seen(Traced().double())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hoard(Mean):
+    """Everything that was ever seen, as well."""
+
+    seen: Tensor
+
+
+class Hoarding(Traced):
+    """Stores all inputs of the episode, whatever it tells."""
+
+    def initial_state(self, batch_size: int) -> Hoard:
+        mean = super().initial_state(batch_size)
+        return Hoard(total=mean.total, count=mean.count, seen=mean.total.new_zeros(batch_size, 0, 6))
+
+    def forward(self, x: Tensor, state: Mean, resets: Tensor, *, record: Record = Record.STATE) -> CoreOutput[Mean]:
+        assert isinstance(state, Hoard)
+        output = super().forward(x, state, resets, record=record)
+        assert output.state is not None
+        seen = torch.cat([state.seen, x.detach()], 1)
+        return replace(output, state=Hoard(total=output.state.total, count=output.state.count, seen=seen))
+
+
+def test_a_state_that_grows_with_the_episode_is_found() -> None:
+    with pytest.raises(laws.BrokenLaw, match="no more numbers stored for each live memory late in an episode"):
+        laws.what_is_stored_follows_what_is_live(Hoarding().double())
 
 
 def test_unknown_cores_and_settings_are_named_with_what_may_have_been_meant() -> None:
