@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --disable-pip-version-check
 RUN := $(VENV)/installed
 DEV := $(VENV)/installed-dev
-SOURCES := pyproject.toml constraints.txt memory/expire_span/kernels.c
+SOURCES := pyproject.toml constraints.txt memory/expire_span/kernels.c $(wildcard memory/expire_span/kernels/*.h)
 
 .PHONY: demo test lint clean
 

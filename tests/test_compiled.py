@@ -3,6 +3,7 @@
 import shutil
 import sys
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -182,14 +183,33 @@ def test_a_library_of_another_version_is_not_taken(monkeypatch: pytest.MonkeyPat
     compiled.load.cache_clear()
 
 
-def test_tensors_of_another_type_are_refused() -> None:
+WRONG: dict[str, Callable[[Tensor], Tensor]] = {
+    "hidden": lambda x: x[:, :, :-1],
+    "key_value": lambda x: x[:, :-1].contiguous(),
+    "span": lambda x: x[:, :-1].contiguous(),
+    "birth": Tensor.int,
+}
+
+
+def test_tensors_of_another_type_shape_or_layout_are_refused() -> None:
+    """Before the library reads past their end."""
     if compiled.library() is None:
         pytest.skip("no library")
     core = ExpireSpan(BASE)
-    x, resets = torch.randn(ROWS, 2, BASE.width), torch.zeros(ROWS, 2, dtype=torch.bool)
-    state = core(x, core.initial_state(ROWS), resets).state
+    x, resets = torch.randn(ROWS, 1, BASE.width), torch.zeros(ROWS, 1, dtype=torch.bool)
+    with torch.no_grad():
+        state = core(x, core.initial_state(ROWS), resets).state  # with a free slot, so that nothing is copied
+        assert state is not None
+        for name, change in WRONG.items():
+            broken = copy(state.layers[0])
+            object.__setattr__(broken, name, change(getattr(broken, name)))  # the tests' type checker would refuse it
+            with pytest.raises(ValueError, match=f"Expect `{name}` to be contiguous"):
+                core(x, replace(state, layers=(broken, *state.layers[1:])), resets)
+        bias, layer = torch.zeros(BASE.width + 1), next(core.stack())
+        layer.output.bias, right = nn.Parameter(bias), layer.output.bias
+        with pytest.raises(ValueError, match=r"Expect `weight 7` to be contiguous torch.float32 \[10\]"):
+            core(x, state, resets)
+        layer.output.bias = right
     core.double()
-    with pytest.raises(
-        TypeError, match=r"Expect tensors of type torch.float32 on the CPU, actual: torch.float64 on cpu"
-    ):
+    with pytest.raises(ValueError, match=r"to be contiguous torch.float32 \[10\] on the CPU, actual: torch.float64"):
         core(x, state, resets)

@@ -128,24 +128,39 @@ _Segment = type(
 """`Segment` of kernels.c."""
 
 
+@cache
+def _weight_shapes(shape: Shape) -> tuple[tuple[int, ...], ...]:
+    """Of all weights, in the order of `Layer` of kernels/layer.h."""
+    width, heads, ff_width, window = shape[:4]
+    norm, rows = [(width,)] * 2, [(3 * width, width), (3 * width,)]
+    output = [(width, width + heads), (width,)]
+    feed_forward = [(ff_width, width), (ff_width,), (width, ff_width), (width,)]
+    positions = [(heads, width // heads, window), (heads, window + 1)]
+    return (*norm, *rows, (width,), (), *output, *norm, *feed_forward, *positions)
+
+
 def _layer(shape: Shape, weights: Sequence[Tensor | None], dtype: torch.dtype) -> Any:
-    return ctypes.byref(_Layer(*shape, *[None if weight is None else _address(weight, dtype) for weight in weights]))
+    addresses = [
+        None if weight is None else _address(f"weight {number}", weight, dtype, expected)
+        for number, (weight, expected) in enumerate(zip(weights, _weight_shapes(shape), strict=True))
+    ]
+    if None in addresses[:-2] or (None in addresses[-2:]) != (shape.position_window == 0):
+        raise ValueError(f"Expect all weights of a layer, actual: None among {len(weights)}")
+    return ctypes.byref(_Layer(*shape, *addresses))
 
 
 def _call(name: str, dtype: torch.dtype, *arguments: Any) -> None:
-    """Call a function of the library; tensors are handed over by their address."""
+    """Call a function of the library.  Tensors among the arguments were made here, for it."""
     function = getattr(library(), f"{name}_{TYPES[dtype]}")
-    if not function(*[_address(x, dtype) if isinstance(x, Tensor) else x for x in arguments]):
+    if not function(*[x.data_ptr() if isinstance(x, Tensor) else x for x in arguments]):
         raise MemoryError(f"{name}: no memory left")
 
 
-def _address(tensor: Tensor, dtype: torch.dtype) -> int:
-    """Where the numbers of a tensor stand.  Raises TypeError where they are not what the library takes them for."""
-    found = tensor.dtype
-    if (found is not dtype and found not in (torch.int64, torch.bool)) or not tensor.is_cpu:
-        raise TypeError(f"Expect tensors of type {dtype} on the CPU, actual: {found} on {tensor.device}")
-    if not tensor.is_contiguous():
-        raise ValueError(f"Expect contiguous tensors, actual: strides {tensor.stride()} of shape {list(tensor.shape)}")
+def _address(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> int:
+    """Where the numbers of a tensor stand.  Raises ValueError where they are not what the library takes them for."""
+    if tensor.dtype is not dtype or tensor.shape != shape or not tensor.is_contiguous() or not tensor.is_cpu:
+        actual = f"{tensor.dtype} {list(tensor.shape)}, strides {tensor.stride()}, on {tensor.device}"
+        raise ValueError(f"Expect `{name}` to be contiguous {dtype} {list(shape)} on the CPU, actual: {actual}")
     return tensor.data_ptr()
 
 
@@ -153,6 +168,7 @@ def project(shape: Shape, weights: Sequence[Tensor | None], x: Float[Tensor, "B 
     """Query, key, value and span of every step."""
     x = x.detach().contiguous()
     batch, steps, width = x.shape
+    _address("x", x, x.dtype, (batch, steps, shape.width))
     made = Projected(x.new_empty(x.shape), x.new_empty(batch, steps, 3 * width), x.new_empty(batch, steps))
     _call("project", x.dtype, _layer(shape, weights, x.dtype), batch * steps, x, *made)
     return made
@@ -195,7 +211,7 @@ class _Attend(torch.autograd.Function):
         used, late = torch.zeros_like(view.live), torch.zeros_like(view.written)
         live, pushed_out = torch.zeros_like(view.since), torch.full_like(view.since, NEVER)
         counts = (seen, on_ramp, used, late, live, pushed_out)
-        segment = _described(projected, view, x, stored)
+        segment = _described(shape, projected, view, x, stored)
         _call("attend", x.dtype, _layer(shape, weights, x.dtype), segment, y, read, saved, peak, inverse_sum, *counts)
         ctx.save_for_backward(x, stored, read, saved, peak, inverse_sum, *weights)
         ctx.given = shape, projected, view
@@ -215,19 +231,33 @@ class _Attend(torch.autograd.Function):
         grad_x, grad_stored = torch.empty_like(x), torch.zeros_like(stored)
         grad_stored_span = x.new_zeros(stored.shape[:2])
         into = [None if weight is None else torch.zeros_like(weight) for weight in weights]
-        segment = _described(projected, view, x, stored)
-        grads = (None if grad is None else grad.contiguous() for grad in (grad_y, grad_span))
+        segment = _described(shape, projected, view, x, stored)
+        grads = [None if grad is None else grad.contiguous() for grad in (grad_y, grad_span)]
+        for name, grad, given in (("grad_y", grads[0], x), ("grad_span", grads[1], projected.span)):
+            if grad is not None:
+                _address(name, grad, x.dtype, given.shape)
         made = (projected.inner, read, saved, peak, inverse_sum)
         back = (grad_x, grad_stored, grad_stored_span, _layer(shape, into, x.dtype))
         _call("attend_backward", x.dtype, _layer(shape, weights, x.dtype), segment, *made, *grads, *back)
         return None, None, None, grad_x, grad_stored, grad_stored_span, *into
 
 
-def _described(projected: Projected, view: MemoryView, x: Tensor, stored: Tensor) -> Any:
+def _described(shape: Shape, projected: Projected, view: MemoryView, x: Tensor, stored: Tensor) -> Any:
     longest = float("inf") if view.longest is None else view.longest
-    parts = (x, projected.rows, stored, view.span, view.written, view.live, view.since, view.gone)
-    addresses = (None if part is None else _address(part, x.dtype) for part in parts)
-    return ctypes.byref(_Segment(*x.shape[:2], stored.shape[1], longest, *addresses))
+    (batch, steps), slots, width, kind = x.shape[:2], stored.shape[1], shape.width, x.dtype
+    every = slots + steps
+    parts = (
+        ("x", x, kind, (batch, steps, width)),
+        ("rows", projected.rows, kind, (batch, steps, 3 * width)),
+        ("stored", stored, kind, (batch, slots, 2 * width)),
+        ("span", view.span, kind, (batch, every)),
+        ("written", view.written, torch.int64, (batch, every)),
+        ("live", view.live, torch.bool, (batch, every)),
+        ("since", view.since, torch.int64, (batch, steps)),
+        ("gone", view.gone, torch.bool, (batch, steps + 1, every)),
+    )
+    addresses = (None if part[1] is None else _address(part[0], part[1], part[2], part[3]) for part in parts)
+    return ctypes.byref(_Segment(batch, steps, slots, longest, *addresses))
 
 
 class Step(NamedTuple):
@@ -255,14 +285,23 @@ def step(
     reset: Bool[Tensor, "B 1"],
 ) -> Step:
     """A layer's step, whose memory is written into the free slot that there must be."""
-    buffer = memory.buffer
-    assert buffer is not None
-    buffer.taken += 1
-    batch, slots = memory.live.shape
+    buffer, (batch, slots) = memory.buffer, memory.live.shape
+    assert buffer is not None and buffer.taken < slots
     y, span, stays = x.new_empty(x.shape), x.new_empty(batch), memory.live.new_empty(memory.live.shape)
     live, evicted = time.new_empty(2, batch, 1).unbind()
-    sizes = (batch, slots, buffer.taken)
-    given = (part.contiguous() for part in (x, time, reset, memory.live))
-    stored = (memory.hidden, memory.key_value, memory.span, memory.birth)
-    _call("act", x.dtype, _layer(shape, weights, x.dtype), *sizes, *given, *stored, y, stays, span, live, evicted)
+    width, kind = shape.width, x.dtype
+    x, time, reset, lives = (part.contiguous() for part in (x, time, reset, memory.live))
+    layer = _layer(shape, weights, kind)
+    given = (
+        _address("x", x, kind, (batch, width)),
+        _address("time", time, torch.int64, (batch, 1)),
+        _address("reset", reset, torch.bool, (batch, 1)),
+        _address("live", lives, torch.bool, (batch, slots)),
+        _address("hidden", memory.hidden, kind, (batch, slots, width)),
+        _address("key_value", memory.key_value, kind, (batch, slots, 2 * width)),
+        _address("span", memory.span, kind, (batch, slots)),
+        _address("birth", memory.birth, torch.int64, (batch, slots)),
+    )
+    buffer.taken += 1
+    _call("act", kind, layer, batch, slots, buffer.taken, *given, y, stays, span, live, evicted)
     return Step(y, replace(memory, live=stays, taken=buffer.taken), span, live, evicted, None)

@@ -1,0 +1,50 @@
+"""The C under AddressSanitizer and UndefinedBehaviorSanitizer: nothing is read or written past its end."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "memory" / "expire_span" / "kernels.c"
+PROGRAM = """
+import sys
+import torch
+from pathlib import Path
+from expirespan.memory import ExpireSpanConfig, laws
+from expirespan.memory.expire_span import compiled
+
+library = compiled.load(Path(sys.argv[1]))
+assert library is not None
+compiled.library = lambda: library
+shape = {"heads": 2, "ff_width": 9, "max_span": 12.0, "ramp": 3.0}
+for settings in (
+    {"width": 10, "position_window": 5},
+    {"width": 6, "capacity": 4, "position_window": 0, "layers": 1},
+    {"width": 34, "pre_norm": False, "position_window": 40},
+):
+    for dtype in (torch.float32, torch.float64):
+        core = ExpireSpanConfig(**shape, **settings).build().to(dtype)
+        laws.acting_is_the_same(core)
+        laws.gradients_are_finite_and_end_at_the_segment(core)
+print("done")
+"""
+
+
+def test_no_access_is_out_of_bounds_and_no_behaviour_undefined(tmp_path: Path) -> None:
+    if not shutil.which("gcc") or sys.platform != "linux":
+        pytest.skip("no gcc on Linux")
+    found = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True).stdout.strip()
+    if not Path(found).is_absolute():
+        pytest.skip("gcc has no AddressSanitizer here")
+    library = tmp_path / "kernels.so"
+    flags = ["-g", "-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-Wno-psabi"]
+    subprocess.run(["gcc", *flags, "-shared", "-fPIC", SOURCE, "-o", library, "-lm"], check=True)
+    # Leaks are Python's and torch's; the C of this project frees what it takes in the function that took it.
+    surroundings = {"LD_PRELOAD": found, "ASAN_OPTIONS": "detect_leaks=0", "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run(
+        [sys.executable, "-c", PROGRAM, library], env=os.environ | surroundings, capture_output=True, text=True
+    )
+    assert (ran.returncode, ran.stdout) == (0, "done\n"), ran.stderr[-3000:]
