@@ -41,15 +41,11 @@ TASKS = {
     "memory-s13": "--env MiniGrid-MemoryS13-v0",
 }
 SETTINGS: dict[str, tuple[str, ...]] = {
-    "expire-span": ("--memory-budget 20", "--memory-budget 40", "--memory-budget None"),
-    "transformer-xl": ("--window 20", "--window 40", "--window 100", "--window 200"),
-    "gtrxl": ("--window 20", "--window 200"),
-    "adaptive-span": tuple(f"--window 200 --span-penalty {weight}" for weight in ("1e-5", "1e-4", "1e-3")),
-    "compressive": (
-        "--window 10 --compressed 10 --rate 4",
-        "--window 20 --compressed 20 --rate 4",
-        "--window 20 --compressed 45 --rate 4",
-    ),
+    "expire-span": ("--memory-budget 20", "--memory-budget 40"),
+    "transformer-xl": ("--window 20", "--window 40", "--window 200"),
+    "compressive": ("--window 10 --compressed 10 --rate 4", "--window 20 --compressed 45 --rate 4"),
+    "adaptive-span": ("--window 200 --span-penalty 1e-3", "--window 200 --span-penalty 1e-4"),
+    "gtrxl": ("--window 40", "--window 200"),
     "lstm": ("--width 64",),
     "gru": ("--width 64",),
     "min-gru": ("--width 64",),
