@@ -26,11 +26,12 @@ from .expire_span import (
     span_penalty,
 )
 from .gated_delta_net import GatedDeltaNetConfig
+from .gtrxl import GTrXLConfig
 from .min_gru import MinGRUConfig
 from .none import NoMemoryConfig
 from .recurrent import GRUConfig, LSTMConfig
 from .registry import CORES, core_config, register
-from .transformer_xl import GTrXLConfig, TransformerXLConfig
+from .transformer_xl import TransformerXLConfig
 
 __all__ = [
     "CORES",

@@ -1,7 +1,8 @@
 """Adaptive-Span (Sukhbaatar et al., 2019): every head learns how far back it looks, whatever stands there.
 
-A Transformer-XL in which head h sees a memory of age a through the mask clamp(1 + (z_h - a) / R, 0, 1), multiplied into
-its attention as in Expire-Span.  The span z_h is a weight of the network; its mean over heads is a term of the loss.
+A transformer over a window in which head h sees a memory of age a through the mask clamp(1 + (z_h - a) / R, 0, 1),
+multiplied into its attention as in Expire-Span.  The span z_h is a weight of the network; its mean over heads is a term
+of the loss.
 """
 
 import math
@@ -16,11 +17,11 @@ from torch import Tensor, nn
 from ..checks import check_fraction, check_not_negative, check_positive
 from .core import CoreOutput, Record
 from .expire_span.span import expiry_bias, unclamped_mask
-from .transformer_xl import TransformerXL, TransformerXLConfig, WindowLayer
+from .window import WindowConfig, WindowLayer, WindowTransformer
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaptiveSpanConfig(TransformerXLConfig):
+class AdaptiveSpanConfig(WindowConfig):
     """Shape of the Adaptive-Span core."""
 
     name: ClassVar[str] = "adaptive-span"
@@ -71,7 +72,7 @@ class AdaptiveLayer(WindowLayer):
         return by_age[0][:, age.clamp(max=self.window)].transpose(0, 1)
 
 
-class AdaptiveSpan(TransformerXL):
+class AdaptiveSpan(WindowTransformer):
     """A transformer whose heads learn how many of the last N steps they see."""
 
     config: AdaptiveSpanConfig

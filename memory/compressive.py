@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from ..checks import check_not_negative, check_whole
 from .attention import split_heads
 from .core import AttentionTrace, CoreOutput, MemoryCore, Record, TensorState, check_segment
-from .transformer_xl import TransformerXLConfig, WindowLayer, read_clock, traced
+from .window import WindowConfig, WindowLayer, read_clock, traced
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompressiveConfig(TransformerXLConfig):
+class CompressiveConfig(WindowConfig):
     """Shape of the Compressive Transformer."""
 
     name: ClassVar[str] = "compressive"

@@ -10,10 +10,11 @@ from .compressive import CompressiveConfig
 from .core import CoreConfig
 from .expire_span.config import ExpireSpanConfig
 from .gated_delta_net import GatedDeltaNetConfig
+from .gtrxl import GTrXLConfig
 from .min_gru import MinGRUConfig
 from .none import NoMemoryConfig
 from .recurrent import GRUConfig, LSTMConfig
-from .transformer_xl import GTrXLConfig, TransformerXLConfig
+from .transformer_xl import TransformerXLConfig
 
 CORES: dict[str, type[CoreConfig]] = {}
 """The configuration of each core by its name."""

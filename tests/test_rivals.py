@@ -4,12 +4,19 @@ from typing import Any
 
 import pytest
 import torch
-from expirespan.memory import AdaptiveSpanConfig, CompressiveConfig, GatedDeltaNetConfig, MinGRUConfig, Record
+from expirespan.memory import (
+    AdaptiveSpanConfig,
+    CompressiveConfig,
+    GatedDeltaNetConfig,
+    MinGRUConfig,
+    Record,
+    TransformerXLConfig,
+)
 from expirespan.memory.adaptive_span import AdaptiveLayer, AdaptiveSpan
 from expirespan.memory.compressive import CompressiveLayer
 from expirespan.memory.gated_delta_net import GatedDeltaNetLayer
 from expirespan.memory.min_gru import MinGRULayer
-from expirespan.memory.transformer_xl import WindowLayer
+from expirespan.memory.window import WindowConfig, WindowLayer, WindowTransformer
 from reference import randomize
 from torch import Tensor, nn
 
@@ -57,6 +64,28 @@ def block(layer: Any, x: Tensor, wrote: Tensor) -> Tensor:
     """The residual stream after what was read and the feed-forward half."""
     x = x + wrote
     return x + layer.feed_forward(layer.feed_forward_norm(x))
+
+
+@pytest.mark.parametrize("window", [0, 5, 50])
+def test_transformer_xl_is_a_window(window: int) -> None:
+    """As Expire-Span with spans of the window it is what attention over the window's inputs is."""
+    core = made(TransformerXLConfig(**SHAPE | {"layers": 2}, window=window))
+    plain = WindowTransformer(WindowOfLayers(**SHAPE | {"layers": 2}, window=window)).double()
+    ours = core.state_dict()
+    plain.load_state_dict({name: ours[name.replace(".norm.", ".attention_norm.")] for name in plain.state_dict()})
+    found, expected = outputs(core, episode()), outputs(plain, episode())
+    torch.testing.assert_close(found.y, expected.y)
+    for mine, theirs in zip(found.trace, expected.trace, strict=True):
+        assert mine.live.tolist() == theirs.live.tolist() and mine.lifetime.tolist() == theirs.lifetime.tolist()
+    frozen = [parameter for parameter in core.parameters() if not parameter.requires_grad]
+    assert len(frozen) == 4
+
+
+class WindowOfLayers(WindowConfig):
+    """A window without a name of its own."""
+
+    def build(self) -> WindowTransformer:
+        return WindowTransformer(self)
 
 
 @pytest.mark.parametrize("window", [5, 50])

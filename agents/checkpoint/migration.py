@@ -1,8 +1,8 @@
 """Checkpoints of earlier formats, brought to the present one as they are read.
 
 - Format 6 stores memories as the inputs of a layer, before its norm; earlier formats after it.  Such a memory gets an
-  input of which the present norm makes it, as near as can be: its gain and bias are undone.  Two parts of the layers of
-  transformer-xl and gtrxl have other names.
+  input of which the present norm makes it, as near as can be: its gain and bias are undone.
+- Format 6 has spans in transformer-xl, all of them the window, and other names for two parts of gtrxl.
 - Format 5 names the core, of which there was one before, calls its controller's state so instead of "pressure", and has
   weights for the counts of attention, which are 0 for older files.
 - Format 4 stores a tenth of each age's bias, format 3 the bias itself, and before there was none, which is a bias of 0
@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from ...memory.transformer_xl import SATURATED
 
 FORMATS = tuple(f"expirespan-checkpoint-{number}" for number in (1, 2, 3, 4, 5, 6))
 """From the oldest to the present one."""
@@ -40,17 +42,22 @@ def migrate(tensors: dict[str, Tensor], document: dict[str, Any], stored_as: str
     if core == "expire-span" and (policy.get("memory") or {}).get("pre_norm", True):
         _undo_norms(tensors)
     if core in ("transformer-xl", "gtrxl"):
-        _rename_parts(tensors)
+        _update_windows(core, tensors)
 
 
-def _rename_parts(tensors: dict[str, Tensor]) -> None:
-    """Call the parts of a window's layers what they are called in every layer; Adam's state begins anew."""
+def _update_windows(core: str, tensors: dict[str, Tensor]) -> None:
+    """Give a window's layers the parts that they have now.  Adam's state and episodes begin anew."""
     for name in list(tensors):
-        if name.startswith("optimizer/"):
+        if name.startswith(("optimizer/", "memory/", "last_")):
             del tensors[name]
-        elif name.startswith("policy/core.layers."):
+        elif core == "gtrxl" and name.startswith("policy/core.layers."):
             renamed = name.replace(".attention_norm.", ".norm.").replace(".join_attention.", ".join.")
             tensors[renamed] = tensors.pop(name)
+        elif name.startswith("policy/core.layers.") and name.endswith(".attention_norm.weight"):
+            layer = name.removesuffix("attention_norm.weight")
+            window = tensors[f"{layer}position"].shape[2] - 1
+            tensors[f"{layer}span.weight"] = torch.zeros_like(tensors[name])
+            tensors[f"{layer}span.bias"] = torch.tensor(SATURATED if window else -SATURATED, dtype=tensors[name].dtype)
 
 
 def _undo_norms(tensors: dict[str, Tensor]) -> None:
