@@ -1,8 +1,8 @@
 """Train an agent with memory from the command line, into a run folder that can be resumed, watched and evaluated."""
 
-import signal
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from datetime import datetime
 from functools import partial
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from expirespan.agents.callbacks import CheckpointCallback, ProgressCallback
-from expirespan.agents.checkpoint.file import read_checkpoint, under
+from expirespan.agents.checkpoint.file import read_checkpoint, replace_file, under
 from expirespan.agents.checkpoint.model import stored_spaces
 from expirespan.agents.learn.on_policy import MemoryOnPolicyAlgorithm
 from expirespan.cli.arguments import leave, options, parse_env_args
@@ -31,6 +31,7 @@ from expirespan.cli.config import (
     steps_of,
     to_json,
 )
+from expirespan.cli.run_folder import in_use, on_signals
 from expirespan.cli.stages import in_stage, position
 from expirespan.envs import make_batched, make_viewed
 from expirespan.envs.make import BrokenEnvironment
@@ -157,17 +158,21 @@ def new_folder(config: TrainConfig) -> Path:
 
 
 class Events(TensorBoardOutputFormat):
-    """SB3's TensorBoard output, less the events past the checkpoint of a run that was killed."""
+    """SB3's TensorBoard output, less the events past the steps at which a run that was killed goes on.
 
-    def __init__(self, run: Path, steps: int) -> None:  # SB3's would begin a file that stays empty
-        self.writer = SummaryWriter(str(run), purge_step=steps + 1 if steps else None)
+    `steps` is None for a new run.
+    """
+
+    def __init__(self, run: Path, steps: int | None) -> None:  # SB3's would begin a file that stays empty
+        self.writer = SummaryWriter(str(run), purge_step=None if steps is None else steps + 1)
         self._is_closed = False
 
 
-def train(*stages: TrainConfig) -> Path:
-    """Train through these stages (`parse_stages`), one for a plain run, or go on training.  Returns the run folder.
+def train(*stages: TrainConfig) -> int | None:
+    """Train through these stages (`parse_stages`), one for a plain run, or go on training.
 
-    Raises ValueError, before any training, where a stage can't be trained or not after the ones before.
+    Returns the number of the signal that stopped it, None at its end.  Raises ValueError, before any training, where a
+    stage can't be trained or not after the ones before, or where another process trains in the folder.
     """
     if (resume := stages[0].resume) is not None:
         run, stages = resume, resumed(stages[0], resume)
@@ -175,34 +180,40 @@ def train(*stages: TrainConfig) -> Path:
         run = new_folder(stages[-1])
     check_device(stages[0].device or "cpu")
     torch.set_num_threads(stages[0].threads)
+    with ExitStack() as held:
+        if resume is not None:  # before its checkpoint is read, which another process may be about to replace
+            held.enter_context(in_use(run))
+        return train_in(run, stages, held, resumes=resume is not None)
+
+
+def train_in(run: Path, stages: Stages, held: ExitStack, resumes: bool) -> int | None:
+    """`train` in a folder, which is kept from other processes until `held` is closed."""
     at = position(run / CHECKPOINT)
     number = at.next_stage(steps_of(stages))
     if number > len(stages):
         print(f"{run} has already trained for {at.steps} steps; ask for more with --total-steps")
-        return run
+        return None
     if not at.stage:
         check_stages(stages)
-        if resume is not None:
+        if resumes:
             print(f"{run} holds no checkpoint: training begins anew, at step 0")
     model = agent(stages, number, run)
-    run.mkdir(parents=True, exist_ok=True)
-    (run / CONFIGURATION).write_text(to_json(stages))
+    if not resumes:
+        held.enter_context(in_use(run))
+    replace_file(run / CONFIGURATION, lambda path: path.write_text(to_json(stages)))
     saving = CheckpointCallback(run / CHECKPOINT, run / BEST, stages[0].checkpoint_every)
-    logger = Logger(str(run), [Events(run, model.num_timesteps)])
+    logger = Logger(str(run), [Events(run, model.num_timesteps if resumes else None)])
     print(f"Training into {run}; watch it with: tensorboard --logdir {quote(str(run))}")
-    previous = signal.signal(signal.SIGINT, saving.interrupt)
-    try:
+    with on_signals(saving.interrupt):
         progress = train_stage(model, stages, number, saving, logger)
         while number < len(stages) and not saving.stopping:
             number += 1
             model = agent(stages, number, run)
             progress = train_stage(model, stages, number, saving, logger)
-    finally:
-        signal.signal(signal.SIGINT, previous)
     saving.stopped = saving.stopped or number < len(stages)  # or asked to in the last rollout of a stage
     for line in closing_lines(run, saving, progress):
         print(line)
-    return run
+    return saving.signal if saving.stopped else None
 
 
 def train_stage(
@@ -251,11 +262,16 @@ def closing_lines(run: Path, saving: CheckpointCallback, progress: ProgressCallb
 
 
 def main(args: list[str] | None = None) -> None:
-    """The command line: parse, train, and turn errors about arguments into one line."""
+    """The command line: parse, train, and turn errors about arguments into one line.
+
+    Exits with 128 and the number of the signal where one stopped the training, which is saved.
+    """
     try:
-        train(*parse_stages(sys.argv[1:] if args is None else args))
+        stopped = train(*parse_stages(sys.argv[1:] if args is None else args))
     except (ValueError, TypeError, FileNotFoundError, BrokenEnvironment) as error:
         leave("expirespan-train", error)
+    if stopped is not None:
+        sys.exit(128 + stopped)
 
 
 if __name__ == "__main__":

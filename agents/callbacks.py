@@ -1,6 +1,5 @@
 """What happens beside training: checkpoints, a clean stop, a line of progress."""
 
-import signal
 import time
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -28,22 +27,28 @@ class CheckpointCallback(MemoryCallback):
     """Saves between updates, when the state of training is whole, and stops there when asked to.
 
     Of the checkpoints saved so far, `best` is a copy of the one whose latest training episodes earned most on average,
-    of equal ones the newest; the first of a new stage replaces it, as returns of other tasks can't be compared.  The
-    first Ctrl-C finishes the rollout and its update, saves and stops; a second one stops at once.
+    of equal ones the newest; the first of a new stage replaces it, as returns of other tasks can't be compared.  A
+    stop that is asked for finishes the rollout and its update, saves and stops.
     """
 
     def __init__(self, path: Path, best: Path, every: int) -> None:
         super().__init__()
         self.path, self.best, self.every = path, best, every
-        self.stopping = self.stopped = False
+        self.signal: int | None = None
+        """What asked for a stop."""
+        self.stopped = False
         self.saved_at = 0
         self._next = 0
         self._standing = (0, 0.0)
 
+    @property
+    def stopping(self) -> bool:
+        """Whether a stop was asked for."""
+        return self.signal is not None
+
     def interrupt(self, number: int, frame: FrameType | None) -> None:
-        """A signal handler: ask for a stop, and give the signal back its usual effect."""
-        self.stopping = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        """A signal handler: ask for a stop."""
+        self.signal = number
 
     def _on_training_start(self) -> None:
         self._next = self.num_timesteps + self.every

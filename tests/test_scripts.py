@@ -16,6 +16,7 @@ from expirespan.agents.checkpoint.file import read_checkpoint
 from expirespan.analysis import inspection, storage
 from expirespan.analysis.figures import nice_bins
 from expirespan.cli import config as train_config
+from expirespan.cli.run_folder import in_use
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 from models import Blinker
 from safetensors.torch import load_file
@@ -207,8 +208,9 @@ def test_resuming_is_exact(algo: str, tmp_path: Path) -> None:
     assert all(whole[name].equal(half[name]) for name in whole)
 
 
-def test_interrupt_saves_says_how_to_go_on_and_loses_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_saves_says_how_to_go_on_and_loses_nothing(
+    number: signal.Signals, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(*SMALL, "--total-steps", 6 * ROLLOUT, "--out", tmp_path / "whole")
     collect, calls = MemoryPPO.collect_rollouts, []
@@ -216,11 +218,15 @@ def test_interrupt_saves_says_how_to_go_on_and_loses_nothing(
     def interrupted(self, *args, **kwargs):
         calls.append(0)
         if len(calls) == 3:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
         return collect(self, *args, **kwargs)
 
+    handlers = [signal.getsignal(known) for known in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     monkeypatch.setattr(MemoryPPO, "collect_rollouts", interrupted)
-    train(*SMALL, "--total-steps", 6 * ROLLOUT, "--out", tmp_path / "cut")
+    with pytest.raises(SystemExit) as ended:
+        train(*SMALL, "--total-steps", 6 * ROLLOUT, "--out", tmp_path / "cut")
+    assert ended.value.code == 128 + number
+    assert [signal.getsignal(known) for known in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == handlers
     assert f"expirespan-train --resume {tmp_path / 'cut'}" in capsys.readouterr().out
     monkeypatch.undo()
     train("--resume", tmp_path / "cut")
@@ -254,6 +260,30 @@ def test_a_run_without_a_checkpoint_says_that_it_begins_anew(tmp_path: Path, cap
     (tmp_path / "run" / "checkpoint.safetensors").unlink()
     train("--resume", tmp_path / "run")
     assert f"{tmp_path / 'run'} holds no checkpoint: training begins anew, at step 0" in capsys.readouterr().out
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_logs_no_step_twice(tmp_path: Path) -> None:
+    run, logged = tmp_path / "run", []
+    train(*SMALL, "--total-steps", 2 * ROLLOUT, "--timeline-every", 0, "--out", run)
+    for killed in (False, True):
+        if killed:
+            (run / "checkpoint.safetensors").unlink()
+            train("--resume", run)
+        events = EventAccumulator(str(run))
+        events.Reload()
+        logged.append([event.step for event in events.Scalars("time/fps")])
+    assert logged[0] == logged[1] == [ROLLOUT, 2 * ROLLOUT]
+
+
+def test_a_run_folder_has_one_process_and_nothing_unfinished(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run = tmp_path / "run"
+    train(*SMALL, "--total-steps", ROLLOUT, "--out", run)
+    left = run / ".checkpoint.safetensors.123.unfinished"
+    left.write_bytes(b"half")
+    with in_use(run), pytest.raises(SystemExit, match=f"a run folder that no other process trains in, actual: {run}"):
+        train("--resume", run, "--total-steps", 2 * ROLLOUT)
+    assert not left.exists()
+    train("--resume", run, "--total-steps", 2 * ROLLOUT)  # the lock is gone with its holder
 
 
 def test_a_finished_run_says_so_when_resumed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -115,7 +115,8 @@ def test_a_stop_anywhere_loses_nothing(
         return collect(self, *args, **kwargs)
 
     monkeypatch.setattr(MemoryPPO, "collect_rollouts", interrupted)
-    curriculum(file, tmp_path / "cut")
+    with pytest.raises(SystemExit, match="130"):
+        curriculum(file, tmp_path / "cut")
     monkeypatch.undo()
     said = f"Stopped and saved at {steps} steps, in stage {stage} of 3; go on with: expirespan-train --resume"
     assert said in capsys.readouterr().out

@@ -47,7 +47,7 @@ def write_checkpoint(target: Target, tensors: dict[str, Tensor], document: dict[
     path.parent.mkdir(parents=True, exist_ok=True)
     # save_file would let nobody but the owner read it.
     data = content if path.suffix == SUFFIX else _archived(content)
-    _replace(path, lambda unfinished: unfinished.write_bytes(data))
+    replace_file(path, lambda unfinished: unfinished.write_bytes(data))
 
 
 def _archived(content: bytes) -> bytes:
@@ -59,10 +59,17 @@ def _archived(content: bytes) -> bytes:
 
 def replace_by_copy(source: Path, path: Path) -> None:
     """Copy a checkpoint, replacing the one at `path` as a whole or not at all."""
-    _replace(path, lambda unfinished: copyfile(source, unfinished))
+    replace_file(path, lambda unfinished: copyfile(source, unfinished))
 
 
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a killed process left beside the files that it was to replace."""
+    for path in folder.glob(".*.unfinished"):
+        path.unlink(missing_ok=True)
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` make a file beside its place, and then move it there: the old one or the new one, never a part."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         write(unfinished)

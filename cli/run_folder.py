@@ -1,0 +1,62 @@
+"""A run folder while it is trained in: one process at a time, files whole at any moment, signals that save."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from ..agents.checkpoint.file import remove_unfinished
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None
+
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""Ctrl-C, what a cluster sends before it kills, and what a closed terminal sends."""
+
+
+@contextmanager
+def in_use(run: Path) -> Iterator[None]:
+    """Keep other processes from training in this folder, which is made where there is none.
+
+    What a killed process left unfinished is removed.  The lock is the system's and ends with the process.  Raises
+    ValueError where another process holds it.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    lock = os.open(run, os.O_RDONLY) if fcntl is not None else None
+    try:
+        try:
+            if fcntl is not None and lock is not None:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"Expect a run folder that no other process trains in, actual: {run}") from None
+        remove_unfinished(run)
+        yield
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+@contextmanager
+def on_signals(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Call this for the first of `SIGNALS`; a second one has its usual effect, and so have all of them afterwards."""
+    before = {}
+
+    def first(number: int, frame: FrameType | None) -> None:
+        restore()
+        handle(number, frame)
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it for SIGHUP
+            before[number] = signal.signal(number, first)
+    try:
+        yield
+    finally:
+        restore()
