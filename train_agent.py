@@ -127,16 +127,15 @@ def check_stages(stages: Stages) -> None:
 
 
 def resumed(asked: TrainConfig, run: Path) -> Stages:
-    """The stages of a run folder, for as many steps and on the device that are asked for.
+    """The stages of a run folder, for as many steps, on the device and with as many recordings as are asked for.
 
     Raises ValueError where anything else is, or fewer steps than those before the last stage.
     """
     plain = options(default_config(["--algo", asked.algo]))
     changed = [name for name, value in options(asked).items() if value != plain[name]]
-    if extra := [name for name in changed if name not in ("resume", "total_steps", "device")]:
-        raise ValueError(
-            f"Expect `resume` with no other options than total_steps and device, actual: {', '.join(extra)}"
-        )
+    if extra := [name for name in changed if name not in ("resume", "total_steps", "device", "timeline_every")]:
+        said = "no other options than total_steps, device and timeline_every"
+        raise ValueError(f"Expect `resume` with {said}, actual: {', '.join(extra)}")
     *earlier, last = read_stages(run)
     if asked.total_steps is not None:
         at = position(run / CHECKPOINT)
@@ -145,7 +144,8 @@ def resumed(asked: TrainConfig, run: Path) -> Stages:
             said = f"more than {before}, the steps before the last stage"
             raise ValueError(f"Expect `total_steps` to be {said}, actual: {asked.total_steps}")
         last = replace(last, total_steps=asked.total_steps - before)
-    return tuple(replace(stage, device=asked.device or stage.device) for stage in (*earlier, last))
+    again: dict[str, Any] = {"timeline_every": asked.timeline_every} if "timeline_every" in changed else {}
+    return tuple(replace(stage, device=asked.device or stage.device, **again) for stage in (*earlier, last))
 
 
 def new_folder(config: TrainConfig) -> Path:

@@ -64,7 +64,8 @@ class TrainConfig:
     algorithm), such as learning_rate = 3e-4.  Options before the first table, and those of the command line, which
     replace them, hold for every stage; a stage's own replace both.  docs/curricula.md has an example."""
     resume: Path | None = None
-    """Run folder to go on with.  Everything else but total_steps and device then comes from its configuration."""
+    """Run folder to go on with.  Everything else but total_steps, device and timeline_every then comes from its
+    configuration."""
     checkpoint_every: int = 100_000
     """Steps between checkpoints.  The best so far, by the return of its latest 100 training episodes, is kept too."""
     timeline_every: int = 250_000

@@ -64,7 +64,7 @@ class RecordEpisodes(MemoryCallback):
         self.seed = check_whole("seed", seed, at_least=0)
         self.max_steps = None if max_steps is None else check_whole("max_steps", max_steps, at_least=1)
         self._env: gym.Env | None = None
-        self._periods_recorded, self._recorded_at, self._frames = 0, -1, True
+        self._periods_recorded, self._recorded_at, self._frames, self._failed = 0, -1, True, False
 
     def _on_training_start(self) -> None:
         self._periods_recorded = self.model.num_timesteps // self.every
@@ -93,17 +93,26 @@ class RecordEpisodes(MemoryCallback):
             self._record()
 
     def _record(self) -> None:
-        if self._env is None:
+        if self._env is None or self._failed:
             return
+        try:
+            self._write_episode(self._env)
+        except Exception as error:  # the training is worth more than a picture of it
+            self._failed = True
+            warnings.warn(
+                f"RecordEpisodes records nothing more, training goes on: {type(error).__name__}: {error}", stacklevel=2
+            )
+
+    def _write_episode(self, env: gym.Env) -> None:
         self._recorded_at = step = self.model.num_timesteps
         trace = record_episode(
             self.model.policy,
-            self._env,
+            env,
             self.seed,
             self.deterministic,
             attention=True,
             frames=self._frames,
-            max_steps=self.max_steps or (LONGEST if step_limit(self._env) else WITHOUT_LIMIT),
+            max_steps=self.max_steps or (LONGEST if step_limit(env) else WITHOUT_LIMIT),
         )
         self._frames = trace.frames is not None  # what can't be drawn once is not tried again
         title = f"step {step}, return {trace.rewards.sum():g}"

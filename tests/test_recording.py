@@ -49,6 +49,26 @@ def test_an_environment_may_be_given_by_id_by_function_or_itself(eval_env: Any, 
     assert ("timeline/frames" in tags) == isinstance(eval_env, str)  # an id is made to be drawn
 
 
+class Failing(Blinker):
+    """Ends with an error in its second episode."""
+
+    episodes = 0
+
+    def reset(self, **options: Any) -> Any:
+        self.episodes += 1
+        if self.episodes == 2:
+            raise OSError("no display")
+        return super().reset(**options)
+
+
+def test_an_episode_that_cannot_be_recorded_ends_no_training(tmp_path: Path) -> None:
+    blinkers = make_vec_env(Blinker, 2)
+    with pytest.warns(UserWarning, match="records nothing more, training goes on: OSError: no display") as warned:
+        model, tags = learn(blinkers, Failing(), tmp_path, steps=256)
+    assert model.num_timesteps == 256 and len(warned) == 1
+    assert tags == ["memory/episode/7/64", "timeline/memories"]
+
+
 class Far(Blinker):
     """Blinker with numbers around 1,000."""
 

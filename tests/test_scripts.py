@@ -275,6 +275,13 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_logs_no_step_twice(tm
     assert logged[0] == logged[1] == [ROLLOUT, 2 * ROLLOUT]
 
 
+def test_a_resumed_run_may_record_less_or_more(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(*SMALL, "--total-steps", ROLLOUT, "--out", run)
+    train("--resume", run, "--total-steps", 2 * ROLLOUT, "--timeline-every", 0)
+    assert train_config.read_run(run).timeline_every == 0
+
+
 def test_a_run_folder_has_one_process_and_nothing_unfinished(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     run = tmp_path / "run"
     train(*SMALL, "--total-steps", ROLLOUT, "--out", run)
