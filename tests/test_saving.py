@@ -111,6 +111,27 @@ def test_memories_that_no_core_could_have_stored_are_refused(
         MemoryPPO.load(tmp_path / "crafted", env=corridor(), device="cpu", force_reset=False)
 
 
+@pytest.mark.parametrize(
+    ("entry", "change", "message"),
+    [
+        ("last_obs/", lambda obs: obs[:, :-1], r"Expect the entry `last_obs` to be \{'': \(dtype\('.*\), \(4, 3, 3"),
+        ("last_obs/", lambda obs: obs[:2], r"Expect the entry `last_obs` to be .*, actual: .*\(2, 3"),
+        ("last_obs/", Tensor.double, r"Expect the entry `last_obs` to be .*, actual: .*float64"),
+        ("last_episode_starts", Tensor.float, r"`last_episode_starts` to be bool \[4\], actual: torch.float32 \[4\]"),
+        ("last_episode_starts", lambda starts: starts[:3], r"`last_episode_starts` to be bool \[4\], actual: .* \[3\]"),
+    ],
+)
+def test_last_observations_of_another_kind_are_refused(entry: str, change: Any, message: str, tmp_path: Path) -> None:
+    model = small()
+    model.learn(64)
+    model.save(tmp_path / "model")
+    tensors, document = read_checkpoint(tmp_path / "model")
+    tensors[entry] = change(tensors[entry]).contiguous()
+    write_checkpoint(tmp_path / "crafted", tensors, document)
+    with pytest.raises(ValueError, match=message):
+        MemoryPPO.load(tmp_path / "crafted", env=corridor(), device="cpu", force_reset=False)
+
+
 class Doubled(FlattenExtractor):
     """A features extractor that no file may name."""
 

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any
 
+import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium import spaces
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 from torch import Tensor, nn
 
@@ -226,6 +228,7 @@ def restore(
             arrays = {name: tensor.numpy() for name, tensor in under("env", tensors).items()}
             restore_environment_state(model.env, {"arrays": arrays, "generators": document["generators"]})
             last_obs = {name: tensor.numpy() for name, tensor in under("last_obs", tensors).items()}
+            _check_last(last_obs, tensors["last_episode_starts"], model.observation_space, model.n_envs)
             model._last_obs = last_obs[""] if "" in last_obs else last_obs
             model._last_episode_starts = tensors["last_episode_starts"].numpy()
             memory = under("memory", tensors)
@@ -235,6 +238,18 @@ def restore(
         # New episodes, and not once more those that training began with.
         mixed = np.random.SeedSequence([model.seed, model.num_timesteps]).generate_state(1)
         model.env.seed(int(mixed[0]) // 2)
+
+
+def _check_last(obs: dict[str, np.ndarray], starts: Tensor, space: gym.Space, rows: int) -> None:
+    """Raise ValueError where these are not observations of the space and flags of so many environments."""
+    parts = dict(space.items()) if isinstance(space, spaces.Dict) else {"": space}
+    expected = {name: (np.dtype(part.dtype), (rows, *(part.shape or ()))) for name, part in parts.items()}
+    found = {name: (array.dtype, array.shape) for name, array in obs.items()}
+    if found != expected:
+        raise ValueError(f"Expect the entry `last_obs` to be {expected}, actual: {found}")
+    if starts.dtype != torch.bool or starts.shape != (rows,):
+        actual = f"{starts.dtype} {list(starts.shape)}"
+        raise ValueError(f"Expect the entry `last_episode_starts` to be bool [{rows}], actual: {actual}")
 
 
 def _as_tensors(obs: Any) -> dict[str, Tensor]:
