@@ -42,7 +42,7 @@ def read(kind: Any, args: list[str], prog: str, default: Any = None) -> Any:
     except SystemExit as end:
         if not end.code:
             raise  # --help
-        raise ValueError(_first_words(end) or in_one_line(said.getvalue())) from end
+        raise ValueError(_first_words(end) or as_a_rule(in_one_line(said.getvalue()))) from end
 
 
 def options(config: Any) -> dict[str, Any]:
@@ -140,6 +140,24 @@ def _first_words(end: BaseException) -> str:
             return str(seen)
         seen = seen.__cause__ or seen.__context__
     return ""
+
+
+UNREAD = (
+    (r"no type matching \{None\}\|(\w+) could be instantiated from \['(.*?)'\]", "{} or None"),
+    (r"could not convert string to (float): '(.*)'", "{}"),
+    (r"invalid literal for (int)\(\) with base 10: '(.*)'", "{}"),
+)
+"""How tyro says that a number can't be read, with what it should have been and the value; and what to call that."""
+
+
+def as_a_rule(said: str) -> str:
+    """Where tyro could not read a number, the option, the rule and the value, as this project says it."""
+    for pattern, rule in UNREAD:
+        if found := re.fullmatch(rf"Error parsing --([\w-]+): {pattern}.*", said):
+            name, kind, value = found.groups()
+            wanted = rule.format("a whole number" if kind.lower() == "int" else "a number")
+            return f"Expect `{name.replace('-', '_')}` to be {wanted}, actual: {value!r}"
+    return said
 
 
 def in_one_line(box: str) -> str:

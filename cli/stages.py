@@ -55,8 +55,11 @@ def read_stage_file(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 def as_arguments(table: Mapping[str, Any]) -> list[str]:
     """The options of a table as they would stand on the command line."""
     words: list[str] = []
+    seen: dict[str, str] = {}
     for key, value in table.items():
         name = key.replace("_", "-")
+        if (before := seen.setdefault(name.removeprefix("no-"), key)) != key:
+            raise ValueError(f"Expect `{before}` once in a table, actual: {key!r} = {value!r} as well")
         if not name or (isinstance(value, list) and any(str(v).startswith("-") for v in value)):
             raise ValueError(f"Expect an option and its value, actual: {key!r} = {value!r}")
         if isinstance(value, bool):

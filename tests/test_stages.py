@@ -240,6 +240,12 @@ def test_values_are_written_as_the_command_line_has_them() -> None:
     assert as_arguments(table) == words
 
 
+@pytest.mark.parametrize("twice", [{"num_envs": 3, "num-envs": 4}, {"anneal": True, "no-anneal": True}])
+def test_an_option_stands_once_in_a_table(twice: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=f"Expect `{next(iter(twice))}` once in a table, actual: '.*' as well"):
+        as_arguments(twice)
+
+
 @pytest.mark.parametrize("recipe", sorted((ROOT / "benchmarks" / "recipes").glob("*.toml")), ids=lambda path: path.stem)
 def test_recipes_can_be_trained(recipe: Path) -> None:
     train_agent.check_stages(parse_stages(["--stages", str(recipe)]))
