@@ -78,7 +78,9 @@ def collect(
 def _rewards(algorithm: "MemoryOnPolicyAlgorithm", rewards: np.ndarray, dones: np.ndarray) -> Tensor:
     """One step's rewards as they are learned from, [B].  Raises ValueError where one is NaN or infinite."""
     if not np.isfinite(rewards).all():
-        raise ValueError(f"Expect finite rewards, actual: {rewards[~np.isfinite(rewards)][0]} of an environment")
+        row = int(np.flatnonzero(~np.isfinite(rewards))[0])
+        at = f"of row {row}, after {algorithm.num_timesteps} steps"
+        raise ValueError(f"Expect finite rewards, actual: {rewards[row]} {at}")
     scaled = algorithm.reward_scale.scaled(rewards, dones) if algorithm.scales_rewards else rewards
     return torch.as_tensor(scaled, dtype=torch.float32, device=algorithm.device)
 
