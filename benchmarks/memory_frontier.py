@@ -41,7 +41,7 @@ TASKS = {
     "memory-s13": "--env MiniGrid-MemoryS13-v0",
 }
 SETTINGS: dict[str, tuple[str, ...]] = {
-    "expire-span": ("--memory-budget 20", "--memory-budget 40"),
+    "expire-span": ("--memory-budget 8 --ramp 4", "--memory-budget 20", "--memory-budget 40"),
     "transformer-xl": ("--window 20", "--window 40", "--window 200"),
     "compressive": ("--window 10 --compressed 10 --rate 4", "--window 20 --compressed 45 --rate 4"),
     "adaptive-span": ("--window 200 --span-penalty 1e-3", "--window 200 --span-penalty 1e-4"),
