@@ -220,6 +220,7 @@ def figures(results: Path) -> Iterator[Path]:
     """A picture for each task: score against what the memory holds and costs; a line joins the sizes of a core."""
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     found = grouped(results)
     for task in dict.fromkeys(task for task, _, _ in found):
@@ -236,6 +237,11 @@ def figures(results: Path) -> Iterator[Path]:
                 for at, scores in points:  # from the worst seed to the best
                     panel.plot([at, at], [min(scores), max(scores)], color=f"C{number}", linewidth=0.8)
             panel.set_xscale("log")
+            low, high = panel.get_xlim()
+            panel.set_xlim(low / 1.5, high * 1.5)  # differences within the noise look small
+            panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.xaxis.set_major_formatter("{x:g}")
+            panel.xaxis.set_minor_formatter(NullFormatter())
             panel.set_xlabel(said)
             panel.grid(alpha=0.3)
         panels[0].set_ylabel("score")
