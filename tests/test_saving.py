@@ -243,6 +243,18 @@ def test_files_of_the_fifth_format_are_read_as_they_were_meant() -> None:
     assert model.num_timesteps >= 320 + 64
 
 
+@pytest.mark.parametrize(
+    ("core", "values"), [("transformer-xl", [0.7650153, 1.6488681]), ("gtrxl", [-0.0977212, 0.6437255])]
+)
+def test_windows_of_the_fifth_format_are_read_as_they_were_meant(core: str, values: list[float]) -> None:
+    """Written at commit 6c12072, when Transformer-XL was no Expire-Span with fixed spans."""
+    env = make_vec_env("CartPole-v1", 4)
+    model = MemoryPPO.load(FILES / f"checkpoint-5-{core}", env=env, device="cpu", force_reset=False)
+    assert values_of_five_steps(model) == pytest.approx(values, abs=1e-6)
+    model.learn(64, reset_num_timesteps=False)
+    assert model.num_timesteps == 192
+
+
 def test_extractors_of_this_package_are_stored_by_name(tmp_path: Path) -> None:
     model = small(make_vec_env("CartPole-v1", 4), policy_kwargs=SMALL | {"features_extractor_class": NumbersExtractor})
     model.save(tmp_path / "model")
