@@ -219,7 +219,7 @@ def train_in(run: Path, stages: Stages, held: ExitStack, resumes: bool) -> int |
 def train_stage(
     model: MemoryOnPolicyAlgorithm, stages: Stages, number: int, saving: CheckpointCallback, logger: Logger
 ) -> ProgressCallback:
-    """Train what is left of a stage, or until Ctrl-C, and save.  Returns what can tell how it went."""
+    """Train what is left of a stage, or until a signal, and save.  Returns what can tell how it went."""
     config, (*_, total) = stages[number - 1], steps_of(stages[:number])
     name = f"stage {number} of {len(stages)}" if len(stages) > 1 else ""
     if name:

@@ -1,8 +1,8 @@
 """Checkpoints of earlier formats, brought to the present one as they are read.
 
 - Format 6 stores memories as the inputs of a layer, before its norm; earlier formats after it.  Such a memory gets an
-  input of which the present norm makes it, as near as can be: its gain and bias are undone.
-- Format 6 has spans in transformer-xl, all of them the window, and other names for two parts of gtrxl.
+  input of which the present norm makes it, as near as can be: its gain and bias are undone.  Format 6 also has spans in
+  transformer-xl, all of them the window, and other names for two parts of gtrxl.
 - Format 5 names the core, of which there was one before, calls its controller's state so instead of "pressure", and has
   weights for the counts of attention, which are 0 for older files.
 - Format 4 stores a tenth of each age's bias, format 3 the bias itself, and before there was none, which is a bias of 0
