@@ -5,12 +5,14 @@ from collections.abc import Collection
 from numbers import Integral, Real
 
 
-def check_whole(name: str, value: object, *, at_least: int) -> int:
+def check_whole(name: str, value: object, *, at_least: int, at_most: int | None = None) -> int:
     """An int of Python's or NumPy's (not a bool) of at least `at_least`; returns it as Python's."""
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise TypeError(f"Expect `{name}` to be an int, actual: {value!r}")
     if value < at_least:
         raise ValueError(f"Expect `{name}` to be at least {at_least}, actual: {value}")
+    if at_most is not None and value > at_most:
+        raise ValueError(f"Expect `{name}` to be at most {at_most}, actual: {value}")
     return int(value)
 
 

@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
+import msgspec
 import tyro
 
 from ..agents import A2CConfig, MemoryA2C, MemoryPPO, PPOConfig, PressureConfig
+from ..agents.checkpoint.schema import converted, reading
 from ..checks import check_whole
 from ..memory import (
     CORES,
@@ -17,11 +19,15 @@ from ..memory import (
     core_config,
 )
 from .arguments import check_options, given, options, parse_env_args, read, with_options
-from .stages import as_arguments, check_changeable, differences, in_stage, read_stage_file
+from .stages import CHANGEABLE, as_arguments, check_changeable, differences, in_stage, read_stage_file
 
 CHECKPOINT, BEST, CONFIGURATION = "checkpoint.safetensors", "best.safetensors", "config.json"
 ALGORITHMS: dict[str, type[MemoryPPO | MemoryA2C]] = {"ppo": MemoryPPO, "a2c": MemoryA2C}
 TOTAL_STEPS = 1_000_000
+MOST_ENVS = 2**16
+"""Environments side by side, at most."""
+MOST_THREADS = 1024
+"""Threads of torch, at most: with a million of them it ends in a segmentation fault."""
 EVALUATION_SEED = 1_000_000
 """Evaluation episodes are seeded from here on, far from those of training."""
 
@@ -76,11 +82,12 @@ class TrainConfig:
     learning: Annotated[PPOConfig | A2CConfig, tyro.conf.AvoidSubcommands] = field(default_factory=PPOConfig)
 
     def __post_init__(self) -> None:
-        for name in ("num_envs", "threads", "checkpoint_every"):
-            check_whole(name, getattr(self, name), at_least=1)
+        check_whole("num_envs", self.num_envs, at_least=1, at_most=MOST_ENVS)
+        check_whole("threads", self.threads, at_least=1, at_most=MOST_THREADS)
+        check_whole("checkpoint_every", self.checkpoint_every, at_least=1)
         if self.total_steps is not None:
             check_whole("total_steps", self.total_steps, at_least=1)
-        check_whole("seed", self.seed, at_least=0)
+        check_whole("seed", self.seed, at_least=0, at_most=2**32 - 1)
         check_whole("timeline_every", self.timeline_every, at_least=0)
         parse_env_args(self.env_args)
         wanted = type(core_config(self.core))
@@ -91,6 +98,18 @@ class TrainConfig:
             raise TypeError(f"Expect `learning` to be a {expected.__name__} for {self.algo}, actual: {self.learning!r}")
 
 
+GROUPS, PATHS = ("memory", "pressure", "learning"), ("out", "init_from", "resume", "stages")
+_HINTS = get_type_hints(TrainConfig)
+VALUES = msgspec.defstruct(
+    "Values",
+    [
+        (f.name, str | None if f.name in PATHS else _HINTS[f.name], f.default)
+        for f in fields(TrainConfig)
+        if f.name not in GROUPS
+    ],
+    forbid_unknown_fields=True,
+)
+"""What config.json holds of a `TrainConfig` beside its groups; paths are text there."""
 Stages = tuple[TrainConfig, ...]
 """What is trained one after another; a single configuration for most runs."""
 
@@ -148,7 +167,7 @@ def to_json(stages: Stages) -> str:
 
 def from_json(text: str) -> Stages:
     """The stages that `to_json` wrote.  Raises ValueError where the text is not of this kind."""
-    try:
+    with reading("The configuration of the run can't be read"):
         values = json.loads(text)
         values.setdefault("core", "expire-span")  # runs from before there were others
         groups = {
@@ -157,17 +176,18 @@ def from_json(text: str) -> Stages:
             "learning": ALGORITHMS[values["algo"]].config_class,
         }
         values["learning"].setdefault("normalize_observations", False)  # runs from before there was a choice
-        for name, group in groups.items():
-            values[name] = group(**values[name])
-        values["env_args"] = tuple(values["env_args"])
-        for name in ("out", "resume", "init_from"):
-            values[name] = None if values.get(name) is None else Path(values[name])
+        parts = {name: group(**values.pop(name)) for name, group in groups.items()}
         tables = values.pop("stages", None) or [{}]  # runs from before there were stages have none
-        last = TrainConfig(**values)
-        lists = ({name: tuple(v) if isinstance(v, list) else v for name, v in table.items()} for table in tables)
-        return tuple(with_options(last, table) for table in lists)
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-        raise ValueError(f"The configuration of the run can't be read: {error!r}") from error
+        if unknown := {name for table in tables for name in table} - CHANGEABLE:
+            raise ValueError(f"Expect options of a stage, actual: {', '.join(sorted(unknown))}")
+        stages = []
+        for table in tables:
+            own = {name: value for name, value in table.items() if name in VALUES.__struct_fields__}
+            plain = msgspec.structs.asdict(converted(values | own, VALUES))
+            paths = {name: plain[name] and Path(plain[name]) for name in PATHS}
+            config = TrainConfig(**plain | paths, **parts)
+            stages.append(with_options(config, {name: table[name] for name in table.keys() - own.keys()}))
+        return tuple(stages)
 
 
 def read_stages(run: Path) -> Stages:

@@ -72,7 +72,12 @@ class World(ABC):
         return {"arrays": arrays, "generators": [generator.bit_generator.state for generator in self.generators]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
+        """Continue from what `state_dict` returned.  Raises ValueError where the arrays are of another kind."""
+        for name in self._array_names():
+            own, stored = getattr(self, name), state["arrays"].get(name)
+            if stored is None or (stored.dtype, stored.shape) != (own.dtype, own.shape):
+                actual = "nothing" if stored is None else f"{stored.dtype} {list(stored.shape)}"
+                raise ValueError(f"Expect the array `{name}` to be {own.dtype} {list(own.shape)}, actual: {actual}")
         for name in self._array_names():
             getattr(self, name)[...] = state["arrays"][name]
         for generator, saved in zip(self.generators, state["generators"], strict=True):

@@ -205,7 +205,7 @@ class MemoryCore(nn.Module, ABC, Generic[S]):
     def restore_state(self, tensors: dict[str, Tensor]) -> S:
         """A state from what `State.tensors` returned, on this core's device.
 
-        Raises ValueError that names the entry whose name, type or shape is not that of a state of this core.
+        Raises ValueError that names the entry whose name, type, shape or value is not that of a state of this core.
         """
         like = self.initial_state(1)
         expected = like.tensors()
@@ -220,6 +220,8 @@ class MemoryCore(nn.Module, ABC, Generic[S]):
                     f"Expect `{name}` to be {one.dtype} [B, {', '.join(map(str, one.shape[1:]))}], "
                     f"actual: {tensor.dtype} {list(tensor.shape)}"
                 )
+            if not (tensor.isfinite() & ((tensor >= 0) | tensor.is_floating_point())).all():
+                raise ValueError(f"Expect `{name}` to be finite, and at least 0 where it counts, actual: {tensor}")
         return type(like)(**{name: tensor.to(expected[name]) for name, tensor in tensors.items()})
 
     def refresh(self, state: S) -> S:

@@ -91,7 +91,7 @@ def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
         ),
         ("0.birth", Tensor.int, r"`0\.birth` to be int64 \[4, \d+\], actual: int32"),
         ("0.hidden", lambda hidden: hidden[..., :5], r"`1.hidden` to be .*, of one type and D > 0 in all layers"),
-        ("0.hidden", lambda hidden: hidden * torch.nan, r"`0\.hidden` to be finite, actual: nan"),
+        ("0.hidden", lambda hidden: hidden * torch.nan, r"`memory/0\.hidden` to be finite, actual: nan"),
         ("1.hidden", None, r"entries time, 0\.hidden, 0\.birth, 0\.live, 1\.hidden, .*, actual: 0\.birth, "),
     ],
 )

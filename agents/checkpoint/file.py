@@ -4,6 +4,7 @@ Under a name that ends in .zip, which SB3's tools write and look for, the same f
 A checkpoint is written beside its place and then moved there, so the last one is whole at any moment.
 """
 
+import hashlib
 import io
 import json
 import os
@@ -16,15 +17,17 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from .migration import FORMATS, migrate
+from .schema import check_document, reading
 
 SUFFIX, ARCHIVE = ".safetensors", ".zip"
 ENTRY = "checkpoint.safetensors"
 """The checkpoint in a ZIP archive, and in a run folder."""
+DIGEST = "sha256"
+"""The entry of the header that holds `digest`."""
 
 Target = str | os.PathLike[str] | io.BufferedIOBase
 
@@ -37,8 +40,10 @@ def write_checkpoint(target: Target, tensors: dict[str, Tensor], document: dict[
 
     Raises TypeError where the document holds something that JSON does not know.
     """
-    metadata = {"format": FORMATS[-1], "document": json.dumps(document)}
-    content = save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, metadata)
+    # Copies, since safetensors refuses tensors that share memory.
+    stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    text = json.dumps(document)
+    content = save(stored, {"format": FORMATS[-1], "document": text, DIGEST: digest(stored, text)})
     if not isinstance(target, str | os.PathLike):
         target.write(_archived(content))
         return
@@ -109,18 +114,40 @@ def read_checkpoint(source: Target) -> tuple[dict[str, Tensor], dict[str, Any]]:
         name, data = str(getattr(source, "name", "the stream")), source.read()
     if zipfile.is_zipfile(io.BytesIO(data)):
         data = _unpacked(data, name)
-    try:
+    with reading(f"{name} is not a readable checkpoint"):
         tensors = load(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    except (SafetensorError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{name} is not a readable checkpoint: {error}") from error
     metadata = header.get("__metadata__") or {}
     stored_as = metadata.get("format")
     if stored_as not in FORMATS:
         raise ValueError(f"{name} is a safetensors file, but not a checkpoint of the format {FORMATS[-1]}")
-    document = json.loads(metadata["document"])
-    migrate(tensors, document, stored_as)
+    with reading(f"{name} is not a readable checkpoint"):
+        # Files from before it was stored have none.
+        if metadata.get(DIGEST) not in (None, digest(tensors, metadata["document"])):
+            raise ValueError("its contents are not those that were written")
+        document = json.loads(metadata["document"])
+        migrate(tensors, document, stored_as)
+        check_document(document)
+        check_numbers(tensors)
     return tensors, document
+
+
+def digest(tensors: dict[str, Tensor], document: str) -> str:
+    """What tells whether a file still holds what was written: SHA-256 over the document and every tensor."""
+    found = hashlib.sha256(document.encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        found.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+def check_numbers(tensors: dict[str, Tensor]) -> None:
+    """Raise ValueError that names a tensor with NaN or infinite numbers, or with bools of other bytes than 0 and 1."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ValueError(f"Expect `{name}` to be finite, actual: {tensor[~tensor.isfinite()][0].item()}")
+        if tensor.dtype == torch.bool and (tensor.view(torch.uint8) > 1).any():
+            raise ValueError(f"Expect `{name}` to be bools of 0 and 1, actual: {tensor.view(torch.uint8).max()}")
 
 
 def _unpacked(data: bytes, name: str) -> bytes:
@@ -156,10 +183,17 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Continue from what `optimizer_tensors` returned; the settings stay those of `optimizer`."""
+    """Continue from what `optimizer_tensors` returned; the settings stay those of `optimizer`.
+
+    Raises ValueError that names a tensor which is not that of a parameter.
+    """
     state: dict[int, dict[str, Tensor]] = {}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for name, tensor in tensors.items():
         index, key = name.split(".", 1)
+        if tensor.dim() and tensor.shape != parameters[int(index)].shape:
+            expected = list(parameters[int(index)].shape)
+            raise ValueError(f"Expect `optimizer/{name}` to be {expected}, actual: {list(tensor.shape)}")
         state.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 

@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from gymnasium import spaces
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 from torch import Tensor, nn
 
+from ...memory import core_config
 from ..encoders import uncompiled
 from ..observations import kinds_before_version_2
 from ..vec_env import environment_state, restore_environment_state
@@ -25,6 +27,7 @@ from .file import (
     prefixed,
     under,
 )
+from .schema import reading
 
 if TYPE_CHECKING:
     from ..learn.on_policy import MemoryOnPolicyAlgorithm
@@ -165,7 +168,9 @@ def load_policy_tensors(policy: nn.Module, tensors: Mapping[str, Tensor], strict
     bare.load_state_dict({names.get(name, name): tensor for name, tensor in tensors.items()}, strict=strict)
 
 
-def read_arguments(document: dict[str, Any], given: Mapping[str, Any], algorithm: str, needed: bool) -> dict[str, Any]:
+def read_arguments(
+    document: dict[str, Any], given: Mapping[str, Any], algorithm: "type[MemoryOnPolicyAlgorithm]", needed: bool
+) -> dict[str, Any]:
     """The stored arguments, replaced by those given; of `policy_kwargs`, those of the same names.
 
     A function for the step size or the clip range can't be stored.  Where training goes on (`needed`) it must be given
@@ -173,9 +178,11 @@ def read_arguments(document: dict[str, Any], given: Mapping[str, Any], algorithm
 
     Raises ValueError where the checkpoint is another algorithm's, or an argument that it could not hold isn't given.
     """
-    if document["algorithm"] != algorithm:
-        raise ValueError(f"Expect a checkpoint of {algorithm}, actual: {document['algorithm']}")
-    stored = rebuilt(document["arguments"])
+    if document["algorithm"] != algorithm.__name__:
+        raise ValueError(f"Expect a checkpoint of {algorithm.__name__}, actual: {document['algorithm']}")
+    with reading("The arguments in the checkpoint are not those of an agent"):
+        stored = rebuilt(document["arguments"])
+        algorithm.check_stored(stored)
     last = document.get("last_values", {})
     lost = [name for name in document["missing"] if name.split(".")[0] not in given]
     if wanted := [name for name in lost if needed or name not in last]:
@@ -192,8 +199,37 @@ def read_arguments(document: dict[str, Any], given: Mapping[str, Any], algorithm
 
 
 def stored_spaces(document: dict[str, Any]) -> tuple[Any, Any]:
-    """Observation and action space."""
-    return build_space(document["observation_space"]), build_space(document["action_space"])
+    """Observation and action space.  Raises ValueError where the checkpoint describes none."""
+    with reading("The spaces in the checkpoint are not those of an environment"):
+        return build_space(document["observation_space"]), build_space(document["action_space"])
+
+
+def check_policy_tensors(model: "MemoryOnPolicyAlgorithm", tensors: Mapping[str, Tensor]) -> None:
+    """Raise ValueError where the model's policy has other tensors than these, before it takes any room.
+
+    The policy is made on torch's device "meta", which holds shapes alone.
+    """
+    config = core_config(model.policy_kwargs.get("core"), model.policy_kwargs.get("memory"))
+    layers = getattr(config, "layers", 0)
+    if layers > len(tensors):
+        raise ValueError(f"Expect `layers` of the memory to be those that the checkpoint holds, actual: {layers}")
+    with torch.device("meta"), reading("The arguments in the checkpoint are not those of a policy"):
+        policy = model.policy_class(
+            model.observation_space, model.action_space, lambda _: 0.0, use_sde=False, **model.policy_kwargs
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch, that such a policy takes no values
+        _load(policy, tensors)
+
+
+def _load(policy: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """`load_policy_tensors`, with a ValueError where they are another network's."""
+    try:
+        load_policy_tensors(policy, tensors)
+    except RuntimeError as error:
+        raise ValueError(
+            f"Expect `policy_kwargs` of the networks that the checkpoint holds, actual: {error}"
+        ) from error
 
 
 def restore(
@@ -201,14 +237,17 @@ def restore(
 ) -> None:
     """Put a checkpoint into a model of the same shape; its episodes too, if asked for and if its environment can.
 
-    Raises ValueError where the networks have other shapes.
+    Raises ValueError where the networks have other shapes, or where something in the file is not what was written.
     """
-    try:
-        load_policy_tensors(model.policy, under("policy", tensors))
-    except RuntimeError as error:
-        raise ValueError(
-            f"Expect `policy_kwargs` of the networks that the checkpoint holds, actual: {error}"
-        ) from error
+    _load(model.policy, under("policy", tensors))
+    with reading("The checkpoint does not fit its agent"):
+        _restore(model, tensors, document, continue_episodes)
+
+
+def _restore(
+    model: "MemoryOnPolicyAlgorithm", tensors: dict[str, Tensor], document: dict[str, Any], continue_episodes: bool
+) -> None:
+    """What is not of the policy."""
     name = _name(model.policy.optimizer_class)
     if document.get("optimizer", name) == name:  # another one begins anew
         load_optimizer_tensors(model.policy.optimizer, under("optimizer", tensors))
@@ -224,20 +263,28 @@ def restore(
             torch.cuda.set_rng_state(tensors["random/cuda"], model.device)
         same_rows = model.env is not None and model.n_envs == document["n_envs"]
         if same_rows and document["generators"] is not None and "last_episode_starts" in tensors:
-            assert model.env is not None
-            arrays = {name: tensor.numpy() for name, tensor in under("env", tensors).items()}
-            restore_environment_state(model.env, {"arrays": arrays, "generators": document["generators"]})
-            last_obs = {name: tensor.numpy() for name, tensor in under("last_obs", tensors).items()}
-            _check_last(last_obs, tensors["last_episode_starts"], model.observation_space, model.n_envs)
-            model._last_obs = last_obs[""] if "" in last_obs else last_obs
-            model._last_episode_starts = tensors["last_episode_starts"].numpy()
-            memory = under("memory", tensors)
-            model._memory = model.policy.core.restore_state(memory) if memory else None
+            _continue_episodes(model, tensors, document["generators"])
             return
     if model.env is not None and model.seed is not None:
         # New episodes, and not once more those that training began with.
         mixed = np.random.SeedSequence([model.seed, model.num_timesteps]).generate_state(1)
         model.env.seed(int(mixed[0]) // 2)
+
+
+def _continue_episodes(model: "MemoryOnPolicyAlgorithm", tensors: dict[str, Tensor], generators: list[Any]) -> None:
+    """Put back where the episodes stood: observations, memory and environments, all of it or nothing."""
+    assert model.env is not None
+    last_obs = {name: tensor.numpy() for name, tensor in under("last_obs", tensors).items()}
+    starts = tensors["last_episode_starts"]
+    _check_last(last_obs, starts, model.observation_space, model.n_envs)
+    stored = under("memory", tensors)
+    memory = model.policy.core.restore_state(stored) if stored else None
+    if memory is not None and (rows := len(next(iter(memory.tensors().values())))) != model.n_envs:
+        raise ValueError(f"Expect the entries `memory` to be of {model.n_envs} environments, actual: {rows}")
+    arrays = {name: tensor.numpy() for name, tensor in under("env", tensors).items()}
+    restore_environment_state(model.env, {"arrays": arrays, "generators": generators})
+    model._last_obs = last_obs[""] if "" in last_obs else last_obs
+    model._last_episode_starts, model._memory = starts.numpy(), memory
 
 
 def _check_last(obs: dict[str, np.ndarray], starts: Tensor, space: gym.Space, rows: int) -> None:

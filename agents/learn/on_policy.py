@@ -22,11 +22,20 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch import Tensor
 
 from ...checks import check_not_negative
-from ...memory import Controller, PressureConfig, Record
+from ...memory import Controller, PressureConfig, Record, core_config
 from ..actions import check_action_space
 from ..arguments import REFUSED, check_arguments, check_policy
 from ..checkpoint.file import Target, read_checkpoint, under, write_checkpoint
-from ..checkpoint.model import describe, load_policy_tensors, read_arguments, restore, stored_spaces, uncompiled
+from ..checkpoint.model import (
+    check_policy_tensors,
+    describe,
+    load_policy_tensors,
+    read_arguments,
+    restore,
+    stored_spaces,
+    uncompiled,
+)
+from ..checkpoint.schema import Arguments, converted
 from ..observations import kinds_of
 from ..policy import MemoryActorCriticPolicy, SequenceEvaluation
 from ..vec_env import as_vec_env
@@ -141,9 +150,20 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         """The settings in force (`config_class`); those that follow a schedule have their default there."""
         return pick(self.config_class, self._numbers(self._settings()))
 
-    def _numbers(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+    @classmethod
+    def check_stored(cls, arguments: Mapping[str, Any]) -> None:
+        """Raise ValueError or TypeError where these are not arguments as a checkpoint holds them."""
+        settings = {field.name for config in (cls.config_class, PressureConfig) for field in fields(config)}
+        others = {name: value for name, value in arguments.items() if name not in settings}
+        pick(cls.config_class, cls._numbers(arguments))
+        pick(PressureConfig, arguments)
+        policy = converted(others, Arguments).policy_kwargs
+        core_config(policy.get("core"), policy.get("memory"))
+
+    @classmethod
+    def _numbers(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The settings without schedules, which are checked here: their first value must be at least 0."""
-        scheduled = {name: value for name, value in settings.items() if name in self.SCHEDULED and callable(value)}
+        scheduled = {name: value for name, value in settings.items() if name in cls.SCHEDULED and callable(value)}
         for name, value in scheduled.items():
             check_not_negative(name, value(1.0))
         return {name: value for name, value in settings.items() if name not in scheduled}
@@ -230,7 +250,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         stored = {*document["arguments"], *(name.split(".")[0] for name in document["missing"])}
         replaced = {name: value for name, value in (custom_objects or {}).items() if name in stored}
         given = {**replaced, **kwargs}
-        arguments = read_arguments(document, given, cls.__name__, needed=env is not None)
+        arguments = read_arguments(document, given, cls, needed=env is not None)
         model = cls(env=env, device=device, _init_setup_model=False, **arguments)
         model.stand_ins = {
             name: arguments[name] for name in document["missing"] if name in cls.SCHEDULED and name not in given
@@ -245,6 +265,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         # There may be fewer environments than at first.
         size = model._asked_batch_size
         check_batch_size(size, model.n_steps, max(model.n_envs, (size or 0) // model.n_steps))
+        if not {"policy", "policy_kwargs"} & given.keys():  # a network of the user's may need more than shapes
+            check_policy_tensors(model, under("policy", tensors))
         model._setup_model()
         if "memory_budget" in kwargs:  # older checkpoints may have one that is refused now
             model.policy.core.check_settings(model.pressure_config)

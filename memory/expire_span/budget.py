@@ -274,6 +274,13 @@ class SpanController(SpanPressure):
             self._traces.append(output.trace)
             self._counts.append([(layer.used, layer.late) for layer in facts])
 
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned.  Raises ValueError where it is of another number of layers."""
+        for name, values in state.items():
+            if len(values) not in (0, self._core.config.layers):
+                raise ValueError(f"Expect `{name}` of {self._core.config.layers} layers, actual: {len(values)}")
+        super().load_state_dict(state)
+
     def step(self, share: float) -> None:
         """Move spans by this share of the update's pull, in the directions of the minibatch observed last."""
         for number, pull, gradient in self._due:
