@@ -264,10 +264,14 @@ def closing_lines(run: Path, saving: CheckpointCallback, progress: ProgressCallb
 def main(args: list[str] | None = None) -> None:
     """The command line: parse, train, and turn errors about arguments into one line.
 
-    Exits with 128 and the number of the signal where one stopped the training, which is saved.
+    Exits with 128 and the number of the signal where one stopped the training, which is saved; with 130 for a Ctrl-C
+    before it begins or after it was saved.
     """
     try:
         stopped = train(*parse_stages(sys.argv[1:] if args is None else args))
+    except KeyboardInterrupt:
+        print("expirespan-train: interrupted", file=sys.stderr)
+        sys.exit(130)
     except (ValueError, TypeError, FileNotFoundError, BrokenEnvironment) as error:
         leave("expirespan-train", error)
     if stopped is not None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import TensorBoardOutputFormat
 from tqdm import tqdm
 
 from .checkpoint.file import read_checkpoint, replace_by_copy
@@ -65,7 +66,10 @@ class CheckpointCallback(MemoryCallback):
             self.stopped = self.stopping
 
     def save(self) -> None:
-        """Write a checkpoint now."""
+        """Write a checkpoint now, and before it what has been logged: training would go on past what is lost."""
+        for output in self.logger.output_formats:
+            if isinstance(output, TensorBoardOutputFormat):
+                output.writer.flush()
         self.model.save(self.path)
         self.saved_at = self.model.num_timesteps
         now = standing(self.model.ep_info_buffer or ())

@@ -125,13 +125,19 @@ def environment_state(env: VecEnv) -> dict[str, Any] | None:
 
 
 def restore_environment_state(env: VecEnv, state: dict[str, Any]) -> None:
-    """Continue the episodes that `environment_state` described."""
+    """Continue the episodes that `environment_state` described.
+
+    Raises ValueError, and changes nothing, where the environment can't or the state is another one's.
+    """
     monitor, inner = _monitor_and_rows(env)
     if inner is None or monitor is None:
         raise ValueError(f"Expect `env` to be able to restore its state, actual: {env}")
     arrays = dict(state["arrays"])
-    monitor.episode_returns, monitor.episode_lengths = arrays.pop("episode_returns"), arrays.pop("episode_lengths")
+    returns, lengths = arrays.pop("episode_returns"), arrays.pop("episode_lengths")
+    if returns.shape != (env.num_envs,) or lengths.shape != (env.num_envs,) or (lengths < 0).any():
+        raise ValueError(f"Expect returns and lengths of {env.num_envs} episodes, actual: {returns} and {lengths}")
     inner.load_state_dict({"arrays": arrays, "generators": state["generators"]})
+    monitor.episode_returns, monitor.episode_lengths = returns, lengths
 
 
 def _monitor_and_rows(env: VecEnv) -> tuple[VecMonitor | None, Any]:

@@ -12,13 +12,13 @@ Arrays of an episode of T steps (what each means stands in trace.py):
 """
 
 import io
+import math
 import os
 import zipfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,12 @@ FORMAT, VERSION = "expirespan episode", 1
 MOST_BYTES = 2**31
 """Archives that claim to unpack to more are refused: a few kilobytes can claim terabytes."""
 
+OF_STEPS = {"relevant": "b", "rewards": "f", "values": "f"}
+"""Arrays with a number for each step, and their kinds (NumPy's letters)."""
+OF_LAYERS = {"span": "f", "deleted": "i", "evicted": "b", "live": "i"}
+"""The same of each layer."""
+OF_ATTENTION = {"query": "i", "memory": "i", "weight": "f"}
+"""Arrays of a layer with a number for each pair of steps."""
 Arrays = dict[str, np.ndarray]
 
 
@@ -70,7 +76,7 @@ def from_bytes(data: bytes, name: str = "data", *, frames: bool = True) -> Episo
 def frames_from_bytes(data: bytes, name: str = "data") -> np.ndarray | None:
     """The frames alone, None where there are none.  Raises ValueError as `from_bytes` does."""
     with _reading(data, name) as archive:
-        return _read_frames({key: archive[key] for key in archive.files if key in ("relevant", "frames")})
+        return archive["frames"] if "frames" in archive.files else None
 
 
 def has_frames(data: bytes) -> bool:
@@ -81,18 +87,45 @@ def has_frames(data: bytes) -> bool:
 
 @contextmanager
 def _reading(data: bytes, name: str) -> Iterator[Any]:
-    """An open archive; every error in reading it becomes a ValueError that speaks of `name`."""
+    """An open archive whose arrays have the right names, types and shapes; errors become a ValueError about `name`.
+
+    They are known from the arrays' headers, before anything is unpacked.
+    """
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-        if size > MOST_BYTES:
-            raise ValueError(f"it unpacks to {size} bytes, more than {MOST_BYTES}")
+        check_arrays(_headers(data))
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             yield archive
-    except (ValueError, TypeError, KeyError, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+    except (ValueError, TypeError, LookupError, OSError, EOFError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"Expect `{name}` to be a whole recorded episode, actual: {error}") from error
-    except (zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # whatever zipfile, zlib and NumPy make of damaged bytes
         raise ValueError(f"Expect `{name}` to be a whole NumPy archive (.npz), actual: {error}") from error
+
+
+class Header(NamedTuple):
+    """What stands before an array's numbers."""
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+
+def _headers(data: bytes) -> dict[str, Header]:
+    """The headers of an archive's arrays, by name.  Raises ValueError where they are of other sizes than the arrays."""
+    found = {}
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        entries = archive.infolist()
+        if (size := sum(entry.file_size for entry in entries)) > MOST_BYTES:
+            raise ValueError(f"it unpacks to {size} bytes, more than {MOST_BYTES}")
+        for entry in entries:
+            with archive.open(entry) as file:
+                version = np.lib.format.read_magic(file)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(file)
+                if math.prod(shape) * dtype.itemsize + file.tell() != entry.file_size:
+                    raise ValueError(f"{entry.filename} of {dtype} {list(shape)} in {entry.file_size} bytes")
+                found[entry.filename.removesuffix(".npy")] = Header(dtype, shape)
+    if len(found) != len(entries):
+        raise ValueError("two arrays of one name")
+    return found
 
 
 def to_arrays(trace: EpisodeTrace) -> Arrays:
@@ -125,70 +158,83 @@ def to_arrays(trace: EpisodeTrace) -> Arrays:
     return arrays
 
 
-def from_arrays(arrays: Arrays) -> EpisodeTrace:
-    """The episode of a file's arrays.  Raises ValueError where they do not follow the format, KeyError for a gap."""
-    if "format" not in arrays or str(arrays["format"]) != FORMAT:
+def check_arrays(arrays: Mapping[str, Any]) -> None:
+    """Raise ValueError where arrays, or their headers, are not those of an episode by name, type and shape."""
+    if "format" not in arrays:
         raise ValueError("an archive of something else")
-    if int(arrays["version"]) != VERSION:
-        raise ValueError(f"version {int(arrays['version'])} of the format where {VERSION} can be read")
-    steps = len(arrays["relevant"])
-    if not steps:
-        raise ValueError("an episode of 0 steps")
+    expected = _expected(arrays)
+    if other := arrays.keys() ^ expected.keys():
+        raise ValueError(f"an archive with{'out' if other <= expected.keys() else ''} {', '.join(sorted(other))}")
+    for name, (kinds, shape) in expected.items():
+        array = arrays[name]
+        if array.dtype.kind not in kinds or array.shape != shape:
+            raise ValueError(f"{name} of type {array.dtype} and shape {array.shape} where the shape is {shape}")
+
+
+def _expected(arrays: Mapping[str, Any]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """The kinds of type (NumPy's letters) and the shape of each array of an episode with such steps and layers."""
+    shapes = {name: array.shape for name, array in arrays.items()}
+    steps = shapes.get("relevant", (0,))
+    if len(steps) != 1 or not steps[0]:
+        raise ValueError(f"an episode of {' x '.join(map(str, steps)) or 'no'} steps")
+    found = {"format": ("U", ()), "version": ("i", ()), "episode_end": ("U", ())}
+    found["actions"] = ("iufb", (*steps, *shapes.get("actions", ())[1:]))
+    found |= {name: (kinds, steps) for name, kinds in OF_STEPS.items()}
+    if "events" in arrays:
+        found["events"] = ("U", steps)
+    if "frames" in arrays:
+        found["frames"] = ("u", (*steps, *shapes["frames"][1:3], 1 if shapes["frames"][3:] == (1,) else 3))
+    if "action_names" in arrays:
+        found["action_names"] = ("U", shapes["action_names"][:1])
+    for number in range(1, layers_of(arrays) + 1):
+        found |= {f"layer_{number}_{part}": (kinds, steps) for part, kinds in OF_LAYERS.items()}
+        start = f"layer_{number}_attention"
+        if (pairs := shapes.get(f"{start}_query")) is not None:
+            found |= {f"{start}_{part}": (kinds, pairs[:1]) for part, kinds in OF_ATTENTION.items()}
+    return found
+
+
+def layers_of(arrays: Mapping[str, Any]) -> int:
+    """How many layers an archive is of."""
     count = 0
     while f"layer_{count + 1}_span" in arrays:
         count += 1
+    return count
+
+
+def from_arrays(arrays: Arrays) -> EpisodeTrace:
+    """The episode of a file's arrays.  Raises ValueError where they do not follow the format."""
+    check_arrays(arrays)
+    if str(arrays["format"]) != FORMAT:
+        raise ValueError("an archive of something else")
+    if int(arrays["version"]) != VERSION:
+        raise ValueError(f"version {int(arrays['version'])} of the format where {VERSION} can be read")
     return EpisodeTrace(
-        layers=tuple(_read_layer(arrays, f"layer_{number}", steps) for number in range(1, count + 1)),
-        relevant=_checked(arrays, "relevant", "b", (steps,)),
-        rewards=_checked(arrays, "rewards", "f", (steps,)),
-        actions=_checked(arrays, "actions", "iufb", (steps, *arrays["actions"].shape[1:])),
-        action_names=_read_names(arrays),
-        values=_checked(arrays, "values", "f", (steps,)),
-        events=_checked(arrays, "events", "U", (steps,)) if "events" in arrays else None,
-        frames=_read_frames(arrays),
+        layers=tuple(_read_layer(arrays, f"layer_{number}") for number in range(1, layers_of(arrays) + 1)),
+        relevant=arrays["relevant"],
+        rewards=arrays["rewards"],
+        actions=arrays["actions"],
+        action_names=tuple(arrays["action_names"].tolist()) if "action_names" in arrays else (),
+        values=arrays["values"],
+        events=arrays.get("events"),
+        frames=arrays.get("frames"),
         episode_end=str(arrays["episode_end"]),
     )
 
 
-def _read_layer(arrays: Arrays, start: str, steps: int) -> LayerRecord:
-    deleted = _checked(arrays, f"{start}_deleted", "i", (steps,))
+def _read_layer(arrays: Arrays, start: str) -> LayerRecord:
+    deleted, steps = arrays[f"{start}_deleted"], len(arrays["relevant"])
     if (deleted <= np.arange(steps)).any() or (deleted > steps).any():
         raise ValueError(f"{start}_deleted with steps before the memory was written or after the end")
-    return LayerRecord(
-        span=_checked(arrays, f"{start}_span", "f", (steps,)),
-        deleted=deleted,
-        evicted=_checked(arrays, f"{start}_evicted", "b", (steps,)),
-        live=_checked(arrays, f"{start}_live", "i", (steps,)),
-        attention=_read_attention(arrays, f"{start}_attention", steps),
-    )
+    parts = {part: arrays[f"{start}_{part}"] for part in OF_LAYERS}
+    return LayerRecord(**parts, attention=_read_attention(arrays, f"{start}_attention"))
 
 
-def _read_attention(arrays: Arrays, start: str, steps: int) -> AttentionRecord | None:
+def _read_attention(arrays: Arrays, start: str) -> AttentionRecord | None:
     if f"{start}_query" not in arrays:
         return None
-    pairs = arrays[f"{start}_query"].shape[:1]
-    query, memory = (_checked(arrays, f"{start}_{name}", "i", pairs) for name in ("query", "memory"))
+    query, memory, weight = (arrays[f"{start}_{part}"] for part in OF_ATTENTION)
+    steps = len(arrays["relevant"])
     if (memory < 0).any() or (memory > query).any() or (query >= steps).any() or (np.diff(query) < 0).any():
         raise ValueError(f"{start} with pairs of steps that can't be, or out of order")
-    return AttentionRecord(query=query, memory=memory, weight=_checked(arrays, f"{start}_weight", "f", pairs))
-
-
-def _read_frames(arrays: Arrays) -> np.ndarray | None:
-    if "frames" not in arrays:
-        return None
-    channels = 1 if arrays["frames"].shape[3:] == (1,) else 3
-    return _checked(arrays, "frames", "u", (len(arrays["relevant"]), *arrays["frames"].shape[1:3], channels))
-
-
-def _read_names(arrays: Arrays) -> tuple[str, ...]:
-    if "action_names" not in arrays:
-        return ()
-    return tuple(_checked(arrays, "action_names", "U", arrays["action_names"].shape[:1]).tolist())
-
-
-def _checked(arrays: Arrays, name: str, kinds: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The array of that name, if it is of one of these kinds (NumPy's letters) and of that shape."""
-    array = arrays[name]
-    if array.dtype.kind not in kinds or array.shape != shape:
-        raise ValueError(f"{name} of type {array.dtype} and shape {array.shape} where the shape is {shape}")
-    return array
+    return AttentionRecord(query=query, memory=memory, weight=weight)

@@ -10,7 +10,7 @@ import msgspec
 import tyro
 
 from ..agents import A2CConfig, MemoryA2C, MemoryPPO, PPOConfig, PressureConfig
-from ..agents.checkpoint.schema import converted, reading
+from ..agents.checkpoint.schema import check_complete, converted, reading
 from ..checks import check_whole
 from ..memory import (
     CORES,
@@ -23,6 +23,8 @@ from .stages import CHANGEABLE, as_arguments, check_changeable, differences, in_
 
 CHECKPOINT, BEST, CONFIGURATION = "checkpoint.safetensors", "best.safetensors", "config.json"
 ALGORITHMS: dict[str, type[MemoryPPO | MemoryA2C]] = {"ppo": MemoryPPO, "a2c": MemoryA2C}
+FORMAT = 2
+"""Of config.json; a file of this format holds every option, one without a number may lack those that came later."""
 TOTAL_STEPS = 1_000_000
 MOST_ENVS = 2**16
 """Environments side by side, at most."""
@@ -160,7 +162,7 @@ def check_given(args: list[str], config: TrainConfig) -> None:
 
 def to_json(stages: Stages) -> str:
     """The configuration as it stands in the run folder: the last stage's, with what differs in each of several."""
-    document = asdict(stages[-1])
+    document = {"format": FORMAT} | asdict(stages[-1])
     document["stages"] = differences(stages) if len(stages) > 1 else None
     return json.dumps(document, indent=2, default=str)
 
@@ -169,13 +171,21 @@ def from_json(text: str) -> Stages:
     """The stages that `to_json` wrote.  Raises ValueError where the text is not of this kind."""
     with reading("The configuration of the run can't be read"):
         values = json.loads(text)
+        if (written_as := values.pop("format", None)) not in (None, FORMAT):
+            raise ValueError(f"Expect the format {FORMAT}, or none as older runs have it, actual: {written_as!r}")
+        if written_as == FORMAT:
+            check_complete("the configuration", values, [field.name for field in fields(TrainConfig)])
         values.setdefault("core", "expire-span")  # runs from before there were others
         groups = {
             "memory": type(core_config(values["core"])),
             "pressure": PressureConfig,
             "learning": ALGORITHMS[values["algo"]].config_class,
         }
-        values["learning"].setdefault("normalize_observations", False)  # runs from before there was a choice
+        if written_as is None:
+            values["learning"].setdefault("normalize_observations", False)  # runs from before there was a choice
+        else:
+            for name, group in groups.items():
+                check_complete(f"`{name}`", values[name], [field.name for field in fields(group)])
         parts = {name: group(**values.pop(name)) for name, group in groups.items()}
         tables = values.pop("stages", None) or [{}]  # runs from before there were stages have none
         if unknown := {name for table in tables for name in table} - CHANGEABLE:

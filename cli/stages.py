@@ -101,7 +101,12 @@ class Position:
     """Steps trained in all."""
 
     def next_stage(self, totals: Sequence[int]) -> int:
-        """The stage that training goes on in, given the steps of each; one more than there are where all are done."""
+        """The stage that training goes on in, given the steps of each; one more than there are where all are done.
+
+        Raises ValueError where the checkpoint is of none of these stages.
+        """
+        if self.stage > len(totals):
+            raise ValueError(f"Expect a checkpoint of one of {len(totals)} stages, actual: of stage {self.stage}")
         done = self.stage == 0 or self.steps - self.began >= totals[self.stage - 1]
         return self.stage + done
 

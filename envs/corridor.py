@@ -57,6 +57,9 @@ class CorridorWorld(GridWorld):
     def _array_names(self) -> list[str]:
         return [*super()._array_names(), "lengths", "colors"]
 
+    def _ranges(self) -> dict[str, tuple[Any, Any]]:
+        return super()._ranges() | {"lengths": (1, self.width - 2)}
+
     def _build(self, row: int, random: np.random.Generator) -> None:
         if not 1 <= self.min_length <= self.max_length <= self.width - 2:  # set from outside since
             raise ValueError(

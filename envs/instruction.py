@@ -114,6 +114,11 @@ class InstructionWorld(World):
     def _array_names(self) -> list[str]:
         return ["lines", "told", "due", "counts", "times", "done"]
 
+    def _ranges(self) -> dict[str, tuple[Any, Any]]:
+        longest = self.lines.shape[1] - 1
+        words, actions = (0, len(VOCABULARY) - 1), (0, self.num_actions - 1)
+        return {"lines": words, "due": actions, "counts": (1, longest), "times": (0, longest - 1)}
+
 
 class InstructionEnv(gym.Env):
     """Instruction: do, on meeting a character, what you were told to have it do a hundred lines ago.

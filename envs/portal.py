@@ -95,6 +95,10 @@ class PortalWorld(GridWorld):
     def _array_names(self) -> list[str]:
         return [*super()._array_names(), "rooms", "furthest", "arrived", "right", "mistakes"]
 
+    def _ranges(self) -> dict[str, tuple[Any, Any]]:
+        rooms = (1, self.num_rooms - 1)  # coming to the last one ends the episode
+        return super()._ranges() | {"rooms": rooms, "furthest": rooms}
+
     def _build(self, row: int, random: np.random.Generator) -> None:
         drawn = self._pairs[random.integers(len(self._pairs), size=self.num_rooms - 1)]
         self._doors[row, :, UPPER[1], 1] = drawn[:, 0]

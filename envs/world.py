@@ -72,14 +72,26 @@ class World(ABC):
         return {"arrays": arrays, "generators": [generator.bit_generator.state for generator in self.generators]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned.  Raises ValueError where the arrays are of another kind."""
-        for name in self._array_names():
-            own, stored = getattr(self, name), state["arrays"].get(name)
-            if stored is None or (stored.dtype, stored.shape) != (own.dtype, own.shape):
-                actual = "nothing" if stored is None else f"{stored.dtype} {list(stored.shape)}"
-                raise ValueError(f"Expect the array `{name}` to be {own.dtype} {list(own.shape)}, actual: {actual}")
-        for name in self._array_names():
-            getattr(self, name)[...] = state["arrays"][name]
+        """Continue from what `state_dict` returned.
+
+        Raises ValueError, and changes nothing, where an array is of another name, type, shape or range.
+        """
+        arrays, ranges = state["arrays"], self._ranges()
+        own = {name: getattr(self, name) for name in self._array_names()}
+        if other := own.keys() ^ arrays.keys():
+            raise ValueError(
+                f"Expect the arrays {', '.join(own)}, actual: one more or less, {', '.join(sorted(other))}"
+            )
+        for name, array in own.items():
+            kind, low, high = f"{array.dtype} {list(array.shape)}", *ranges.get(name, (0, np.inf))
+            if (found := f"{arrays[name].dtype} {list(arrays[name].shape)}") != kind:
+                raise ValueError(f"Expect the array `{name}` to be {kind}, actual: {found}")
+            if not ((arrays[name] >= low) & (arrays[name] <= high)).all():
+                raise ValueError(
+                    f"Expect the array `{name}` to be from {low} to {high}, actual: {arrays[name].tolist()}"
+                )
+        for name, array in own.items():
+            array[...] = arrays[name]
         for generator, saved in zip(self.generators, state["generators"], strict=True):
             generator.bit_generator.state = saved
 
@@ -106,6 +118,10 @@ class World(ABC):
     @abstractmethod
     def _array_names(self) -> list[str]:
         """The attributes that make up the state, arrays [B, ...]."""
+
+    @abstractmethod
+    def _ranges(self) -> dict[str, tuple[Any, Any]]:
+        """The least and the greatest value of those arrays of the state that may not hold any number of at least 0."""
 
 
 class GridWorld(World):
@@ -150,7 +166,7 @@ class GridWorld(World):
 
     def step(self, actions: np.ndarray) -> StepResult:
         """Move every agent one cell in the direction of its action (`Move`), if the cell can be entered."""
-        self.directions = actions.copy()
+        self.directions[...] = actions
         targets = self.positions + MOVES[actions]
         codes = self.cells(targets)
         self.positions = np.where(self._enterable(codes)[:, None], targets, self.positions)
@@ -171,6 +187,10 @@ class GridWorld(World):
 
     def _array_names(self) -> list[str]:
         return ["grids", "positions", "directions", "steps"]
+
+    def _ranges(self) -> dict[str, tuple[Any, Any]]:
+        last = np.array([self.width - 1, self.height - 1])
+        return {"positions": (0, last), "directions": (0, self.num_actions - 1), "steps": (0, self.max_steps - 1)}
 
     def _enterable(self, codes: np.ndarray) -> np.ndarray:
         """Whether an agent can stand in a cell of these codes, bool [B] for codes [B, 3]."""

@@ -191,12 +191,20 @@ class EpisodeStore:
         # One at a time: the first drawing asks for many tiles of one episode at once.
         with self._lock:
             if key not in self._recent:
-                values = self._provider.read_tensors(context, downsample=1, **request)[run][tag]
-                self._recent[key] = Episode(_bytes(values[-1].numpy), f"{tag} of run {run}")
+                self._recent[key] = Episode(self._read(context, request, run, tag), f"{tag} of run {run}")
             self._recent.move_to_end(key)
             while len(self._recent) > MOST_EPISODES:
                 self._recent.popitem(last=False)
             return self._recent[key]
+
+    def _read(self, context: Any, request: dict[str, Any], run: str, tag: str) -> bytes:
+        """The bytes of an episode.  Raises ValueError where TensorBoard can't read them."""
+        try:
+            values = self._provider.read_tensors(context, downsample=1, **request)[run][tag]
+            array = values[-1].numpy
+        except Exception as error:  # of TensorBoard, whatever it makes of a damaged record
+            raise ValueError(f"Expect `{tag}` of run {run} to be readable, actual: {error}") from error
+        return _bytes(array)
 
 
 def _bytes(array: Any) -> bytes:

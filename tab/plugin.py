@@ -29,7 +29,8 @@ from .summary import PLUGIN_NAME
 STATIC = Path(__file__).parent / "static"
 MOST_FRAMES = 64
 """Frames in one answer."""
-MOST_LEVEL = 40
+MOST_LEVEL = 20
+"""A tile shows 2^LEVEL steps in each of its columns; the longest episodes fit into one of this level."""
 
 Answer = Callable[[Request], Response]
 

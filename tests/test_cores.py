@@ -162,5 +162,5 @@ def test_options_of_other_cores_are_refused() -> None:
 
 def test_configurations_of_runs_from_before_there_were_other_cores_are_read() -> None:
     document = json.loads(to_json((parse([]),)))
-    del document["core"]
+    del document["core"], document["format"]
     assert from_json(json.dumps(document)) == (parse([]),)

@@ -255,6 +255,15 @@ def test_windows_of_the_fifth_format_are_read_as_they_were_meant(core: str, valu
     assert model.num_timesteps == 192
 
 
+def test_files_of_the_sixth_format_are_read_as_they_were_meant() -> None:
+    """Written at commit 1afe5f5, without a digest."""
+    model = MemoryPPO.load(FILES / "checkpoint-6", env=make_vec_env("CartPole-v1", 4), device="cpu")
+    assert model.policy.optimizer.state
+    assert values_of_five_steps(model) == pytest.approx([0.9138024, -0.1486436], abs=1e-6)
+    model.learn(64, reset_num_timesteps=False)
+    assert model.num_timesteps >= 192
+
+
 def test_extractors_of_this_package_are_stored_by_name(tmp_path: Path) -> None:
     model = small(make_vec_env("CartPole-v1", 4), policy_kwargs=SMALL | {"features_extractor_class": NumbersExtractor})
     model.save(tmp_path / "model")

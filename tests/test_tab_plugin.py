@@ -182,7 +182,7 @@ def test_cells_curves_and_frames_come_as_bytes(tab: Tab) -> None:
         ("/step", {"step": "²"}, 400, "`step` to be an int"),
         ("/tile", {"layer": 2, "level": 0, "index": 0}, 400, "`layer` to be an int from 0 to 1, actual: '2'"),
         ("/tile", {"layer": 0, "level": 0, "index": 3}, 400, "`index` to be an int from 0 to 2, actual: '3'"),
-        ("/tile", {"layer": 0, "level": 99, "index": 0}, 400, "`level` to be an int from 0 to 40, actual: '99'"),
+        ("/tile", {"layer": 0, "level": 99, "index": 0}, 400, "`level` to be an int from 0 to 20, actual: '99'"),
         ("/tile", {"layer": 0, "level": 0, "index": 0, "color": "red"}, 400, "`color` to be one of span, attention"),
         ("/frames", {"steps": ",".join(["0"] * 65)}, 400, "`steps` to be at most 64 steps, actual: 65"),
         ("/frames", {"steps": "0,-1"}, 400, "`steps` to be an int from 0 to 1300, actual: '-1'"),

@@ -26,6 +26,8 @@ from .schema import check_document, reading
 SUFFIX, ARCHIVE = ".safetensors", ".zip"
 ENTRY = "checkpoint.safetensors"
 """The checkpoint in a ZIP archive, and in a run folder."""
+COMPLETE = "complete"
+"""The entry that reading adds to the document: whether it is of the present format, so that nothing may lack."""
 DIGEST = "sha256"
 """The entry of the header that holds `digest`."""
 
@@ -42,7 +44,7 @@ def write_checkpoint(target: Target, tensors: dict[str, Tensor], document: dict[
     """
     # Copies, since safetensors refuses tensors that share memory.
     stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    text = json.dumps(document)
+    text = json.dumps({name: value for name, value in document.items() if name != COMPLETE})
     content = save(stored, {"format": FORMATS[-1], "document": text, DIGEST: digest(stored, text)})
     if not isinstance(target, str | os.PathLike):
         target.write(_archived(content))
@@ -127,9 +129,10 @@ def read_checkpoint(source: Target) -> tuple[dict[str, Tensor], dict[str, Any]]:
             raise ValueError("its contents are not those that were written")
         document = json.loads(metadata["document"])
         migrate(tensors, document, stored_as)
-        check_document(document)
-        check_numbers(tensors)
-    return tensors, document
+        complete = stored_as == FORMATS[-1]
+        check_document(document, complete)
+        check_tensors(tensors)
+    return tensors, document | {COMPLETE: complete}
 
 
 def digest(tensors: dict[str, Tensor], document: str) -> str:
@@ -137,15 +140,26 @@ def digest(tensors: dict[str, Tensor], document: str) -> str:
     found = hashlib.sha256(document.encode())
     for name, tensor in sorted(tensors.items()):
         found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        found.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+        # A tensor of one number may have any stride, which `view` won't have.
+        flat = tensor.contiguous().as_strided((tensor.numel(),), (1,))
+        found.update(flat.view(torch.uint8).numpy())
     return found.hexdigest()
 
 
-def check_numbers(tensors: dict[str, Tensor]) -> None:
-    """Raise ValueError that names a tensor with NaN or infinite numbers, or with bools of other bytes than 0 and 1."""
+GROUPS, SINGLE = (
+    ("policy/", "optimizer/", "memory/", "env/", "last_obs/"),
+    ("last_episode_starts", "random/torch", "random/cuda"),
+)
+
+
+def check_tensors(tensors: dict[str, Tensor]) -> None:
+    """Raise ValueError that names a tensor of no group, with NaN or infinite numbers, or with broken bools."""
     for name, tensor in tensors.items():
+        if not name.startswith(GROUPS) and name not in SINGLE:
+            raise ValueError(f"Expect tensors of {', '.join((*GROUPS, *SINGLE))}, actual: {name}")
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise ValueError(f"Expect `{name}` to be finite, actual: {tensor[~tensor.isfinite()][0].item()}")
+        # A bool of another byte is neither true nor false.
         if tensor.dtype == torch.bool and (tensor.view(torch.uint8) > 1).any():
             raise ValueError(f"Expect `{name}` to be bools of 0 and 1, actual: {tensor.view(torch.uint8).max()}")
 

@@ -1,5 +1,6 @@
 """Checkpoints of earlier formats, brought to the present one as they are read.
 
+- Format 7 has every entry that reading knows, a digest, and what of the log had not been written yet.
 - Format 6 stores memories as the inputs of a layer, before its norm; earlier formats after it.  Such a memory gets an
   input of which the present norm makes it, as near as can be: its gain and bias are undone.  Format 6 also has spans in
   transformer-xl, all of them the window, and other names for two parts of gtrxl.
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from ...memory.transformer_xl import SATURATED
 
-FORMATS = tuple(f"expirespan-checkpoint-{number}" for number in (1, 2, 3, 4, 5, 6))
+FORMATS = tuple(f"expirespan-checkpoint-{number}" for number in range(1, 8))
 """From the oldest to the present one."""
 BEFORE_FORMAT_3 = {"heads": 2, "position_window": 0}
 
@@ -37,6 +38,9 @@ def migrate(tensors: dict[str, Tensor], document: dict[str, Any], stored_as: str
         document["controller"] = document.pop("pressure")
         for name in [name for name in tensors if name.startswith("optimizer/")]:
             del tensors[name]
+    document.setdefault("pending_log", {})
+    if FORMATS.index(stored_as) >= FORMATS.index("expirespan-checkpoint-6"):
+        return
     policy = document["arguments"].get("policy_kwargs") or {}
     core = policy.get("core", "expire-span")
     if core == "expire-span" and (policy.get("memory") or {}).get("pre_norm", True):

@@ -20,6 +20,7 @@ from ..encoders import uncompiled
 from ..observations import kinds_before_version_2
 from ..vec_env import environment_state, restore_environment_state
 from .file import (
+    COMPLETE,
     build_space,
     describe_space,
     load_optimizer_tensors,
@@ -27,7 +28,7 @@ from .file import (
     prefixed,
     under,
 )
-from .schema import reading
+from .schema import reading, shortened
 
 if TYPE_CHECKING:
     from ..learn.on_policy import MemoryOnPolicyAlgorithm
@@ -147,6 +148,7 @@ def describe(model: "MemoryOnPolicyAlgorithm") -> tuple[dict[str, Tensor], dict[
         "controller": None if model.controller is None else model.controller.state_dict(),
         "reward_scale": model.reward_scale.state_dict(),
         "generators": state["generators"] if state is not None else None,
+        "pending_log": model.pending_log(),
     }
     return tensors, document
 
@@ -182,7 +184,7 @@ def read_arguments(
         raise ValueError(f"Expect a checkpoint of {algorithm.__name__}, actual: {document['algorithm']}")
     with reading("The arguments in the checkpoint are not those of an agent"):
         stored = rebuilt(document["arguments"])
-        algorithm.check_stored(stored)
+        algorithm.check_stored(stored, document["missing"] if document[COMPLETE] else None)
     last = document.get("last_values", {})
     lost = [name for name in document["missing"] if name.split(".")[0] not in given]
     if wanted := [name for name in lost if needed or name not in last]:
@@ -228,8 +230,15 @@ def _load(policy: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         load_policy_tensors(policy, tensors)
     except RuntimeError as error:
         raise ValueError(
-            f"Expect `policy_kwargs` of the networks that the checkpoint holds, actual: {error}"
+            f"Expect `policy_kwargs` of the networks that the checkpoint holds, actual: {shortened(error)}"
         ) from error
+    for name, tensor in policy_tensors(policy).items():
+        if name in tensors and tensor.dtype != tensors[name].dtype:
+            raise ValueError(f"Expect `policy/{name}` to be {tensor.dtype}, actual: {tensors[name].dtype}")
+        # Extractors that actor and critic share are stored under several names.
+        same_shape = name in tensors and tensor.shape == tensors[name].shape
+        if same_shape and not tensor.is_meta and not torch.equal(tensor.cpu(), tensors[name]):
+            raise ValueError(f"Expect `policy/{name}` to be what is stored of it under other names, actual: another")
 
 
 def restore(
@@ -254,6 +263,7 @@ def _restore(
     model.num_timesteps, model._n_updates = document["num_timesteps"], document["n_updates"]
     model.stage, model.stage_began = document.get("stage", 1), document.get("stage_began", 0)  # not in older ones
     model.restore_statistics(document["episodes"], document["successes"])
+    model.log_again = document["pending_log"]
     if model.controller is not None and document["controller"] is not None:
         model.controller.load_state_dict(document["controller"])
     model.reward_scale.load_state_dict(document["reward_scale"])

@@ -5,7 +5,7 @@ and of the core may be stands in their configurations, which check it themselves
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
 from typing import Annotated, Any, Literal, TypeVar
@@ -193,14 +193,29 @@ class Document(_Struct, kw_only=True):
     controller: ControllerState | None
     reward_scale: RewardScaleState
     generators: list[Generator] | None
+    pending_log: dict[str, Number] = {}
+    """What was recorded of the last update, which SB3 writes after the next rollout."""
 
 
-def check_document(document: Any) -> None:
-    """Raise ValueError that names the first entry of a checkpoint's document that is not as described above."""
+def check_document(document: Any, complete: bool) -> None:
+    """Raise ValueError that names the first entry of a checkpoint's document that is not as described above.
+
+    Documents of the present format are complete; older ones don't have all entries.
+    """
     read = converted(document, Document)
+    if complete:
+        check_complete("the checkpoint", document, Document.__struct_fields__)
+        if (rows := len(read.reward_scale.returns)) != read.n_envs:
+            raise ValueError(f"Expect `reward_scale.returns` of {read.n_envs} environments, actual: {rows}")
     for name, space in (("observation_space", read.observation_space), ("action_space", read.action_space)):
         if (size := numbers_in(space)) > MOST_NUMBERS:
             raise ValueError(f"Expect `{name}` to hold at most {MOST_NUMBERS} numbers, actual: {size}")
+
+
+def check_complete(what: str, found: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Raise ValueError where not all of these entries are there."""
+    if lost := [name for name in names if name not in found]:
+        raise ValueError(f"Expect {what} to have `{lost[0]}`, actual: {', '.join(found)}")
 
 
 def numbers_in(space: Space) -> int:

@@ -4,6 +4,7 @@ import warnings
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, fields
+from math import isfinite
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -22,7 +23,7 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch import Tensor
 
 from ...checks import check_not_negative
-from ...memory import Controller, PressureConfig, Record, core_config
+from ...memory import CORES, Controller, PressureConfig, Record, core_config
 from ..actions import check_action_space
 from ..arguments import REFUSED, check_arguments, check_policy
 from ..checkpoint.file import Target, read_checkpoint, under, write_checkpoint
@@ -35,7 +36,7 @@ from ..checkpoint.model import (
     stored_spaces,
     uncompiled,
 )
-from ..checkpoint.schema import Arguments, converted
+from ..checkpoint.schema import Arguments, check_complete, converted
 from ..observations import kinds_of
 from ..policy import MemoryActorCriticPolicy, SequenceEvaluation
 from ..vec_env import as_vec_env
@@ -112,6 +113,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         self.pressure_config = pressure
         self.controller: Controller | None = None
         self.use_masking = True
+        self.log_again: dict[str, float] = {}
+        """Of a loaded model: what had been recorded and not written when it was saved."""
         self.stand_ins: dict[str, float] = {}
         """Of a loaded model: values in place of functions that its checkpoint could not hold."""
         self.stage, self.stage_began = 1, 0
@@ -151,13 +154,22 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         return pick(self.config_class, self._numbers(self._settings()))
 
     @classmethod
-    def check_stored(cls, arguments: Mapping[str, Any]) -> None:
-        """Raise ValueError or TypeError where these are not arguments as a checkpoint holds them."""
-        settings = {field.name for config in (cls.config_class, PressureConfig) for field in fields(config)}
+    def check_stored(cls, arguments: Mapping[str, Any], missing: list[str] | None) -> None:
+        """Raise ValueError or TypeError where these are not arguments as a checkpoint holds them.
+
+        All of them must be there but those that a checkpoint could not hold; None for an older one, which may lack any.
+        """
+        settings = [field.name for config in (cls.config_class, PressureConfig) for field in fields(config)]
         others = {name: value for name, value in arguments.items() if name not in settings}
+        policy = converted(others, Arguments).policy_kwargs
+        if missing is not None:
+            lost = {name.split(".")[0] for name in missing}
+            names = {*settings, *Arguments.__struct_fields__} - lost
+            check_complete("the arguments", arguments, sorted(names))
+            check_complete("`policy_kwargs`", policy, ("core", "memory"))
+            check_complete("`memory`", policy["memory"], [field.name for field in fields(CORES[policy["core"]])])
         pick(cls.config_class, cls._numbers(arguments))
         pick(PressureConfig, arguments)
-        policy = converted(others, Arguments).policy_kwargs
         core_config(policy.get("core"), policy.get("memory"))
 
     @classmethod
@@ -337,6 +349,21 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             self.stage, self.stage_began = 1, 0
         name = type(self).__name__ if tb_log_name is None else tb_log_name
         return super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
+
+    def pending_log(self) -> dict[str, float]:
+        """What was recorded since the log was last written: numbers of the last update, by name."""
+        if not hasattr(self, "_logger"):  # it has not trained yet
+            return {}
+        logger = self.logger
+        shown = {k: v for k, v in logger.name_to_value.items() if "tensorboard" not in logger.name_to_excluded[k]}
+        return {name: float(v) for name, v in shown.items() if isinstance(v, int | float) and isfinite(v)}
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
+        made = super()._setup_learn(*args, **kwargs)
+        for name, value in self.log_again.items():
+            self.logger.record(name, value)
+        self.log_again = {}
+        return made
 
     def predict(
         self,
