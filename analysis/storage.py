@@ -177,7 +177,11 @@ def _expected(arrays: Mapping[str, Any]) -> dict[str, tuple[str, tuple[int, ...]
     steps = shapes.get("relevant", (0,))
     if len(steps) != 1 or not steps[0]:
         raise ValueError(f"an episode of {' x '.join(map(str, steps)) or 'no'} steps")
-    found = {"format": ("U", ()), "version": ("i", ()), "episode_end": ("U", ())}
+    found: dict[str, tuple[str, tuple[int, ...]]] = {
+        "format": ("U", ()),
+        "version": ("i", ()),
+        "episode_end": ("U", ()),
+    }
     found["actions"] = ("iufb", (*steps, *shapes.get("actions", ())[1:]))
     found |= {name: (kinds, steps) for name, kinds in OF_STEPS.items()}
     if "events" in arrays:

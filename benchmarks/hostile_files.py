@@ -40,8 +40,9 @@ from expirespan.agents.actions import environment_actions
 from expirespan.agents.checkpoint.file import DIGEST, digest, read_checkpoint
 from expirespan.agents.checkpoint.model import describe
 from expirespan.analysis import storage
-from expirespan.cli.config import CHECKPOINT, CONFIGURATION, parse, to_json
+from expirespan.cli.config import CHECKPOINT, CONFIGURATION, parse, steps_of, to_json
 from expirespan.cli.stages import position
+from expirespan.envs.make import BrokenEnvironment
 from safetensors.torch import load, save
 from stable_baselines3.common.utils import obs_as_tensor
 
@@ -293,7 +294,7 @@ def act(model: Any) -> None:
     )
     for _ in range(4):
         with torch.no_grad():
-            actions, _, _, state = policy(obs_as_tensor(obs, "cpu"), state, starts)
+            actions, _, _, state = policy(obs_as_tensor(obs, torch.device("cpu")), state, starts)
         obs, _, dones, _ = env.step(environment_actions(policy, actions))
         starts = torch.as_tensor(dones)
 
@@ -351,7 +352,7 @@ def in_child(case: Case, folder: Path, said: Path) -> None:
                 differs = read(case, folder)
                 print(differs, end="")
                 code = 4 if differs else 0
-            except (ValueError, FileNotFoundError, train_agent.BrokenEnvironment) as error:
+            except (ValueError, FileNotFoundError, BrokenEnvironment) as error:
                 print(str(error), end="")  # as train_agent.main says it
                 code = 3
             except BaseException:

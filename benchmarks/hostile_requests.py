@@ -9,6 +9,7 @@ each time: a bad record costs that record.
 """
 
 import argparse
+import json
 import random
 import sys
 import tempfile
@@ -172,7 +173,7 @@ def main(count: int, seed: int = 0) -> list[str]:
             if answer.status_code >= 500:
                 faults.append(f"{route} {asked}: {answer.status_code}"[:500])
             if route == "/episodes":
-                listed = {entry["tag"] for entry in answer.json["episodes"] if entry["run"] == "good"}
+                listed = {entry["tag"] for entry in json.loads(answer.data)["episodes"] if entry["run"] == "good"}
                 faults += [f"{tag} isn't listed" for tag in tags if tag not in listed]
     for (route, status), found in sorted(counts.items()):
         print(f"{route}: {status} {found}")

@@ -142,7 +142,7 @@ def digest(tensors: dict[str, Tensor], document: str) -> str:
         found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         # A tensor of one number may have any stride, which `view` won't have.
         flat = tensor.contiguous().as_strided((tensor.numel(),), (1,))
-        found.update(flat.view(torch.uint8).numpy())
+        found.update(flat.view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 
