@@ -134,8 +134,9 @@ def restore_environment_state(env: VecEnv, state: dict[str, Any]) -> None:
         raise ValueError(f"Expect `env` to be able to restore its state, actual: {env}")
     arrays = dict(state["arrays"])
     returns, lengths = arrays.pop("episode_returns"), arrays.pop("episode_lengths")
-    if returns.shape != (env.num_envs,) or lengths.shape != (env.num_envs,) or (lengths < 0).any():
-        raise ValueError(f"Expect returns and lengths of {env.num_envs} episodes, actual: {returns} and {lengths}")
+    for stored, own in ((returns, monitor.episode_returns), (lengths, monitor.episode_lengths)):
+        if (stored.dtype, stored.shape) != (own.dtype, own.shape) or (lengths < 0).any():
+            raise ValueError(f"Expect returns and lengths of {env.num_envs} episodes, actual: {returns}, {lengths}")
     inner.load_state_dict({"arrays": arrays, "generators": state["generators"]})
     monitor.episode_returns, monitor.episode_lengths = returns, lengths
 

@@ -5,7 +5,6 @@ multiplied into its attention as in Expire-Span.  The span z_h is a weight of th
 of the loss.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from ..checks import check_fraction, check_not_negative, check_positive
 from .core import CoreOutput, Record
-from .expire_span.span import expiry_bias, unclamped_mask
+from .expire_span.span import expiry_bias, lifetime, unclamped_mask
 from .window import WindowConfig, WindowLayer, WindowTransformer
 
 
@@ -62,13 +61,14 @@ class AdaptiveLayer(WindowLayer):
     @property
     def reach(self) -> int:
         """The greatest age that a head sees now."""
-        return min(self.window, max(math.ceil(float(self.span.detach().max()) + self.ramp) - 1, 0))
+        return min(self.window, max(int(lifetime(self.span.max(), self.ramp)) - 1, 0))
 
     def mask_bias(self, age: Int[Tensor, "B T S"]) -> Float[Tensor, "B H T S"]:
         """The logarithm of each head's mask."""
         ages = torch.arange(self.window + 1, device=age.device)
         unclamped = unclamped_mask(self.span.view(1, -1, 1), ages, self.ramp)
-        by_age, _ = expiry_bias(unclamped, torch.ones_like(unclamped))
+        visible = ages < lifetime(self.span, self.ramp).view(1, -1, 1)
+        by_age, _ = expiry_bias(unclamped, visible.to(unclamped.dtype))
         return by_age[0][:, age.clamp(max=self.window)].transpose(0, 1)
 
 

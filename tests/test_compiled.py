@@ -6,7 +6,7 @@ from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -81,6 +81,55 @@ def test_segments_are_the_same(path: Any, name: str, dtype: torch.dtype, monkeyp
         assert_close(ours.evicted, theirs.evicted)
     for ours, theirs in zip(fast_gradients, plain_gradients, strict=True):
         same(ours, theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("path", compiled.builds(), ids=lambda path: path.name.split(".")[0])
+def test_ends_at_whole_steps_are_the_same_in_c_and_torch_in_a_segment_and_a_step(
+    path: Any, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Spans of exactly 0 or the longest, with ramps that no binary fraction is: what rounding made of their ends."""
+    steps = 40
+    for number, ramp in enumerate((0.1, 0.3, 0.7, 1.0, 3.0, 5.7, 7.0, 11.0, 0.1 + 0.2)):
+        for capacity in (None, 5):
+            settings = replace(BASE, max_span=13.0, ramp=ramp, capacity=capacity, position_window=0)
+            core = ExpireSpan(settings).to(dtype)
+            randomize(core, number)
+            for layer in core.stack():
+                layer.span.weight.data.mul_(1e6)  # saturated, one way or the other
+            x = torch.randn(ROWS, steps, BASE.width, dtype=dtype, generator=torch.Generator().manual_seed(number))
+            resets = torch.zeros(ROWS, steps, dtype=torch.bool)
+            resets[1, 17] = True
+            found = []
+            for library in (None, compiled.load(path)):
+                monkeypatch.setattr(compiled, "library", lambda library=library: library)
+                found += [kept(core, x, resets, steps), kept(core, x, resets, 1)]
+            for other in found[1:]:
+                assert_close(other.y, found[0].y, rtol=1e-3, atol=1e-3)
+                for ours, theirs in zip(other.layers, found[0].layers, strict=True):
+                    assert torch.equal(ours, theirs), (ramp, capacity)
+
+
+class Seen(NamedTuple):
+    """What an episode read in calls of some steps."""
+
+    y: Tensor
+    layers: list[Tensor]
+    """Of each layer, live memories and evictions of every step."""
+
+
+def kept(core: ExpireSpan, x: Tensor, resets: Tensor, steps: int) -> Seen:
+    state, outputs = core.initial_state(len(x)), []
+    with torch.no_grad():
+        for first in range(0, x.shape[1], steps):
+            part = slice(first, first + steps)
+            output = core(x[:, part], state, resets[:, part], record=Record.STATE | Record.TRACE)
+            assert output.state is not None and output.trace is not None
+            state = output.state
+            outputs.append(output)
+    traces = zip(*(output.trace for output in outputs), strict=True)
+    counts = [torch.cat([torch.stack([one.live, one.evicted]) for one in layers], 2) for layers in traces]
+    return Seen(torch.cat([output.y for output in outputs], 1), counts)
 
 
 def test_what_can_not_be_computed_in_c_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:

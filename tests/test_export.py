@@ -198,6 +198,7 @@ def test_a_row_with_more_memories_than_slots_says_so(tmp_path: Path) -> None:
 
 def test_the_memory_that_expires_first_makes_room() -> None:
     memory = FixedSlots(
+        ramp=4.0,
         hidden=torch.zeros(3, 3, 0),
         key_value=torch.arange(9.0).reshape(3, 3, 1),
         span=torch.tensor([[9.0, 7.0, 9.0], [4.0, 6.0, 5.0], [2.0, 9.0, 9.0]]),

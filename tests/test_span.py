@@ -12,7 +12,7 @@ from expirespan.memory.expire_span.span import (
     expire_mask,
     expiry_bias,
     initial_bias,
-    outlasts,
+    lifetime,
     span_penalty,
     unclamped_mask,
 )
@@ -25,8 +25,9 @@ def test_mask_is_one_until_the_span_and_falls_to_zero_over_the_ramp() -> None:
 
 def test_a_memory_can_be_deleted_when_the_next_step_does_not_see_it() -> None:
     """With a span of 3 and a ramp of 4 it is visible until it is 6 steps old."""
-    ages = torch.tensor([4, 5, 6, 7])
-    assert outlasts(unclamped_mask(torch.tensor(3.0), ages, ramp=4.0), ramp=4.0).tolist() == [True, True, False, False]
+    assert lifetime(torch.tensor([3.0, 2.001, 0.0]), ramp=4.0).tolist() == [7, 7, 4]
+    # What rounds to a whole number is one, whatever its mask rounds to: 1 + (4 - 11) / 7 may be more than 0.
+    assert lifetime(torch.tensor([4.0, 3.9999999]), ramp=7.0).tolist() == [11, 11]
 
 
 def test_penalty_charges_only_memories_on_the_ramp() -> None:
@@ -53,7 +54,7 @@ def test_bias_is_the_logarithm_of_the_mask_with_its_gradient() -> None:
 def test_gradient_at_an_expired_memory_is_zero_not_nan() -> None:
     span = torch.tensor([[1.0]], requires_grad=True)
     long_ago = unclamped_mask(span.unsqueeze(1), torch.tensor([[[50]]]), ramp=4.0)
-    bias, _ = expiry_bias(long_ago, torch.ones(1, 1, 1))
+    bias, _ = expiry_bias(long_ago, torch.zeros(1, 1, 1))
     (gradient,) = torch.autograd.grad(torch.softmax(torch.cat([bias, torch.zeros(1, 1, 1)], 2), 2)[..., 0].sum(), span)
     assert gradient.item() == 0
 
@@ -82,12 +83,12 @@ def test_half_of_the_heads_begin_with_the_newest_memories() -> None:
 def test_the_first_to_expire_is_the_one_that_all_others_outlive() -> None:
     torch.manual_seed(0)
     birth = torch.stack([torch.randperm(23)[:11] for _ in range(30)])
-    span = torch.randint(0, 7, (30, 11)).float()  # many expire together
+    expiry = birth + torch.randint(0, 7, (30, 11))  # many expire together
     live = torch.rand(30, 11) < 0.7
-    first = first_to_expire(span, birth, live).squeeze(1)
+    first = first_to_expire(expiry, birth, live).squeeze(1)
     rows = torch.arange(30)
     assert live[rows, first].all()
-    assert torch.equal(outlived(span, birth, live)[rows, first].sum(1), live.sum(1) - 1)
+    assert torch.equal(outlived(expiry, birth, live)[rows, first].sum(1), live.sum(1) - 1)
 
 
 def test_a_memory_is_used_late_in_the_second_half_of_its_span() -> None:

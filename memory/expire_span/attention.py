@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..attention import Positions, attend, position_scores, split_heads
-from .span import expiry_bias, outlasts, steps_on_ramp, unclamped_mask
+from .span import expiry_bias, lifetime, steps_on_ramp, unclamped_mask
 
 
 class Projected(NamedTuple):
@@ -91,6 +91,7 @@ def attend_segment(
     steps = torch.arange(rows.shape[1], device=rows.device).expand(rows.shape[:2])
     age = steps.unsqueeze(2) - written.unsqueeze(1)
     visible = view.live.unsqueeze(1) & (age >= 0) & (written.unsqueeze(1) >= view.since.unsqueeze(2))
+    visible = visible & (age < lifetime(span, ramp).unsqueeze(1))
     if view.gone is not None:
         visible = visible & ~view.gone[:, :-1]
     unclamped = unclamped_mask((span + written).unsqueeze(1), steps.unsqueeze(2), ramp)
@@ -102,8 +103,7 @@ def attend_segment(
     used, late = used_memories(weights, written, steps, view.span, ramp)
     pushed_out = torch.full_like(steps, NEVER)
     if view.gone is not None:
-        predicted = unclamped_mask((view.span + written).unsqueeze(1), steps.unsqueeze(2), ramp)
-        leaving = (mask > 0) & view.gone[:, 1:] & outlasts(predicted, ramp)
+        leaving = (mask > 0) & view.gone[:, 1:] & (age + 1 < lifetime(view.span, ramp).unsqueeze(1))
         pushed_out = torch.where(leaving, written.unsqueeze(1), NEVER).amax(2)
     seen = mask.sign()
     return read, Reading(

@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 from .attention import NEVER, MemoryView, Projected, Reading
 from .slots import LayerMemory
 
-VERSION = 5
+VERSION = 6
 """Of kernels.c."""
 TYPES = {torch.float32: "float", torch.float64: "double"}
 BUILDS = {"AVX512": ("_kernels_avx512", "_kernels_avx2", "_kernels"), "AVX2": ("_kernels_avx2", "_kernels")}

@@ -19,6 +19,7 @@ from torch import Tensor
 from ...checks import check_whole
 from .core import ExpireSpan
 from .slots import AppendBuffer, LayerMemory, first_to_expire
+from .span import lifetime
 from .state import ExpireSpanState
 
 PARTS = ("key_value", "span", "birth", "live")
@@ -29,6 +30,7 @@ PARTS = ("key_value", "span", "birth", "live")
 class FixedSlots(LayerMemory):
     """The memories of one layer in a fixed number of slots."""
 
+    ramp: float
     overflow: Bool[Tensor, " B"]
     """Rows in which a memory was pushed out for want of a slot."""
 
@@ -46,7 +48,8 @@ class FixedSlots(LayerMemory):
         """These memories and a new one in the first free slot, or in that of the memory that expires first."""
         full = self.live.all(1, keepdim=True)
         free = (~self.live).long().argmax(1, keepdim=True)
-        slot = torch.where(full, first_to_expire(self.span, self.birth, self.live), free)
+        expiry = self.birth + lifetime(self.span, self.ramp)
+        slot = torch.where(full, first_to_expire(expiry, self.birth, self.live), free)
         here = torch.arange(self.live.shape[1], device=slot.device) == slot
         return replace(
             self,
@@ -95,7 +98,9 @@ def as_state(core: ExpireSpan, tensors: dict[str, Tensor]) -> ExpireSpanState:
         buffer = AppendBuffer(slots, limits)
         unread = parts["key_value"][..., :0]
         overflow = parts["live"].new_zeros(rows)
-        layers.append(FixedSlots(**parts, hidden=unread, overflow=overflow, buffer=buffer, taken=slots))
+        layers.append(
+            FixedSlots(**parts, hidden=unread, ramp=core.config.ramp, overflow=overflow, buffer=buffer, taken=slots)
+        )
     return ExpireSpanState(layers=tuple(layers), time=tensors["time"])
 
 

@@ -22,7 +22,7 @@ from . import compiled
 from .attention import NEVER, MemoryView, Projected, Reading, attend_segment
 from .config import ExpireSpanConfig
 from .slots import LayerMemory, first_to_expire, outlived
-from .span import SpanPredictor, log_mask, outlasts, unclamped_mask
+from .span import SpanPredictor, lifetime, log_mask, unclamped_mask
 
 
 class Clock(NamedTuple):
@@ -182,7 +182,8 @@ class ExpireSpanLayer(nn.Module):
         if places is not None and (memory.buffer is None or memory.buffer.limits != limits):  # it may hold more
             stored = memory.live & ~reset
             old = stored & (memory.birth < time - newest)
-            pushed_out = old & (outlived(memory.span, memory.birth, old).sum(2) >= places)
+            expiry = memory.birth + lifetime(memory.span, config.ramp)
+            pushed_out = old & (outlived(expiry, memory.birth, old).sum(2) >= places)
             memory = replace(memory, live=stored & ~pushed_out)
         memory = memory.with_space(limits)
         in_c = self._for_c(x, memory, attention)
@@ -194,7 +195,7 @@ class ExpireSpanLayer(nn.Module):
                 shares = AttentionTrace(weight=made.shares, birth=made.memory.birth.clone())
             shown = LayerTrace(
                 span=made.span.unsqueeze(1),
-                lifetime=(made.span + config.ramp).ceil().long().unsqueeze(1),
+                lifetime=lifetime(made.span, config.ramp).unsqueeze(1),
                 live=made.live,
                 evicted=made.evicted,
                 attention=shares,
@@ -210,9 +211,9 @@ class ExpireSpanLayer(nn.Module):
         inner = self.normed(x)
         rows, span = self.query_key_value(inner), self.span(inner)
         known = replace(memory, live=memory.live & ~reset).with_one_more(x, rows[:, width:], span, time.squeeze(1))
-        age = time - known.birth
-        unclamped = unclamped_mask(known.span, age, ramp)
-        bias, mask = log_mask(unclamped, known.live.to(span.dtype))
+        age, lives = time - known.birth, lifetime(known.span, ramp)
+        visible = known.live & (age < lives)
+        bias, _ = log_mask(unclamped_mask(known.span, age, ramp), visible.to(span.dtype))
         bias = bias.unsqueeze(1).unsqueeze(1)
         query = split_heads(rows[:, :width].unsqueeze(1), heads)
         if self.positions is not None:
@@ -220,14 +221,14 @@ class ExpireSpanLayer(nn.Module):
         key, value = (split_heads(part, heads) for part in known.key_value.split(width, 2))
         read, weights = attend(query, key, value, bias)
         y = self._transform(x, read.squeeze(1))
-        stays, evicted = known.live & outlasts(unclamped, ramp), torch.full_like(time, -1)
+        stays, evicted = known.live & (age + 1 < lives), torch.full_like(time, -1)
         if places is not None and known.taken > places:
             old = known.live & (known.birth <= time - newest)
-            slot = first_to_expire(known.span, known.birth, old)
+            slot = first_to_expire(known.birth + lives, known.birth, old)
             full = old.sum(1, keepdim=True) > places
             evicted = torch.where(full & stays.gather(1, slot), known.birth.gather(1, slot), -1)
             stays = stays.scatter(1, slot, stays.gather(1, slot) & ~full)
-        live = mask.sign().sum(1, keepdim=True).long()
+        live = visible.sum(1, keepdim=True)
         return compiled.Step(y, replace(known, live=stays), span, live, evicted, weights.mean(1))
 
     def _for_c(
@@ -295,7 +296,8 @@ class ExpireSpanLayer(nn.Module):
         stored = slots - steps
         episode = nn.functional.pad(clock.start, (stored, 0), value=-1)
         same_episode = episode.unsqueeze(1) == episode.unsqueeze(2)
-        outlives = (outlived(span, birth, live) & same_episode).to(span.dtype)
+        expiry = birth + lifetime(span, self.config.ramp)
+        outlives = (outlived(expiry, birth, live) & same_episode).to(span.dtype)
         # A memory needs a place from this boundary on: 0 is before the segment, 1 after its first step.
         begins = (written + newest + 1).clamp(min=0)
         boundaries = torch.arange(steps + 1, device=begins.device)
@@ -323,7 +325,7 @@ def survivors(
     view = kept.view
     live = view.live & (view.written >= clock.since[:, -1:])
     if not keep_expired:
-        live = live & outlasts(unclamped_mask(view.span + view.written, clock.steps[:, -1:], ramp), ramp)
+        live = live & (clock.steps[:, -1:] + 1 < view.written + lifetime(view.span, ramp))
         if view.gone is not None:
             live = live & ~view.gone[:, -1]
     return replace(stored.map(torch.Tensor.detach).joined(new), live=live)
@@ -337,5 +339,5 @@ def trace_layer(new: LayerMemory, kept: Kept, clock: Clock, ramp: float, attenti
     if attention:
         assert reading.weights is not None
         shares = AttentionTrace(weight=reading.weights.mean(1), birth=kept.view.birth)
-    lifetime = (new.span + ramp).ceil().long()
-    return LayerTrace(span=new.span, lifetime=lifetime, live=reading.live, evicted=evicted, attention=shares)
+    lives = lifetime(new.span, ramp)
+    return LayerTrace(span=new.span, lifetime=lives, live=reading.live, evicted=evicted, attention=shares)

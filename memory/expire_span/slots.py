@@ -7,9 +7,9 @@ that a step costs what its live memories cost, whatever the age of the episode.
 Capacity is a hard bound on the memories stored beyond the present step.  Some places are kept for the newest memories
 (`ExpireSpanConfig.newest`), which are not evicted: whatever its span, a memory is visible over its ramp, and a layer
 full of long spans would otherwise push out at once what a step reads from the one before.  Where more older ones would
-be stored than the other places hold, the one that would expire first is evicted; of two that expire together, the
-older.  Since an evicted memory has as many others that outlive it as there are places, "evict the first to expire, step
-by step" keeps exactly those memories which fewer others of the same episode outlive: no loop over time is needed.
+be stored than the other places hold, the one that would expire first is evicted; of two that expire at the same step,
+the older.  Since an evicted memory has as many others that outlive it as there are places, "evict the first to expire,
+step by step" keeps exactly those memories which fewer others of the same episode outlive: no loop over time is needed.
 """
 
 from collections.abc import Callable, Sequence
@@ -171,22 +171,19 @@ class LayerMemory:
 
 
 def outlived(
-    span: Float[Tensor, "B S"], birth: Int[Tensor, "B S"], exists: Bool[Tensor, "B S"]
+    expiry: Int[Tensor, "B S"], birth: Int[Tensor, "B S"], exists: Bool[Tensor, "B S"]
 ) -> Bool[Tensor, "B S S"]:
-    """[b, i, j]: memory j exists and expires later than memory i, or with it while being younger.
-
-    Compares e_j - e_i with the integer i - j, so that the result does not lose digits as the episode grows old.
-    """
-    longer = span.unsqueeze(1) - span.unsqueeze(2)
-    older = birth.unsqueeze(2) - birth.unsqueeze(1)
-    later = (longer > older) | ((longer == older) & (older < 0))
-    return later & exists.unsqueeze(1)
+    """[b, i, j]: memory j exists and expires at a later step than memory i, or at the same one while being younger."""
+    theirs, own = expiry.unsqueeze(1), expiry.unsqueeze(2)
+    younger = birth.unsqueeze(1) > birth.unsqueeze(2)
+    return ((theirs > own) | ((theirs == own) & younger)) & exists.unsqueeze(1)
 
 
 def first_to_expire(
-    span: Float[Tensor, "B S"], birth: Int[Tensor, "B S"], live: Bool[Tensor, "B S"]
+    expiry: Int[Tensor, "B S"], birth: Int[Tensor, "B S"], live: Bool[Tensor, "B S"]
 ) -> Int[Tensor, "B 1"]:
-    """The slot of the live memory that expires first; of those that expire together, of the oldest."""
-    expiry = (span.double() + birth).masked_fill_(~live, torch.inf)
+    """The slot of the live memory that expires at the earliest step; of those that expire together, of the oldest."""
+    never = torch.iinfo(birth.dtype).max
+    expiry = expiry.masked_fill(~live, never)
     first = expiry == expiry.amin(1, keepdim=True)
-    return birth.masked_fill(~first, torch.iinfo(birth.dtype).max).argmin(1, keepdim=True)
+    return birth.masked_fill(~first, never).argmin(1, keepdim=True)

@@ -7,6 +7,9 @@ steps (the ramp):
 
 The mask never rises again, so a memory with m = 0 can be deleted without changing any later output.  Attention weights
 are multiplied by m and renormalised, which is the same as adding log m to the scores before the softmax.
+
+Whether a memory is visible is decided in whole steps (`lifetime`), so that the rounding of m decides about nothing: a
+segment, a step and the C agree on it in float32 too.
 """
 
 import math
@@ -27,9 +30,12 @@ def unclamped_mask(end: Float[Tensor, "..."], now: Int[Tensor, "..."], ramp: flo
     return end / ramp + 1 - now.to(end.dtype) / ramp
 
 
-def outlasts(unclamped: Float[Tensor, "*pairs"], ramp: float) -> Bool[Tensor, "*pairs"]:
-    """Whether a memory will still be visible one step later: if not, it can be deleted."""
-    return unclamped > 1 / ramp
+def lifetime(span: Float[Tensor, "*shape"], ramp: float) -> Int[Tensor, "*shape"]:
+    """For how many steps a memory is visible, that of its birth included: ceil(e + R), its m being above 0 before.
+
+    At ages below it, a memory is visible; at the last of these it can be deleted.
+    """
+    return (span.detach() + ramp).ceil().long()
 
 
 def expire_mask(span: Float[Tensor, "B S"], age: Int[Tensor, "B T S"], ramp: float) -> Float[Tensor, "B T S"]:
@@ -37,15 +43,17 @@ def expire_mask(span: Float[Tensor, "B S"], age: Int[Tensor, "B T S"], ramp: flo
     return unclamped_mask(span.unsqueeze(1), age, ramp).clamp(0, 1)
 
 
+FAINTEST = 1e-20
+"""The least mask of a visible memory, where rounding would make it 0."""
 SMALLEST = 1e-30
-"""Below every mask of a visible memory: 1 + r / R has no digits for a positive number so small."""
+"""In place of a mask of 0 under the logarithm."""
 
 
 def log_mask(
     unclamped: Float[Tensor, "B *T S"], visible: Float[Tensor, "B *T S"]
 ) -> tuple[Float[Tensor, "B *T S"], Float[Tensor, "B *T S"]]:
     """`expiry_bias` without a gradient."""
-    mask = unclamped.clamp(0, 1).mul_(visible)
+    mask = unclamped.clamp(FAINTEST, 1.0).mul_(visible)
     # The logarithm of 0 itself takes ten times as long as that of other numbers.
     bias = mask.clamp_min(SMALLEST).log_()
     return torch.threshold_(bias, 0.999 * math.log(SMALLEST), -torch.inf), mask
@@ -78,7 +86,8 @@ def expiry_bias(
 ) -> tuple[Float[Tensor, "B T S"], Float[Tensor, "B T S"]]:
     """The bias log m_ti for attention scores, with its gradient to the spans, and the mask m_ti itself without.
 
-    `unclamped` is of `unclamped_mask`.  Where `visible` is 0 instead of 1, the mask is 0 and the bias minus infinity.
+    `unclamped` is of `unclamped_mask`.  Where `visible` is 0 instead of 1, as it must be for all ages from the lifetime
+    on, the mask is 0 and the bias minus infinity.
     """
     return _ExpiryBias.apply(unclamped, visible)
 

@@ -97,21 +97,24 @@ int NAME(act)(
             memcpy(rows_buffer + mine * 2 * D, made + i * 3 * D + D, 2 * D * sizeof(REAL));
             span_buffer[mine] = span[b] = spans[i];
             birth_buffer[mine] = time[b];
-            int64_t count = 0, old = 0, first = -1;
+            int64_t count = 0, old = 0, first = -1, earliest = 0;
             memset(stays + b * S, 0, S);
             for (int64_t s = b * S; s <= mine; s++) {
                 if (s < mine && (reset[b] || !live[s])) continue;
-                const REAL m = (span_buffer[s] - (REAL)(time[b] - birth_buffer[s])) * inverse_ramp + 1;
-                if (m > 0) {
+                const int64_t age = time[b] - birth_buffer[s], lifetime = NAME(lifetime)(w, span_buffer[s]);
+                const REAL m = (span_buffer[s] - (REAL)age) * inverse_ramp + 1;
+                if (age < lifetime) {
                     slot[count] = s - b * S;
-                    mask[count++] = m < 1 ? m : 1;
+                    mask[count++] = m < FAINTEST ? FAINTEST : m < 1 ? m : 1;
                 }
-                stays[s] = m > inverse_ramp;
+                stays[s] = age + 1 < lifetime;
                 if (w->places < 0 || birth_buffer[s] > time[b] - w->newest) continue;
                 old++;
-                const double e = (double)span_buffer[s] + birth_buffer[s];
-                const double f = first < 0 ? INFINITY : (double)span_buffer[first] + birth_buffer[first];
-                if (first < 0 || e < f || (e == f && birth_buffer[s] < birth_buffer[first])) first = s;
+                const int64_t e = birth_buffer[s] + lifetime;
+                if (first < 0 || e < earliest || (e == earliest && birth_buffer[s] < birth_buffer[first])) {
+                    first = s;
+                    earliest = e;
+                }
             }
             live_count[b] = count;
             evicted[b] = -1;

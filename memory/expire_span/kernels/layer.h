@@ -13,6 +13,16 @@ typedef struct {
 } NAME(Layer);
 #define Layer NAME(Layer)
 
+/* For how many steps a memory is visible, that of its birth included: `lifetime` in span.py, rounded as there. */
+INLINE int64_t NAME(lifetime)(const Layer *w, REAL span)
+{
+    const REAL sum = span + (REAL)w->ramp;
+    return (int64_t)ceil((double)sum);
+}
+
+/* The least mask of a visible memory, where rounding would make it 0: `FAINTEST` in span.py. */
+#define FAINTEST ((REAL)1e-20)
+
 /* A linear map of LANES rows at once: out[o] = weight[o] . in + bias[o] */
 INLINE void NAME(linear)(const REAL *weight, const REAL *bias, int64_t outs, int64_t ins, const vec *in, const REAL **rows, vec *out)
 {

@@ -89,10 +89,12 @@ INLINE void NAME(look)(const Layer *w, const Segment *g, int64_t b, int64_t firs
         if (!g->live[b * S + s] || written > last) continue;
         const REAL predicted = g->span[b * S + s], span = predicted > longest ? longest : predicted;
         const REAL age = (REAL)(first - written);
-        if ((span - (age > 0 ? age : 0)) * inverse + 1 <= 0) continue;
+        const REAL lifetime = (REAL)NAME(lifetime)(w, span);
+        if ((age > 0 ? age : 0) >= lifetime) continue;
         vec ages = lane + age, mask = (span - ages) * inverse + 1;
         mask = NAME(pick)(mask > 1, NAME(all)(1), mask);
-        flags visible = (ages >= 0) & (since <= (REAL)written) & (mask > 0);
+        mask = NAME(pick)(mask < FAINTEST, NAME(all)(FAINTEST), mask);
+        flags visible = (ages >= 0) & (since <= (REAL)written) & (ages < lifetime);
         if (g->gone) {
             const uint8_t *gone = g->gone + (b * (g->T + 1) + first) * S + s;
             for (int i = 0; i <= last - first; i++)
@@ -241,9 +243,9 @@ int NAME(attend)(
                 if (uses) used[s] = 1;
                 if (!g->gone) continue;
                 for (int64_t i = 0; i < steps; i++) {
-                    const REAL rest = (g->span[s] - (REAL)(first + i - written)) / (REAL)w->ramp + 1;
                     const int leaves = visible[i] && g->gone[(b * (g->T + 1) + first + i + 1) * S + block.slot[j]];
-                    if (leaves && rest > 1 / (REAL)w->ramp && written > pushed_out[at + i]) pushed_out[at + i] = written;
+                    const int would_stay = first + i - written + 1 < NAME(lifetime)(w, g->span[s]);
+                    if (leaves && would_stay && written > pushed_out[at + i]) pushed_out[at + i] = written;
                 }
             }
             for (int64_t i = 0; i < steps; i++) live_count[at + i] = live[i];
