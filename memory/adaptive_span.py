@@ -68,7 +68,7 @@ class AdaptiveLayer(WindowLayer):
         ages = torch.arange(self.window + 1, device=age.device)
         unclamped = unclamped_mask(self.span.view(1, -1, 1), ages, self.ramp)
         visible = ages < lifetime(self.span, self.ramp).view(1, -1, 1)
-        by_age, _ = expiry_bias(unclamped, visible.to(unclamped.dtype))
+        by_age, _ = expiry_bias(unclamped, visible)
         return by_age[0][:, age.clamp(max=self.window)].transpose(0, 1)
 
 

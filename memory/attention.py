@@ -6,7 +6,7 @@ Shared by all cores that attend.  All pairs of a step and a memory are computed,
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -53,6 +53,11 @@ of a count by as many times the learning rate."""
 def split_heads(rows: Float[Tensor, "B T D"], heads: int) -> Float[Tensor, "B H T K"]:
     """The parts of each row that belong to each head."""
     return rows.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def without_unseen(memories: Float[Tensor, "B S D"], visible: Bool[Tensor, "B T S"]) -> Float[Tensor, "B S D"]:
+    """The memories with zeros in place of those that no step sees: NaN in them times a weight of 0 would be NaN."""
+    return memories.masked_fill(~visible.any(1).unsqueeze(2), 0)
 
 
 def attend(

@@ -86,7 +86,10 @@ def what_is_recorded_changes_nothing(core: Core) -> None:
 
 
 def nothing_is_seen_past_a_reset(core: Core) -> None:
-    """What comes from a reset on is what a new row would have given, wherever in the segment the reset is."""
+    """What comes from a reset on is what a new row would have given, wherever in the segment the reset is.
+
+    Not even NaN in a stored state is seen past one.
+    """
     x, _ = _episodes(core)
     for reset in (0, 1, STEPS // 2, STEPS - 1):
         resets = torch.zeros(ROWS, STEPS, dtype=torch.bool)
@@ -95,6 +98,12 @@ def nothing_is_seen_past_a_reset(core: Core) -> None:
         begun = core(x[:, reset:], core.initial_state(ROWS), resets[:, reset:])
         message = f"Expect nothing from before a reset at step {reset} to be seen"
         _same(core(x, state, resets).y[:, reset:], begun.y, message)
+    broken, (resets[:, 0], resets[:, 1:]) = x.clone(), (True, False)
+    broken[:, STEPS // 2] = torch.nan
+    with torch.no_grad():
+        state = _state(core(broken, core.initial_state(ROWS), resets))
+    begun = core(x, core.initial_state(ROWS), resets)
+    _same(core(x, state, resets).y, begun.y, "Expect no NaN from before a reset to be seen")
 
 
 def rows_are_independent(core: Core) -> None:

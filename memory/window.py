@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ..checks import check_whole
-from .attention import AGE_STEP, Positions, attend, initial_age_bias, position_scores, split_heads
+from .attention import AGE_STEP, Positions, attend, initial_age_bias, position_scores, split_heads, without_unseen
 from .core import (
     AttentionTrace,
     CoreConfig,
@@ -91,6 +91,7 @@ class WindowLayer(Block):
         visible: Bool[Tensor, "B T S"],
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B H T S"]]:
         """The layer's output, and how each step's attention was shared out over the S = N + T inputs."""
+        stored = without_unseen(stored, visible[:, :, : stored.shape[1]])
         rows = self.query_key_value(self.norm(torch.cat([stored, x], 1)))
         query, key, value = (split_heads(part, self.heads) for part in rows.chunk(3, 2))
         query = query[:, :, stored.shape[1] :]

@@ -102,7 +102,7 @@ def left_after(layer: ExpireSpanLayer, memories: list[Memory], now: int) -> tupl
         newest = min(math.ceil(config.ramp), config.capacity // 2)
         old = [(e, memory) for e, memory in alive if memory.birth <= now - newest]
         if len(old) > config.capacity - newest:
-            alive.remove(min(old, key=lambda pair: (pair[0] + pair[1].birth, pair[1].birth)))
+            alive.remove(min(old, key=lambda pair: (math.ceil(pair[0] + config.ramp) + pair[1].birth, pair[1].birth)))
             evicted = 1
     return [memory for _, memory in alive], evicted
 

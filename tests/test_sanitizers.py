@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from expirespan.memory.expire_span import compiled
 
 SOURCE = Path(__file__).parents[1] / "memory" / "expire_span" / "kernels.c"
+OF_BUILDS = {"_kernels": [], "_kernels_avx2": ["-march=x86-64-v3"], "_kernels_avx512": ["-march=x86-64-v4"]}
+"""Options of the compiler as pyproject.toml has them."""
 PROGRAM = """
 import sys
 import torch
@@ -33,14 +36,16 @@ print("done")
 """
 
 
-def test_no_access_is_out_of_bounds_and_no_behaviour_undefined(tmp_path: Path) -> None:
+@pytest.mark.parametrize("build", [path.name.split(".")[0] for path in compiled.builds()])
+def test_no_access_is_out_of_bounds_and_no_behaviour_undefined(build: str, tmp_path: Path) -> None:
+    """Of every build that this machine can run."""
     if not shutil.which("gcc") or sys.platform != "linux":
         pytest.skip("no gcc on Linux")
     found = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True).stdout.strip()
     if not Path(found).is_absolute():
         pytest.skip("gcc has no AddressSanitizer here")
     library = tmp_path / "kernels.so"
-    flags = ["-g", "-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-Wno-psabi"]
+    flags = ["-g", "-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-Wno-psabi", *OF_BUILDS[build]]
     subprocess.run(["gcc", *flags, "-shared", "-fPIC", SOURCE, "-o", library, "-lm"], check=True)
     # Leaks are Python's and torch's; the C of this project frees what it takes in the function that took it.
     surroundings = {"LD_PRELOAD": found, "ASAN_OPTIONS": "detect_leaks=0", "OMP_NUM_THREADS": "1"}

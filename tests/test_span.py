@@ -41,7 +41,7 @@ def test_penalty_charges_only_memories_on_the_ramp() -> None:
 def test_bias_is_the_logarithm_of_the_mask_with_its_gradient() -> None:
     span = torch.tensor([[3.0, 10.0, 0.5]], dtype=torch.float64, requires_grad=True)
     written, step = torch.tensor([[-5, -2, 0]]), torch.tensor([[0, 1]])
-    visible = torch.tensor([[[1.0, 1.0, 1.0], [1.0, 0.0, 1.0]]])
+    visible = torch.tensor([[[True, True, True], [True, False, True]]])
     bias, mask = expiry_bias(unclamped_mask((span + written).unsqueeze(1), step.unsqueeze(2), ramp=4.0), visible)
     assert mask.tolist() == [[[0.5, 1, 1], [0.25, 0, 0.875]]]
     assert bias[0, 0].tolist() == pytest.approx([math.log(0.5), 0, 0])
@@ -54,7 +54,7 @@ def test_bias_is_the_logarithm_of_the_mask_with_its_gradient() -> None:
 def test_gradient_at_an_expired_memory_is_zero_not_nan() -> None:
     span = torch.tensor([[1.0]], requires_grad=True)
     long_ago = unclamped_mask(span.unsqueeze(1), torch.tensor([[[50]]]), ramp=4.0)
-    bias, _ = expiry_bias(long_ago, torch.zeros(1, 1, 1))
+    bias, _ = expiry_bias(long_ago, torch.zeros(1, 1, 1, dtype=torch.bool))
     (gradient,) = torch.autograd.grad(torch.softmax(torch.cat([bias, torch.zeros(1, 1, 1)], 2), 2)[..., 0].sum(), span)
     assert gradient.item() == 0
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..attention import Positions, attend, position_scores, split_heads
+from ..attention import Positions, attend, position_scores, split_heads, without_unseen
 from .span import expiry_bias, lifetime, steps_on_ramp, unclamped_mask
 
 
@@ -83,19 +83,20 @@ def attend_segment(
     `rows` are query, key and value of each step, `stored` key and value of each stored memory; `span` has the gradient.
     """
     width, written = rows.shape[2] // 3, view.written
-    query, key, value = (split_heads(part, heads) for part in rows.split(width, 2))
-    key, value = (
-        torch.cat([split_heads(old, heads), new], 2)
-        for old, new in zip(stored.split(width, 2), (key, value), strict=True)
-    )
     steps = torch.arange(rows.shape[1], device=rows.device).expand(rows.shape[:2])
     age = steps.unsqueeze(2) - written.unsqueeze(1)
     visible = view.live.unsqueeze(1) & (age >= 0) & (written.unsqueeze(1) >= view.since.unsqueeze(2))
     visible = visible & (age < lifetime(span, ramp).unsqueeze(1))
     if view.gone is not None:
         visible = visible & ~view.gone[:, :-1]
+    stored = without_unseen(stored, visible[:, :, : stored.shape[1]])
+    query, key, value = (split_heads(part, heads) for part in rows.split(width, 2))
+    key, value = (
+        torch.cat([split_heads(old, heads), new], 2)
+        for old, new in zip(stored.split(width, 2), (key, value), strict=True)
+    )
     unclamped = unclamped_mask((span + written).unsqueeze(1), steps.unsqueeze(2), ramp)
-    bias, mask = expiry_bias(unclamped, visible.to(span.dtype))
+    bias, mask = expiry_bias(unclamped, visible)
     bias = bias.unsqueeze(1)
     if positions is not None:
         bias = bias + position_scores(query, positions, age)

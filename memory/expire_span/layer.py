@@ -15,6 +15,7 @@ from ..attention import (
     initial_age_bias,
     position_scores,
     split_heads,
+    without_unseen,
 )
 from ..core import AttentionTrace, LayerTrace, segment_starts
 from ..transformer import feed_forward, initialise_attention
@@ -213,12 +214,13 @@ class ExpireSpanLayer(nn.Module):
         known = replace(memory, live=memory.live & ~reset).with_one_more(x, rows[:, width:], span, time.squeeze(1))
         age, lives = time - known.birth, lifetime(known.span, ramp)
         visible = known.live & (age < lives)
-        bias, _ = log_mask(unclamped_mask(known.span, age, ramp), visible.to(span.dtype))
+        bias, _ = log_mask(unclamped_mask(known.span, age, ramp), visible)
         bias = bias.unsqueeze(1).unsqueeze(1)
         query = split_heads(rows[:, :width].unsqueeze(1), heads)
         if self.positions is not None:
             bias = bias + position_scores(query, self.positions, age.unsqueeze(1))
-        key, value = (split_heads(part, heads) for part in known.key_value.split(width, 2))
+        key_value = without_unseen(known.key_value, visible.unsqueeze(1))
+        key, value = (split_heads(part, heads) for part in key_value.split(width, 2))
         read, weights = attend(query, key, value, bias)
         y = self._transform(x, read.squeeze(1))
         stays, evicted = known.live & (age + 1 < lives), torch.full_like(time, -1)

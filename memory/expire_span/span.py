@@ -50,10 +50,10 @@ SMALLEST = 1e-30
 
 
 def log_mask(
-    unclamped: Float[Tensor, "B *T S"], visible: Float[Tensor, "B *T S"]
+    unclamped: Float[Tensor, "B *T S"], visible: Bool[Tensor, "B *T S"]
 ) -> tuple[Float[Tensor, "B *T S"], Float[Tensor, "B *T S"]]:
     """`expiry_bias` without a gradient."""
-    mask = unclamped.clamp(FAINTEST, 1.0).mul_(visible)
+    mask = unclamped.clamp(FAINTEST, 1.0).masked_fill_(~visible, 0)
     # The logarithm of 0 itself takes ten times as long as that of other numbers.
     bias = mask.clamp_min(SMALLEST).log_()
     return torch.threshold_(bias, 0.999 * math.log(SMALLEST), -torch.inf), mask
@@ -82,12 +82,12 @@ class _ExpiryBias(torch.autograd.Function):
 
 
 def expiry_bias(
-    unclamped: Float[Tensor, "B T S"], visible: Float[Tensor, "B T S"]
+    unclamped: Float[Tensor, "B T S"], visible: Bool[Tensor, "B T S"]
 ) -> tuple[Float[Tensor, "B T S"], Float[Tensor, "B T S"]]:
     """The bias log m_ti for attention scores, with its gradient to the spans, and the mask m_ti itself without.
 
-    `unclamped` is of `unclamped_mask`.  Where `visible` is 0 instead of 1, as it must be for all ages from the lifetime
-    on, the mask is 0 and the bias minus infinity.
+    `unclamped` is of `unclamped_mask`.  Where `visible` is false, as it must be for all ages from the lifetime on, the
+    mask is 0 and the bias minus infinity, whatever `unclamped` is.
     """
     return _ExpiryBias.apply(unclamped, visible)
 
