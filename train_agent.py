@@ -1,8 +1,9 @@
 """Train an agent with memory from the command line, into a run folder that can be resumed, watched and evaluated."""
 
 import sys
+import traceback
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from datetime import datetime
 from functools import partial
@@ -15,7 +16,7 @@ from expirespan.agents.callbacks import CheckpointCallback, ProgressCallback
 from expirespan.agents.checkpoint.file import read_checkpoint, replace_file, under
 from expirespan.agents.checkpoint.model import stored_spaces
 from expirespan.agents.learn.on_policy import MemoryOnPolicyAlgorithm
-from expirespan.cli.arguments import leave, options, parse_env_args
+from expirespan.cli.arguments import foreign_place, leave, options, parse_env_args
 from expirespan.cli.config import (
     ALGORITHMS,
     BEST,
@@ -160,12 +161,27 @@ def new_folder(config: TrainConfig) -> Path:
 class Events(TensorBoardOutputFormat):
     """SB3's TensorBoard output, less the events past the steps at which a run that was killed goes on.
 
-    `steps` is None for a new run.
+    `steps` is None for a new run.  Training goes on where events can't be written.
     """
 
     def __init__(self, run: Path, steps: int | None) -> None:  # SB3's would begin a file that stays empty
         self.writer = SummaryWriter(str(run), purge_step=None if steps is None else steps + 1)
-        self._is_closed = False
+        self._is_closed = self._failed = False
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        """Write what was logged; from the first failure on nothing, which is said once."""
+        if self._failed:
+            return
+        try:
+            super().write(key_values, key_excluded, step)
+        except OSError as error:
+            self._failed = True
+            said = "training goes on, its curves end here"
+            print(f"TensorBoard's events can't be written at {step:,} steps, {said}: {error}", file=sys.stderr)
+
+
+class StoppedByEnvironment(Exception):
+    """Training stopped since something raised an error that is not of this project: its environment, most likely."""
 
 
 def train(*stages: TrainConfig) -> int | None:
@@ -201,10 +217,15 @@ def train_in(run: Path, stages: Stages, held: ExitStack, resumes: bool) -> int |
     if not resumes:
         held.enter_context(in_use(run))
     replace_file(run / CONFIGURATION, lambda path: path.write_text(to_json(stages)))
+    if at.stage == number and model._last_obs is None:
+        print(
+            f"Training goes on from {at.steps:,} steps with new episodes: {stages[number - 1].env} can't restore where "
+            "its episodes stood, so that what follows is not what an uninterrupted run would have done"
+        )
     saving = CheckpointCallback(run / CHECKPOINT, run / BEST, stages[0].checkpoint_every)
     logger = Logger(str(run), [Events(run, model.num_timesteps if resumes else None)])
     print(f"Training into {run}; watch it with: tensorboard --logdir {quote(str(run))}")
-    with on_signals(saving.interrupt):
+    with on_signals(saving.interrupt), telling_how_to_go_on(run):
         progress = train_stage(model, stages, number, saving, logger)
         while number < len(stages) and not saving.stopping:
             number += 1
@@ -214,6 +235,21 @@ def train_in(run: Path, stages: Stages, held: ExitStack, resumes: bool) -> int |
     for line in closing_lines(run, saving, progress):
         print(line)
     return saving.signal if saving.stopped else None
+
+
+@contextmanager
+def telling_how_to_go_on(run: Path) -> Iterator[None]:
+    """Let an error in training say what is saved and how to go on from there."""
+    try:
+        yield
+    except Exception as error:
+        steps = position(run / CHECKPOINT).steps
+        saved = f"Its checkpoint is of {steps:,} steps" if steps else "There is no checkpoint yet"
+        hint = f"Training stopped. {saved}; go on with: expirespan-train --resume {quote(str(run))}"
+        if foreign_place(error):
+            raise StoppedByEnvironment(hint) from error
+        print(hint, file=sys.stderr)
+        raise
 
 
 def train_stage(
@@ -227,7 +263,10 @@ def train_stage(
     model.set_logger(logger)
     progress = ProgressCallback(total, name)
     left = model.stage_began + total - model.num_timesteps
-    model.learn(left, callback=[saving, *recording(model, config), progress], reset_num_timesteps=False)
+    try:
+        model.learn(left, callback=[saving, *recording(model, config), progress], reset_num_timesteps=False)
+    finally:
+        progress.close()
     assert model.env is not None
     model.env.close()
     if not saving.stopped:
@@ -272,7 +311,10 @@ def main(args: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("expirespan-train: interrupted", file=sys.stderr)
         sys.exit(130)
-    except (ValueError, TypeError, FileNotFoundError, BrokenEnvironment) as error:
+    except StoppedByEnvironment as error:
+        traceback.print_exception(error.__cause__)
+        sys.exit(str(error))
+    except (ValueError, TypeError, OSError, BrokenEnvironment) as error:
         leave("expirespan-train", error)
     if stopped is not None:
         sys.exit(128 + stopped)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -69,7 +70,8 @@ class CheckpointCallback(MemoryCallback):
         """Write a checkpoint now, and before it what has been logged: training would go on past what is lost."""
         for output in self.logger.output_formats:
             if isinstance(output, TensorBoardOutputFormat):
-                output.writer.flush()
+                with suppress(OSError):  # the checkpoint may still find room
+                    output.writer.flush()
         self.model.save(self.path)
         self.saved_at = self.model.num_timesteps
         now = standing(self.model.ep_info_buffer or ())
@@ -128,6 +130,10 @@ class ProgressCallback(MemoryCallback):
 
     def _on_training_end(self) -> None:
         self._on_rollout_start()
+        self.close()
+
+    def close(self) -> None:
+        """End the bar's line, so that what is printed next begins a new one."""
         if self._bar is not None:
             self._bar.close()
 

@@ -124,12 +124,18 @@ def parse_env_args(pairs: Collection[str]) -> dict[str, Any]:
 
 def leave(prog: str, error: Exception) -> NoReturn:
     """End the program with an error in one line; one that is not this project's with where it was raised."""
+    place = foreign_place(error)
+    sys.exit(f"{prog}: {' '.join(str(error).split())}{f' ({place})' if place else ''}")
+
+
+def foreign_place(error: Exception) -> str:
+    """File and line where an error was raised; "" where that is in this project."""
     trace, place = error.__traceback__, ""
     while trace is not None:
         ours = str(trace.tb_frame.f_globals.get("__name__")).partition(".")[0] in ("expirespan", "__main__")
-        place = "" if ours else f" ({Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno})"
+        place = "" if ours else f"{Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno}"
         trace = trace.tb_next
-    sys.exit(f"{prog}: {' '.join(str(error).split())}{place}")
+    return place
 
 
 def _first_words(end: BaseException) -> str:

@@ -10,6 +10,7 @@ import json
 import os
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from shutil import copyfile
 from typing import Any
@@ -76,15 +77,22 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a file beside its place, and then move it there: the old one or the new one, never a part."""
+    """Let `write` make a file beside its place, and then move it there: the old one or the new one, never a part.
+
+    Raises OSError that names the file where it can't be written: the disk is full, the folder gone or read-only.
+    """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         write(unfinished)
         with unfinished.open("rb") as file:
             os.fsync(file.fileno())
         unfinished.replace(path)
+    except OSError as error:
+        said = f"{path} could not be written, and is what it was before: {error.strerror or error}"
+        raise OSError(error.errno, said) from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
 
 
 def find_checkpoint(path: str | os.PathLike[str]) -> Path:
