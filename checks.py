@@ -4,14 +4,17 @@ import math
 from collections.abc import Collection
 from numbers import Integral, Real
 
+EXACT = 2**53
+"""Whole numbers up to this are exact as floats."""
 
-def check_whole(name: str, value: object, *, at_least: int, at_most: int | None = None) -> int:
-    """An int of Python's or NumPy's (not a bool) of at least `at_least`; returns it as Python's."""
+
+def check_whole(name: str, value: object, *, at_least: int, at_most: int = EXACT) -> int:
+    """An int of Python's or NumPy's (not a bool) from `at_least` to `at_most`; returns it as Python's."""
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise TypeError(f"Expect `{name}` to be an int, actual: {value!r}")
     if value < at_least:
         raise ValueError(f"Expect `{name}` to be at least {at_least}, actual: {value}")
-    if at_most is not None and value > at_most:
+    if value > at_most:
         raise ValueError(f"Expect `{name}` to be at most {at_most}, actual: {value}")
     return int(value)
 
@@ -32,10 +35,13 @@ def check_number(name: str, value: object) -> float:
     return float(value)
 
 
-def check_positive(name: str, value: object) -> None:
-    """A finite number above 0."""
-    if check_number(name, value) <= 0:
+def check_positive(name: str, value: object, at_most: float = math.inf) -> None:
+    """A finite number above 0, and not above `at_most`."""
+    number = check_number(name, value)
+    if number <= 0:
         raise ValueError(f"Expect `{name}` to be positive, actual: {value}")
+    if number > at_most:
+        raise ValueError(f"Expect `{name}` to be at most {at_most:g}, actual: {value}")
 
 
 def check_not_negative(name: str, value: object, below: float = math.inf) -> None:

@@ -113,13 +113,14 @@ def seen_by_policies(space: spaces.Space, kinds: Any) -> spaces.Space:
 def environment_state(env: VecEnv) -> dict[str, Any] | None:
     """Where every row's episode stands, as {"arrays": ..., "generators": ...}; None where the rows can't tell.
 
-    The environments of this project can; most others, and wrappers such as VecFrameStack and VecNormalize, keep state
-    that nothing outside can restore.
+    The environments of this project can; others are played again (envs/replay.py).  Wrappers such as VecFrameStack and
+    VecNormalize, and VecEnvs of others, keep state that nothing outside can restore.
     """
     monitor, inner = _monitor_and_rows(env)
     if inner is None or monitor is None:
         return None
-    state = inner.state_dict()
+    if (state := inner.state_dict()) is None:
+        return None
     counted = {"episode_returns": monitor.episode_returns.copy(), "episode_lengths": monitor.episode_lengths.copy()}
     return {"arrays": state["arrays"] | counted, "generators": state["generators"]}
 

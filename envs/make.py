@@ -15,9 +15,11 @@ from typing import Any
 import gymnasium as gym
 from gymnasium import spaces
 from gymnasium.envs.registration import load_env_creator
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import VectorEnv
 from minigrid.minigrid_env import MiniGridEnv
 from minigrid.wrappers import ImgObsWrapper
+
+from .replay import ReplayedVectorEnv
 
 OF_MAKE = ("max_episode_steps", "disable_env_checker")
 """Arguments that gymnasium.make itself takes for every environment."""
@@ -87,7 +89,7 @@ def make_batched(
             raise ValueError(refused)  # of what the single form alone takes
         return gym.make_vec(env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", **arguments)
     factories = [partial(make_single, env_id, env_args, view_size)] * num_envs
-    return SyncVectorEnv(factories, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
+    return ReplayedVectorEnv(factories)
 
 
 def check_playable(env: gym.Env) -> None:

@@ -17,6 +17,7 @@ from expirespan.analysis import inspection, storage
 from expirespan.analysis.figures import nice_bins
 from expirespan.cli import config as train_config
 from expirespan.cli.run_folder import in_use
+from expirespan.envs.replay import ReplayedVectorEnv
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 from models import Blinker
 from safetensors.torch import load_file
@@ -349,6 +350,7 @@ def test_new_episodes_of_a_resumed_run_are_not_the_first_ones(tmp_path: Path, mo
         return reset(self, seed=seed, options=options)
 
     monkeypatch.setattr(CartPoleEnv, "reset", noted)
+    monkeypatch.setattr(ReplayedVectorEnv, "state_dict", lambda self: None)  # as where it can't be played again
     pole = ["--env", "CartPole-v1", "--num-envs", 2, "--n-steps", 16, "--batch-size", 32, "--timeline-every", 0]
     train(*pole, "--total-steps", 64, "--out", tmp_path / "run")
     train("--resume", tmp_path / "run", "--total-steps", 128)
@@ -374,7 +376,7 @@ def test_bins_are_round_and_cover_everything() -> None:
 
 
 class Failing(Blinker):
-    """Fails at its 70th step."""
+    """Fails at its 280th step, and shows what can't be played again."""
 
     stepped = 0
 
@@ -382,13 +384,14 @@ class Failing(Blinker):
         Failing.stepped += 1
         if Failing.stepped % 280 == 0:
             raise ValueError("the sensor is broken")
-        return super().step(action)
+        observation, *rest = super().step(action)
+        return observation + np.float32(np.random.default_rng().random()), *rest
 
 
 def test_an_error_of_the_environment_keeps_its_traceback_and_says_how_to_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    gym.register("Failing-v0", Failing)
+    gym.register("Failing-v0", lambda **given: Failing(**given))
     run, Failing.stepped = tmp_path / "run", 0
     arguments = [*SMALL[2:], "--env", "Failing-v0", "--total-steps", 4 * ROLLOUT, "--timeline-every", 0, "--out", run]
     arguments = [word for word in arguments if word not in ("--env-args", "max_length=6")]

@@ -5,6 +5,7 @@ import json
 import sys
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from gymnasium import spaces
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 from torch import Tensor, nn
 
+from ...envs.replay import AnotherEpisode
 from ...memory import core_config
 from ..encoders import uncompiled
 from ..observations import kinds_before_version_2
@@ -273,8 +275,9 @@ def _restore(
             torch.cuda.set_rng_state(tensors["random/cuda"], model.device)
         same_rows = model.env is not None and model.n_envs == document["n_envs"]
         if same_rows and document["generators"] is not None and "last_episode_starts" in tensors:
-            _continue_episodes(model, tensors, document["generators"])
-            return
+            with suppress(AnotherEpisode):  # chance from elsewhere: new episodes begin
+                _continue_episodes(model, tensors, document["generators"])
+                return
     if model.env is not None and model.seed is not None:
         # New episodes, and not once more those that training began with.
         mixed = np.random.SeedSequence([model.seed, model.num_timesteps]).generate_state(1)

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from .core import ExpireSpan
 
 
+LONGEST = 1e12
+"""Spans and ramps, in steps, at most: with longer ones times are not exact."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExpireSpanConfig(CoreConfig):
     """Shape of the Expire-Span core."""
@@ -54,8 +58,9 @@ class ExpireSpanConfig(CoreConfig):
             check_whole(name, getattr(self, name), at_least=1)
         if self.width % self.heads:
             raise ValueError(f"Expect `width` to be a multiple of `heads` ({self.heads}), actual: {self.width}")
-        for name in ("max_span", "ramp", "pre_div"):
-            check_positive(name, getattr(self, name))
+        for name in ("max_span", "ramp"):
+            check_positive(name, getattr(self, name), at_most=LONGEST)
+        check_positive("pre_div", self.pre_div)
         check_fraction("initial_span", self.initial_span)
         check_whole("position_window", self.position_window, at_least=0)
         if self.capacity is not None:
