@@ -253,7 +253,10 @@ def build_space(description: dict[str, Any]) -> spaces.Space:
     dtype: Any = np.dtype(settings.get("dtype", np.int64)).type  # older files have none for whole numbers
     if kind == "Box":
         shape = tuple(settings["shape"])
-        low, high = (np.broadcast_to(np.asarray(settings[end], dtype=dtype), shape) for end in ("low", "high"))
+        low, high = (np.asarray(settings[end], dtype=dtype) for end in ("low", "high"))
+        if not {low.shape, high.shape} <= {(), shape}:
+            raise ValueError(f"Expect bounds of a Box of shape {shape}, actual: {low.shape} and {high.shape}")
+        low, high = np.broadcast_to(low, shape), np.broadcast_to(high, shape)
         return spaces.Box(low, high, dtype=dtype)
     if kind == "Discrete":
         typed = {} if dtype is np.int64 else {"dtype": dtype}  # an argument that older Gymnasiums don't have
