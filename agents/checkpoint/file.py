@@ -41,11 +41,13 @@ def write_checkpoint(target: Target, tensors: dict[str, Tensor], document: dict[
     A stream and a path without a suffix (which gets .zip, as in SB3) take a ZIP archive, as every suffix does but
     .safetensors.
 
-    Raises TypeError where the document holds something that JSON does not know.
+    Raises TypeError where the document holds something that JSON does not know, ValueError where it could not be read
+    again.
     """
     # Copies, since safetensors refuses tensors that share memory.
     stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     text = json.dumps({name: value for name, value in document.items() if name != COMPLETE})
+    check_document(json.loads(text), complete=True)  # before what can't be read replaces what can
     content = save(stored, {"format": FORMATS[-1], "document": text, DIGEST: digest(stored, text)})
     if not isinstance(target, str | os.PathLike):
         target.write(_archived(content))

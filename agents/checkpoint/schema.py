@@ -15,7 +15,7 @@ import numpy as np
 from msgspec import Meta
 from safetensors import SafetensorError
 
-MOST_NUMBERS = 2**23
+MOST_NUMBERS = 2**24
 """Of one observation or action, all parts of a dictionary together."""
 LARGEST = 2**53
 """Whole numbers stay below this, so that they are exact as floats."""
@@ -84,7 +84,7 @@ class Box(_Struct, tag_field="type", tag="Box"):
     """`gymnasium.spaces.Box`; bounds that are all the same are one number."""
 
     shape: Annotated[list[Size], Meta(max_length=8)]
-    dtype: Literal["float16", "float32", "float64", "uint8", "int8", "uint16", "int16", "uint32", "int32", "int64"]
+    dtype: Annotated[str, Meta(pattern="^(bool|float(16|32|64)|u?int(8|16|32|64))$")]
     low: Any
     high: Any
 
