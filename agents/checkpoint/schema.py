@@ -187,7 +187,8 @@ class Document(_Struct, kw_only=True):
     stage: Annotated[int, Meta(ge=1, le=LARGEST)] = 1
     stage_began: Count = 0
     observations: str | dict[str, str] | None = None
-    optimizer: str = ""
+    optimizer: Annotated[str, Meta(pattern="^$|:")] = ""
+    """Its class, as module:name; where another one is asked for, it begins anew."""
     episodes: list[dict[str, Any]]
     successes: list[bool]
     controller: ControllerState | None
