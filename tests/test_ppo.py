@@ -10,6 +10,7 @@ from expirespan import MemoryPPO
 from expirespan.agents import GymnasiumVecEnv
 from models import SMALL, Blinker, corridor, rows_of, small, span_core, weights
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
 
@@ -200,3 +201,18 @@ def test_spans_of_memories_used_late_are_lengthened_on_request() -> None:
         assert model.logger.name_to_value["spans/used_late_layer_1"] > 0
         means.append(model.logger.name_to_value["spans/mean_layer_1"])
     assert means[1] > means[0] * 1.2
+
+
+def test_gradients_that_are_not_finite_are_named_with_what_made_them() -> None:
+    class Huge(Blinker):
+        def step(self, action: Any) -> Any:
+            observation, *rest = super().step(action)
+            return observation * np.float32(1e30), *rest
+
+    model = small(make_vec_env(Huge, 4))
+    before = weights(model)
+    with pytest.raises(
+        ValueError, match=r"finite gradients, .* after 64 steps, .* observations up to [23]e\+30, rewards"
+    ):
+        model.learn(128)
+    assert all(torch.equal(old, new) for old, new in zip(before, weights(model), strict=True))

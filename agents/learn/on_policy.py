@@ -421,10 +421,18 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         return loss
 
     def _step(self, loss: Tensor, share: float) -> None:
-        """One step of the optimizer, and this share of what the core's controller does in an update."""
+        """One step of the optimizer, and this share of what the core's controller does in an update.
+
+        Raises ValueError, and changes no weight, where the gradients are not finite.
+        """
         self.policy.optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm, error_if_nonfinite=True)
+        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+        if not norm.isfinite():
+            raise ValueError(
+                f"Expect finite gradients, actual: a length of {norm.item()} after {self.num_timesteps} steps, and in "
+                f"this rollout {self.rollout_buffer.largest()}"
+            )
         self.policy.optimizer.step()
         if self.controller is not None:
             self.controller.step(share)

@@ -109,6 +109,12 @@ class SequenceRolloutBuffer(_TensorBuffer):
         self.pos += 1
         self.full = self.pos == self.buffer_size
 
+    def largest(self) -> str:
+        """The largest numbers of the rollout, for an error that asks where they come from."""
+        named = self.observations if isinstance(self.observations, dict) else {"observations": self.observations}
+        parts = named | {"rewards (scaled)": self.rewards, "values": self.values}
+        return ", ".join(f"{name} up to {part.double().abs().max().item():.3g}" for name, part in parts.items())
+
     def compute_returns_and_advantage(self, last_values: Tensor, dones: np.ndarray) -> None:
         """Advantages by GAE, and returns as advantage + value."""
         last_dones = torch.as_tensor(dones, dtype=torch.bool, device=self.device)
