@@ -154,10 +154,10 @@ def main(count: int, seed: int = 0) -> list[str]:
                 "run": word(["good"] * 30 + [f"damaged{number}" for number in range(10)], draw),
                 "tag": word(tags * 20 + everything, draw),
                 "step": word(["0", "5", "49"], draw),
-                "level": word(["0", "1", "5", "40"], draw),
-                "index": word(["0", "1"], draw),
+                "level": word(["0", "0", "1", "5", "20"], draw),
+                "index": word(["0"], draw),
                 "layer": word(["0", "1"], draw),
-                "color": word(["span", "attention", "fate"], draw),
+                "color": word(["span", "span", "attention"], draw),
                 "steps": ",".join(word(["0", "5", "49"], draw) for _ in range(draw.choice((1, 3, 70)))),
             }
             asked = {key: value for key, value in asked.items() if draw.random() < 0.95}

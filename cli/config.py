@@ -173,31 +173,41 @@ def from_json(text: str) -> Stages:
         values = json.loads(text)
         if (written_as := values.pop("format", None)) not in (None, FORMAT):
             raise ValueError(f"Expect the format {FORMAT}, or none as older runs have it, actual: {written_as!r}")
-        if written_as == FORMAT:
-            check_complete("the configuration", values, [field.name for field in fields(TrainConfig)])
-        values.setdefault("core", "expire-span")  # runs from before there were others
-        groups = {
-            "memory": type(core_config(values["core"])),
-            "pressure": PressureConfig,
-            "learning": ALGORITHMS[values["algo"]].config_class,
-        }
-        if written_as is None:
-            values["learning"].setdefault("normalize_observations", False)  # runs from before there was a choice
+        if written_as is None:  # of before there were other cores, and before there was this choice
+            values.setdefault("core", "expire-span")
+            values["learning"].setdefault("normalize_observations", False)
         else:
-            for name, group in groups.items():
-                check_complete(f"`{name}`", values[name], [field.name for field in fields(group)])
-        parts = {name: group(**values.pop(name)) for name, group in groups.items()}
-        tables = values.pop("stages", None) or [{}]  # runs from before there were stages have none
-        if unknown := {name for table in tables for name in table} - CHANGEABLE:
-            raise ValueError(f"Expect options of a stage, actual: {', '.join(sorted(unknown))}")
-        stages = []
-        for table in tables:
-            own = {name: value for name, value in table.items() if name in VALUES.__struct_fields__}
-            plain = msgspec.structs.asdict(converted(values | own, VALUES))
-            paths = {name: plain[name] and Path(plain[name]) for name in PATHS}
-            config = TrainConfig(**plain | paths, **parts)
-            stages.append(with_options(config, {name: table[name] for name in table.keys() - own.keys()}))
-        return tuple(stages)
+            check_complete("the configuration", values, [field.name for field in fields(TrainConfig)])
+        parts = {name: _read_group(name, kind, values, written_as) for name, kind in _groups(values).items()}
+        tables = values.pop("stages", None)
+        if tables == []:
+            raise ValueError("Expect `stages` to be null or a list of stages, actual: []")
+        return tuple(_read_stage(values, parts, table) for table in tables or [{}])
+
+
+def _groups(values: dict[str, Any]) -> dict[str, type[Any]]:
+    """The classes of a configuration's groups, by its core and its algorithm."""
+    learning = ALGORITHMS[values["algo"]].config_class
+    return {"memory": type(core_config(values["core"])), "pressure": PressureConfig, "learning": learning}
+
+
+def _read_group(name: str, kind: type[Any], values: dict[str, Any], written_as: int | None) -> Any:
+    """One group, which is taken from the values."""
+    own = values.pop(name)
+    if written_as is not None:
+        check_complete(f"`{name}`", own, [field.name for field in fields(kind)])
+    return kind(**own)
+
+
+def _read_stage(values: dict[str, Any], parts: dict[str, Any], table: dict[str, Any]) -> TrainConfig:
+    """The configuration with these values and groups, but for what stands in a stage's table."""
+    if unknown := table.keys() - CHANGEABLE:
+        raise ValueError(f"Expect options of a stage, actual: {', '.join(sorted(unknown))}")
+    own = {name: value for name, value in table.items() if name in VALUES.__struct_fields__}
+    plain = msgspec.structs.asdict(converted(values | own, VALUES))
+    paths = {name: plain[name] and Path(plain[name]) for name in PATHS}
+    config = TrainConfig(**plain | paths, **parts)
+    return with_options(config, {name: table[name] for name in table.keys() - own.keys()})
 
 
 def read_stages(run: Path) -> Stages:
