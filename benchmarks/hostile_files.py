@@ -1,4 +1,4 @@
-"""Files that were damaged or made up: every one is refused in one line, or taken for exactly what it says.
+r"""Files that were damaged or made up: every one is refused in one line, or taken for exactly what it says.
 
 Checkpoints (of each core), config.json and recorded episodes are changed one at a time: bytes flipped, cut or added;
 entries of the JSON replaced, removed or added; tensors and arrays of other types, shapes and values, with everything
@@ -10,6 +10,14 @@ as a user's command would, in a process of its own, which counts as
 - a fault: anything else, such as a crash, a traceback, more than 2 s, or more than 200 MB above the file's size.
 
     python benchmarks/hostile_files.py --count 2000
+
+The same with the C under AddressSanitizer and UndefinedBehaviorSanitizer, which end the process at the first access out
+of bounds:
+
+    gcc -g -O0 -fsanitize=address,undefined -fno-sanitize-recover=all -Wno-psabi -shared -fPIC \
+        memory/expire_span/kernels.c -o sanitized.so -lm
+    LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libstdc++.so)" \
+        ASAN_OPTIONS=detect_leaks=0 python benchmarks/hostile_files.py --count 2000 --library sanitized.so
 """
 
 import argparse
@@ -43,6 +51,7 @@ from expirespan.analysis import storage
 from expirespan.cli.config import CHECKPOINT, CONFIGURATION, parse, steps_of, to_json
 from expirespan.cli.stages import position
 from expirespan.envs.make import BrokenEnvironment
+from expirespan.memory.expire_span import compiled
 from safetensors.torch import load, save
 from stable_baselines3.common.utils import obs_as_tensor
 
@@ -414,7 +423,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=2000, help="files to try")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--library", type=Path, help="another build of kernels.c")
     options = parser.parse_args()
+    if options.library is not None:
+        library = compiled.load(options.library)
+        assert library is not None, f"{options.library} can't be loaded"
+        compiled.library = lambda: library
     found = main(options.count, options.seed)
     print(f"{len(found)} faults in {options.count} files")
     sys.exit(bool(found))
