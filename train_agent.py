@@ -217,11 +217,13 @@ def train_in(run: Path, stages: Stages, held: ExitStack, resumes: bool) -> int |
     if not resumes:
         held.enter_context(in_use(run))
     replace_file(run / CONFIGURATION, lambda path: path.write_text(to_json(stages)))
+    inexactly = "so that what follows is not what an uninterrupted run would have done"
     if at.stage == number and model._last_obs is None:
-        print(
-            f"Training goes on from {at.steps:,} steps with new episodes: {stages[number - 1].env} can't restore where "
-            "its episodes stood, so that what follows is not what an uninterrupted run would have done"
-        )
+        said = f"with new episodes: {stages[number - 1].env} can't restore where its episodes stood"
+        print(f"Training goes on from {at.steps:,} steps {said}, {inexactly}")
+    if (threads := torch.get_num_threads()) != (at.threads or threads):
+        said = f"with {threads} threads of torch instead of {at.threads}, which add up in another order"
+        print(f"Training goes on from {at.steps:,} steps {said}, {inexactly}")
     saving = CheckpointCallback(run / CHECKPOINT, run / BEST, stages[0].checkpoint_every)
     logger = Logger(str(run), [Events(run, model.num_timesteps if resumes else None)])
     print(f"Training into {run}; watch it with: tensorboard --logdir {quote(str(run))}")

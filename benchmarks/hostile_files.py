@@ -287,6 +287,8 @@ def read_run(case: Case, run: Path) -> str:
 
 def difference(said: Any, found: Any, case: Case) -> str:
     """How what was read differs from what stands in the file; an entry that is gone may be read as it was."""
+    if case.path[:1] == ("threads",):  # what is written anew tells of this process
+        return ""
     one, other = at(said, case.path), at(found, case.path)
     if one is MISSING and same(case.was, other):
         return ""

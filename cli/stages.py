@@ -99,6 +99,8 @@ class Position:
     """Steps trained before that stage."""
     steps: int = 0
     """Steps trained in all."""
+    threads: int | None = None
+    """Threads of torch that it was trained with; None where that isn't known."""
 
     def next_stage(self, totals: Sequence[int]) -> int:
         """The stage that training goes on in, given the steps of each; one more than there are where all are done.
@@ -118,4 +120,4 @@ def position(checkpoint: Path) -> Position:
     document = read_checkpoint(checkpoint)[1]
     # Checkpoints from before there were stages name none.
     stage, began = document.get("stage", 1), document.get("stage_began", 0)
-    return Position(stage=stage, began=began, steps=document["num_timesteps"])
+    return Position(stage=stage, began=began, steps=document["num_timesteps"], threads=document.get("threads"))

@@ -447,3 +447,16 @@ def test_a_ctrl_c_before_training_is_one_line(capsys: pytest.CaptureFixture, mon
     with pytest.raises(SystemExit, match="130"):
         train(*SMALL)
     assert capsys.readouterr().err == "expirespan-train: interrupted\n"
+
+
+def test_another_number_of_threads_is_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run, before = tmp_path / "run", torch.get_num_threads()
+    train(*SMALL, "--total-steps", ROLLOUT, "--out", run)
+    configuration = (run / "config.json").read_text()
+    (run / "config.json").write_text(configuration.replace('"threads": 1', '"threads": 2'))
+    train("--resume", run, "--total-steps", 2 * ROLLOUT)
+    torch.set_num_threads(before)
+    told = (
+        "Training goes on from 128 steps with 2 threads of torch instead of 1, which add up in another order, so that"
+    )
+    assert told in capsys.readouterr().out

@@ -138,7 +138,7 @@ def test_a_kill_between_stages_loses_nothing(
     with pytest.raises(SystemExit, match="130"):
         curriculum(file, tmp_path / "cut")
     monkeypatch.setattr(train_agent, "start_from", begin)
-    assert position(tmp_path / "cut" / "checkpoint.safetensors") == Position(stage=1, steps=ENDS[0])
+    assert position(tmp_path / "cut" / "checkpoint.safetensors") == Position(stage=1, steps=ENDS[0], threads=1)
     train("--resume", tmp_path / "cut")
     assert_same(whole, tmp_path / "cut")
 
@@ -167,7 +167,7 @@ def test_one_folder_tells_of_all_stages(file: Path, tmp_path: Path, capsys: pyte
     assert [stage.total_steps for stage in read_stages(run)] == list(steps)
     assert read_run(run).env_args == ("max_length=6",) and not read_run(run).learning.anneal
     at = position(run / "checkpoint.safetensors")
-    assert at == Position(stage=3, began=ENDS[1], steps=ENDS[2])
+    assert at == Position(stage=3, began=ENDS[1], steps=ENDS[2], threads=1)
     assert read_checkpoint(run / "best.safetensors")[1]["stage"] == 3
     events = EventAccumulator(str(run))
     events.Reload()

@@ -150,6 +150,7 @@ def describe(model: "MemoryOnPolicyAlgorithm") -> tuple[dict[str, Tensor], dict[
         "controller": None if model.controller is None else model.controller.state_dict(),
         "reward_scale": model.reward_scale.state_dict(),
         "generators": state["generators"] if state is not None else None,
+        "threads": torch.get_num_threads(),
         "pending_log": model.pending_log(),
     }
     return tensors, document

@@ -194,6 +194,8 @@ class Document(_Struct, kw_only=True):
     controller: ControllerState | None
     reward_scale: RewardScaleState
     generators: list[Generator] | None
+    threads: Annotated[int, Meta(ge=1, le=2**16)] | None = None
+    """Of torch, on which the order of sums depends."""
     pending_log: dict[str, Number] = {}
     """What was recorded of the last update, which SB3 writes after the next rollout."""
 

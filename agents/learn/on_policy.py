@@ -352,8 +352,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
 
     def pending_log(self) -> dict[str, float]:
         """What was recorded since the log was last written: numbers of the last update, by name."""
-        if not hasattr(self, "_logger"):  # it has not trained yet
-            return {}
+        if not hasattr(self, "_logger"):  # it has not trained yet, or not since it was loaded
+            return self.log_again
         logger = self.logger
         shown = {k: v for k, v in logger.name_to_value.items() if "tensorboard" not in logger.name_to_excluded[k]}
         return {name: float(v) for name, v in shown.items() if isinstance(v, int | float) and isfinite(v)}
