@@ -28,7 +28,7 @@ FORMAT = 2
 TOTAL_STEPS = 1_000_000
 MOST_ENVS = 2**16
 """Environments side by side, at most."""
-MOST_THREADS = 1024
+MOST_THREADS = 256
 """Threads of torch, at most: with a million of them it ends in a segmentation fault."""
 EVALUATION_SEED = 1_000_000
 """Evaluation episodes are seeded from here on, far from those of training."""
