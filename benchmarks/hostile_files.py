@@ -7,7 +7,8 @@ as a user's command would, in a process of its own, which counts as
 
 - refused: one line, no traceback;
 - taken: what was read, written anew, says what the changed file says;
-- a fault: anything else, such as a crash, a traceback, more than 2 s of processor time, or more than 200 MB above the file's size.
+- a fault: anything else, such as a crash, a traceback, more than 2 s of processor time, or more than 200 MB above the
+  file's size.
 
     python benchmarks/hostile_files.py --count 2000
 
