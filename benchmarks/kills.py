@@ -32,7 +32,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TRAIN = (
     "--env expirespan/CorridorShort-v0 --num-envs 4 --n-steps 16 --batch-size 32 --width 16 --ff-width 16 --ramp 4 "
-    "--max-span 40 --checkpoint-every 128 --timeline-every 1024 --total-steps 6400"
+    "--max-span 40 --checkpoint-every 128 --timeline-every 1024 --total-steps 2560"
 )
 
 
@@ -42,6 +42,8 @@ def begin(arguments: list[str], said: Path) -> int:
     if child:
         return child
     code = 5
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
         with said.open("w") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
             try:

@@ -8,6 +8,7 @@ another source of chance, and new episodes begin.
 
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -77,12 +78,17 @@ class Replayed(gym.Wrapper):
         self._seen.update(np.float64(reward).tobytes())
 
 
+def _replayed(factory: Callable[[], gym.Env]) -> Replayed:
+    return Replayed(factory())
+
+
 class ReplayedVectorEnv(SyncVectorEnv):
     """Environments stepped one after another, with same-step autoreset, whose episodes can be played again."""
 
     def __init__(self, factories: Sequence[Callable[[], gym.Env]]) -> None:
-        wrapped = [lambda factory=factory: Replayed(factory()) for factory in factories]
-        super().__init__(wrapped, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
+        super().__init__(
+            [partial(_replayed, factory) for factory in factories], copy=False, autoreset_mode=AutoresetMode.SAME_STEP
+        )
 
     def state_dict(self) -> dict[str, Any] | None:
         """Actions of all rows one after another, their lengths, and the generators; None where a row can't tell."""
