@@ -32,14 +32,14 @@ class Replayed(gym.Wrapper):
         self.began: Any = None
         """The generator's state at the beginning; None where the episode can't be played again."""
         self.actions: list[Any] = []
-        self._seen = hashlib.sha256()
+        self._seen = b""
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """As the environment's."""
         generator = seeding.np_random(seed)[0] if seed is not None else self.unwrapped.np_random
         self.began = None if options else generator.bit_generator.state
         observation, info = self.env.reset(seed=seed, options=options)
-        self.actions, self._seen = [], hashlib.sha256()
+        self.actions, self._seen = [], b""
         self._take_note(observation, 0.0)
         return observation, info
 
@@ -69,13 +69,14 @@ class Replayed(gym.Wrapper):
 
     def digest(self) -> bytes:
         """Of all that was seen and earned since the reset."""
-        return self._seen.digest()
+        return self._seen
 
     def _take_note(self, observation: Any, reward: float) -> None:
         parts = observation.items() if isinstance(observation, dict) else [("", observation)]
+        noted = hashlib.sha256(self._seen + np.float64(reward).tobytes())
         for name, part in sorted(parts):
-            self._seen.update(str(name).encode() + np.ascontiguousarray(part).tobytes())
-        self._seen.update(np.float64(reward).tobytes())
+            noted.update(str(name).encode() + np.ascontiguousarray(part).tobytes())
+        self._seen = noted.digest()
 
 
 def _replayed(factory: Callable[[], gym.Env]) -> Replayed:
