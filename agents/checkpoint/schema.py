@@ -208,6 +208,8 @@ def check_document(document: Any, complete: bool) -> None:
     read = converted(document, Document)
     if complete:
         check_complete("the checkpoint", document, Document.__struct_fields__)
+        if document["controller"]:
+            check_complete("`controller`", document["controller"], ControllerState.__struct_fields__)
         if (rows := len(read.reward_scale.returns)) != read.n_envs:
             raise ValueError(f"Expect `reward_scale.returns` of {read.n_envs} environments, actual: {rows}")
     for name, space in (("observation_space", read.observation_space), ("action_space", read.action_space)):
