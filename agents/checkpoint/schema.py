@@ -186,7 +186,7 @@ class Document(_Struct, kw_only=True):
     n_updates: Count
     stage: Annotated[int, Meta(ge=1, le=LARGEST)] = 1
     stage_began: Count = 0
-    observations: str | dict[str, str] | None = None
+    observations: Annotated[str, Meta(min_length=1)] | Annotated[dict[str, str], Meta(min_length=1)] | None = None
     optimizer: Annotated[str, Meta(pattern="^$|:")] = ""
     """Its class, as module:name; where another one is asked for, it begins anew."""
     episodes: list[dict[str, Any]]
