@@ -7,7 +7,7 @@ another source of chance, and new episodes begin.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -37,7 +37,8 @@ class Replayed(gym.Wrapper):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """As the environment's."""
         generator = seeding.np_random(seed)[0] if seed is not None else self.unwrapped.np_random
-        self.began = None if options else generator.bit_generator.state
+        bits = getattr(generator, "bit_generator", None)  # an environment may have put another one there
+        self.began = bits.state if isinstance(bits, np.random.PCG64) and not options else None
         observation, info = self.env.reset(seed=seed, options=options)
         self.actions, self._seen = [], b""
         self._take_note(observation, 0.0)
@@ -49,7 +50,7 @@ class Replayed(gym.Wrapper):
         self.actions.append(np.array(action))
         if len(self.actions) > LONGEST:
             self.began, self.actions = None, []
-        self._take_note(observation, float(reward))
+        self._take_note(observation, reward)
         return observation, reward, terminated, truncated, info
 
     def play(self, began: dict[str, Any], actions: np.ndarray, seen: bytes) -> None:
@@ -71,12 +72,21 @@ class Replayed(gym.Wrapper):
         """Of all that was seen and earned since the reset."""
         return self._seen
 
-    def _take_note(self, observation: Any, reward: float) -> None:
-        parts = observation.items() if isinstance(observation, dict) else [("", observation)]
-        noted = hashlib.sha256(self._seen + np.float64(reward).tobytes())
-        for name, part in sorted(parts):
-            noted.update(str(name).encode() + np.ascontiguousarray(part).tobytes())
+    def _take_note(self, observation: Any, reward: Any) -> None:
+        noted = hashlib.sha256(self._seen + np.asarray(reward, dtype=np.float64).tobytes())
+        for part in _parts(observation):
+            noted.update(part)
         self._seen = noted.digest()
+
+
+def _parts(observation: Any) -> Iterator[bytes]:
+    """The bytes of an observation, or of all parts of a dictionary with their names."""
+    if not isinstance(observation, dict):
+        yield np.asarray(observation).tobytes()
+        return
+    for name, part in observation.items():
+        yield str(name).encode()
+        yield from _parts(part)
 
 
 def _replayed(factory: Callable[[], gym.Env]) -> Replayed:

@@ -161,6 +161,13 @@ class Generator(_Struct):
     uinteger: Annotated[int, Meta(ge=0, lt=2**32)]
 
 
+class Episode(msgspec.Struct):
+    """SB3's record of an episode, beside whatever else a Monitor put there."""
+
+    r: Number
+    l: Number  # noqa: E741 - SB3's name
+
+
 class Arguments(_Struct, kw_only=True):
     """Of the algorithm, those of its configuration and of `PressureConfig` apart."""
 
@@ -169,7 +176,7 @@ class Arguments(_Struct, kw_only=True):
     seed: Annotated[int, Meta(ge=0, lt=2**32)] | None = None
     stats_window_size: Annotated[int, Meta(ge=1, le=LARGEST)] = 100
     tensorboard_log: str | None = None
-    verbose: Annotated[int, Meta(ge=0, le=2)] = 0
+    verbose: int | bool = 0
 
 
 class Document(_Struct, kw_only=True):
@@ -189,7 +196,7 @@ class Document(_Struct, kw_only=True):
     observations: Annotated[str, Meta(min_length=1)] | Annotated[dict[str, str], Meta(min_length=1)] | None = None
     optimizer: Annotated[str, Meta(pattern="^$|:")] = ""
     """Its class, as module:name; where another one is asked for, it begins anew."""
-    episodes: list[dict[str, Any]]
+    episodes: list[Episode]
     successes: list[bool]
     controller: ControllerState | None
     reward_scale: RewardScaleState
