@@ -8,26 +8,25 @@ each time: a bad record costs that record.
     python benchmarks/hostile_requests.py --count 3000
 """
 
-import argparse
 import json
 import random
-import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from damage import changed_bytes, episode_case
 from expirespan.analysis import storage
 from expirespan.analysis.record import EpisodeTrace, LayerRecord
 from expirespan.tab.plugin import MemoryPlugin
 from expirespan.tab.summary import episode_summary
-from hostile_files import changed_bytes, episode_case
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from tensorboard.plugins.base_plugin import TBContext
 from tensorboard.util.tensor_util import make_tensor_proto
 from torch.utils.tensorboard import SummaryWriter
+from trial import finish, parser
 from werkzeug.test import Client
 
 GOOD, BAD = 3, 60
@@ -181,11 +180,6 @@ def main(count: int, seed: int = 0) -> list[str]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=3000, help="requests to make")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    found = main(options.count, options.seed)
-    print(*(f"FAULT {fault}" for fault in found[:20]), sep="\n")
-    print(f"{len(found)} faults in {options.count} requests")
-    sys.exit(bool(found))
+    arguments = parser(__doc__, 3000, "requests")
+    options = arguments.parse_args()
+    finish(main(options.count, options.seed), options.count, "requests")

@@ -9,14 +9,12 @@ that nobody killed.
     python benchmarks/kills.py --count 1000
 """
 
-import argparse
 import contextlib
 import logging
 import os
 import random
 import re
 import signal
-import sys
 import tempfile
 import time
 import traceback
@@ -28,6 +26,7 @@ from expirespan import train_agent
 from expirespan.agents.checkpoint.file import read_checkpoint
 from expirespan.cli.config import CHECKPOINT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from trial import finish, parser
 
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TRAIN = (
@@ -133,12 +132,10 @@ def main(count: int, seed: int = 0) -> list[str]:
                 kills += not ended
                 if wrong:
                     faults.append(f"run {trained}: {wrong}")
-                    print(f"FAULT {faults[-1]}", flush=True)
                     break
             trained += 1
             if ended and (wrong := differences(run, whole)):
                 faults.append(f"run {trained - 1}: {wrong}")
-                print(f"FAULT {faults[-1]}", flush=True)
     for (number, what), found in sorted(counts.items()):
         print(f"{number}: {what} {found}")
     print(f"{kills} kills of {trained} trainings")
@@ -146,10 +143,6 @@ def main(count: int, seed: int = 0) -> list[str]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=1000, help="kills")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    found = main(options.count, options.seed)
-    print(f"{len(found)} faults")
-    sys.exit(bool(found))
+    arguments = parser(__doc__, 1000, "kills")
+    options = arguments.parse_args()
+    finish(main(options.count, options.seed), options.count, "kills")

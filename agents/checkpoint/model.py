@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -17,8 +17,9 @@ from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, Line
 from torch import Tensor, nn
 
 from ...envs.replay import AnotherEpisode
-from ...memory import core_config
+from ...memory import CORES, PressureConfig, core_config
 from ..encoders import uncompiled
+from ..learn.config import pick
 from ..observations import kinds_before_version_2
 from ..vec_env import environment_state, restore_environment_state
 from .file import (
@@ -30,7 +31,7 @@ from .file import (
     prefixed,
     under,
 )
-from .schema import reading, shortened
+from .schema import Arguments, check_complete, converted, reading, shortened
 
 if TYPE_CHECKING:
     from ..learn.on_policy import MemoryOnPolicyAlgorithm
@@ -187,7 +188,7 @@ def read_arguments(
         raise ValueError(f"Expect a checkpoint of {algorithm.__name__}, actual: {document['algorithm']}")
     with reading("The arguments in the checkpoint are not those of an agent"):
         stored = rebuilt(document["arguments"])
-        algorithm.check_stored(stored, document["missing"] if document[COMPLETE] else None)
+        _check_stored(algorithm, stored, document["missing"] if document[COMPLETE] else None)
     last = document.get("last_values", {})
     lost = [name for name in document["missing"] if name.split(".")[0] not in given]
     if wanted := [name for name in lost if needed or name not in last]:
@@ -201,6 +202,25 @@ def read_arguments(
         known = document.get("observations")
         policy["observations"] = known or kinds_before_version_2(build_space(document["observation_space"]))
     return {**arguments, "policy_kwargs": policy}
+
+
+def _check_stored(
+    algorithm: "type[MemoryOnPolicyAlgorithm]", arguments: Mapping[str, Any], missing: list[str] | None
+) -> None:
+    """Raise ValueError or TypeError where these are not arguments as a checkpoint holds them.
+
+    All of them must be there but those that a checkpoint could not hold; None for an older one, which may lack any.
+    """
+    settings = [field.name for config in (algorithm.config_class, PressureConfig) for field in fields(config)]
+    policy = converted({k: v for k, v in arguments.items() if k not in settings}, Arguments).policy_kwargs
+    if missing is not None:
+        lost = {name.split(".")[0] for name in missing}
+        check_complete("the arguments", arguments, sorted({*settings, *Arguments.__struct_fields__} - lost))
+        check_complete("`policy_kwargs`", policy, ("core", "memory"))
+        check_complete("`memory`", policy["memory"], [field.name for field in fields(CORES[policy["core"]])])
+    pick(algorithm.config_class, algorithm.numbers(arguments))
+    pick(PressureConfig, arguments)
+    core_config(policy.get("core"), policy.get("memory"))
 
 
 def stored_spaces(document: dict[str, Any]) -> tuple[Any, Any]:

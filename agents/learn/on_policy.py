@@ -23,7 +23,7 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch import Tensor
 
 from ...checks import check_not_negative
-from ...memory import CORES, Controller, PressureConfig, Record, core_config
+from ...memory import Controller, PressureConfig, Record
 from ..actions import check_action_space
 from ..arguments import REFUSED, check_arguments, check_policy
 from ..checkpoint.file import Target, read_checkpoint, under, write_checkpoint
@@ -36,7 +36,6 @@ from ..checkpoint.model import (
     stored_spaces,
     uncompiled,
 )
-from ..checkpoint.schema import Arguments, check_complete, converted
 from ..observations import kinds_of
 from ..policy import MemoryActorCriticPolicy, SequenceEvaluation
 from ..vec_env import as_vec_env
@@ -99,7 +98,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         check_arguments(type(self).__name__, kwargs)
         given, kwargs = plain_numbers(given), plain_numbers(kwargs)
         check_policy(policy, list(self.policy_aliases), MemoryActorCriticPolicy, policy_kwargs or {})
-        config = pick(self.config_class, self._numbers(given))
+        config = pick(self.config_class, self.numbers(given))
         # SB3 hands `use_sde`, which must be False, to the policy itself.
         self._policy_kwargs = {name: value for name, value in (policy_kwargs or {}).items() if name != "use_sde"}
         asked = self._policy_kwargs.get("observations")
@@ -151,29 +150,10 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     @property
     def config(self) -> Any:
         """The settings in force (`config_class`); those that follow a schedule have their default there."""
-        return pick(self.config_class, self._numbers(self._settings()))
+        return pick(self.config_class, self.numbers(self._settings()))
 
     @classmethod
-    def check_stored(cls, arguments: Mapping[str, Any], missing: list[str] | None) -> None:
-        """Raise ValueError or TypeError where these are not arguments as a checkpoint holds them.
-
-        All of them must be there but those that a checkpoint could not hold; None for an older one, which may lack any.
-        """
-        settings = [field.name for config in (cls.config_class, PressureConfig) for field in fields(config)]
-        others = {name: value for name, value in arguments.items() if name not in settings}
-        policy = converted(others, Arguments).policy_kwargs
-        if missing is not None:
-            lost = {name.split(".")[0] for name in missing}
-            names = {*settings, *Arguments.__struct_fields__} - lost
-            check_complete("the arguments", arguments, sorted(names))
-            check_complete("`policy_kwargs`", policy, ("core", "memory"))
-            check_complete("`memory`", policy["memory"], [field.name for field in fields(CORES[policy["core"]])])
-        pick(cls.config_class, cls._numbers(arguments))
-        pick(PressureConfig, arguments)
-        core_config(policy.get("core"), policy.get("memory"))
-
-    @classmethod
-    def _numbers(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def numbers(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The settings without schedules, which are checked here: their first value must be at least 0."""
         scheduled = {name: value for name, value in settings.items() if name in cls.SCHEDULED and callable(value)}
         for name, value in scheduled.items():
