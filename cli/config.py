@@ -171,14 +171,15 @@ def from_json(text: str) -> Stages:
     """The stages that `to_json` wrote.  Raises ValueError where the text is not of this kind."""
     with reading("The configuration of the run can't be read"):
         values = json.loads(text)
-        if (written_as := values.pop("format", None)) not in (None, FORMAT):
+        older = "format" not in values
+        if (written_as := values.pop("format", FORMAT)) != FORMAT:
             raise ValueError(f"Expect the format {FORMAT}, or none as older runs have it, actual: {written_as!r}")
-        if written_as is None:  # of before there were other cores, and before there was this choice
+        if older:  # of before there were other cores, and before there was this choice
             values.setdefault("core", "expire-span")
             values["learning"].setdefault("normalize_observations", False)
         else:
             check_complete("the configuration", values, [field.name for field in fields(TrainConfig)])
-        parts = {name: _read_group(name, kind, values, written_as) for name, kind in _groups(values).items()}
+        parts = {name: _read_group(name, kind, values, complete=not older) for name, kind in _groups(values).items()}
         tables = values.pop("stages", None)
         if tables == []:
             raise ValueError("Expect `stages` to be null or a list of stages, actual: []")
@@ -191,10 +192,10 @@ def _groups(values: dict[str, Any]) -> dict[str, type[Any]]:
     return {"memory": type(core_config(values["core"])), "pressure": PressureConfig, "learning": learning}
 
 
-def _read_group(name: str, kind: type[Any], values: dict[str, Any], written_as: int | None) -> Any:
+def _read_group(name: str, kind: type[Any], values: dict[str, Any], *, complete: bool) -> Any:
     """One group, which is taken from the values."""
     own = values.pop(name)
-    if written_as is not None:
+    if complete:
         check_complete(f"`{name}`", own, [field.name for field in fields(kind)])
     return kind(**own)
 
