@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from expirespan.memory import CoreOutput, ExpireSpan, ExpireSpanState, Record
+from expirespan.memory.attention import Positions
 from expirespan.memory.expire_span import compiled
+from expirespan.memory.expire_span.attention import MemoryView
 from expirespan.memory.expire_span.layer import ExpireSpanLayer
 from reference import randomize
 from test_core_laws import BASE, CORES, assert_same_memories
@@ -134,10 +136,9 @@ def kept(core: ExpireSpan, x: Tensor, resets: Tensor, steps: int) -> Seen:
 
 def test_what_can_not_be_computed_in_c_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled, "_call", lambda *given: pytest.fail("called"))
-    core = ExpireSpan(replace(BASE, dropout=0.5)).train()
+    core = ExpireSpan(BASE)
     x, resets = torch.randn(ROWS, 2, BASE.width), torch.zeros(ROWS, 2, dtype=torch.bool)
-    core(x, core.initial_state(ROWS), resets)
-    core.eval().to(torch.bfloat16)(x.to(torch.bfloat16), core.initial_state(ROWS), resets)
+    core.to(torch.bfloat16)(x.to(torch.bfloat16), core.initial_state(ROWS), resets)
     core.float()(x, core.initial_state(ROWS), resets, record=Record.ATTENTION)
     monkeypatch.setattr(compiled, "library", lambda: None)
     core(x, core.initial_state(ROWS), resets)
@@ -180,17 +181,20 @@ CHANGES: dict[str, Callable[[ExpireSpanLayer], Any]] = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_layers_that_are_not_as_they_came_are_left_to_torch(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step, which C computes whole, and a segment."""
     core = ExpireSpan(BASE)
     CHANGES[change](next(core.stack()))
     results = []
     for library in (compiled.library(), None):
         monkeypatch.setattr(compiled, "library", lambda library=library: library)
         torch.manual_seed(1)
-        x = torch.randn(ROWS, 2, WIDTH, requires_grad=True)
-        y = core(x, core.initial_state(ROWS), torch.zeros(ROWS, 2, dtype=torch.bool)).y
+        x, resets = torch.randn(ROWS, 2, WIDTH, requires_grad=True), torch.zeros(ROWS, 2, dtype=torch.bool)
+        with torch.no_grad():
+            step = core(x[:, :1], core.initial_state(ROWS), resets[:, :1]).y
+        y = core(x, core.initial_state(ROWS), resets).y
         y.square().sum().backward()
         assert x.grad is not None
-        results.append((y.detach(), x.grad))
+        results.append((step, y.detach(), x.grad))
     for ours, theirs in zip(*results, strict=True):
         assert_close(ours, theirs)
 
@@ -259,6 +263,41 @@ def test_tensors_of_another_type_shape_or_layout_are_refused() -> None:
         with pytest.raises(ValueError, match=r"Expect `weight 7` to be contiguous torch.float32 \[10\]"):
             core(x, state, resets)
         layer.output.bias = right
-    core.double()
-    with pytest.raises(ValueError, match=r"to be contiguous torch.float32 \[10\] on the CPU, actual: torch.float64"):
-        core(x, state, resets)
+        core.double()
+        with pytest.raises(ValueError, match=r"contiguous torch.float32 \[10\] on the CPU, actual: torch.float64"):
+            core(x, state, resets)
+
+
+WRONG_VIEWS: dict[str, Callable[[MemoryView], MemoryView]] = {
+    "predicted span": lambda view: view._replace(span=view.span.double()),
+    "written": lambda view: view._replace(written=view.written.int()),
+    "live": lambda view: view._replace(live=view.live[:, 1:]),
+    "since": lambda view: view._replace(since=view.since.T),
+    "gone": lambda view: view._replace(gone=view.live),
+}
+
+
+def test_attention_refuses_tensors_of_another_type_shape_or_layout() -> None:
+    if compiled.library() is None:
+        pytest.skip("no library")
+    heads, width, slots = 2, 6, 5
+    rows, stored = torch.randn(ROWS, 4, 3 * width), torch.randn(ROWS, slots, 2 * width)
+    written = torch.arange(-slots, 4).expand(ROWS, -1).contiguous()
+    span, live = torch.rand(ROWS, slots + 4), torch.ones(ROWS, slots + 4, dtype=torch.bool)
+    view = MemoryView(span, written, written, live, torch.zeros(ROWS, 4, dtype=torch.int64), None)
+    positions = Positions(torch.randn(heads, 3, 7), torch.randn(heads, 8))
+    read, _ = compiled.attend_segment(rows, stored, span, view, heads, 3.0, positions)
+    assert read.shape == (ROWS, 4, width + heads)
+    for name, change in WRONG_VIEWS.items():
+        with pytest.raises(ValueError, match=f"Expect `{name}` to be contiguous"):
+            compiled.attend_segment(rows, stored, span, change(view), heads, 3.0, positions)
+    for wrong, name in (
+        (Positions(positions.key.double(), positions.bias), "position"),
+        (Positions(positions.key, positions.bias[:, 1:]), "age_bias"),
+    ):
+        with pytest.raises(ValueError, match=f"Expect `{name}` to be contiguous"):
+            compiled.attend_segment(rows, stored, span, view, heads, 3.0, wrong)
+    with pytest.raises(ValueError, match="Expect `stored` to be contiguous"):
+        compiled.attend_segment(rows, stored[:, :, 1:], span, view, heads, 3.0, positions)
+    with pytest.raises(ValueError, match="Expect `span` to be contiguous"):
+        compiled.attend_segment(rows, stored, span[:, 1:], view, heads, 3.0, positions)

@@ -17,16 +17,6 @@ from ..attention import Positions, attend, position_scores, split_heads, without
 from .span import expiry_bias, lifetime, steps_on_ramp, unclamped_mask
 
 
-class Projected(NamedTuple):
-    """What a layer makes of its input before attention."""
-
-    inner: Float[Tensor, "B T D"]
-    """The input after the norm, if that comes first."""
-    rows: Float[Tensor, "B T three_D"]
-    """Query, key and value of each step."""
-    span: Float[Tensor, "B T"]
-
-
 class MemoryView(NamedTuple):
     """The S memories that the T steps of a segment may see, those stored and then those of the steps themselves.
 
@@ -43,8 +33,6 @@ class MemoryView(NamedTuple):
     """The earliest time since the segment began of which a step may see memories."""
     gone: Bool[Tensor, "B boundaries S"] | None
     """Which ones the capacity had pushed out before the segment and after each step; None where it can't have."""
-    longest: float | None
-    """To which random shortening clamps the spans that attention sees."""
 
 
 class Reading(NamedTuple):

@@ -1,9 +1,11 @@
-"""A layer in C for CPUs: over a segment, with its gradient, and at a step (kernels.c).
+"""What is computed in C on CPUs (kernels.c): attention over a segment, with its gradient, and a whole acting step.
 
-A trained agent sees some twenty of the hundreds of memories that a segment holds, and networks of this size spend most
-of their time between operations, not in them.  So one call looks at the pairs that can see each other, and counts on
-the way what the charges for memory need.  layer.py computes the same from torch's operations: where the library was not
-built, on other devices, for other types of numbers, with dropout, and where attention weights are asked for.
+A trained agent sees some twenty of the hundreds of memories that a segment holds.  `attend_segment` looks only at the
+pairs that can see each other, and counts on the way what the charges for memory need.  A step has so little to compute
+that most of its time would go between operations, so `step` computes a whole layer in one call.
+
+attention.py and layer.py compute the same from torch's operations: where the library was not built, on other devices,
+for other types of numbers, and where attention weights are asked for.
 """
 
 import ctypes
@@ -19,10 +21,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .attention import NEVER, MemoryView, Projected, Reading
+from ..attention import Positions
+from .attention import NEVER, MemoryView, Reading
 from .slots import LayerMemory
 
-VERSION = 6
+VERSION = 7
 """Of kernels.c."""
 TYPES = {torch.float32: "float", torch.float64: "double"}
 BUILDS = {"AVX512": ("_kernels_avx512", "_kernels_avx2", "_kernels"), "AVX2": ("_kernels_avx2", "_kernels")}
@@ -59,21 +62,16 @@ def library() -> ctypes.CDLL | None:
     return next((found for found in map(load, builds()) if found is not None), None)
 
 
-FUNCTIONS = {"project": (1, 4), "attend": (0, 12), "attend_backward": (0, 12), "act": (3, 13)}
-"""How many numbers and how many addresses each function takes after the address of a layer."""
-
-
-WIDEST = 128
-"""Width up to which a segment is computed here: PyTorch multiplies large matrices faster."""
+FUNCTIONS = {"read": (0, 9), "read_backward": (0, 8), "act": (3, 13)}
+"""How many numbers and how many addresses each function takes after the address of a segment or a layer."""
 
 
 def serves(x: Tensor, stored: Tensor) -> bool:
-    """Whether what is made from `x` [B, T, D] or [B, D] and from what is stored can be computed here, and should be."""
+    """Whether what is made from `x` and from what is stored can be computed here."""
     return (
         x.is_cpu
         and x.dtype in TYPES
         and stored.dtype is x.dtype
-        and (x.dim() == 2 or x.shape[2] <= WIDEST)
         and library() is not None
         and not torch.is_autocast_enabled("cpu")
     )
@@ -119,9 +117,9 @@ _Segment = type(
     (ctypes.Structure,),
     {
         "_fields_": [
-            *((name, ctypes.c_int64) for name in ("B", "T", "S0")),
-            ("longest", ctypes.c_double),
-            *((name, ctypes.c_void_p) for name in ("x", "rows", "stored", "span", "written", "live", "since", "gone")),
+            *((name, ctypes.c_int64) for name in ("B", "T", "S0", "H", "K", "M")),
+            ("ramp", ctypes.c_double),
+            *((f"array_{number}", ctypes.c_void_p) for number in range(10)),
         ]
     },
 )
@@ -164,100 +162,97 @@ def _address(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ..
     return tensor.data_ptr()
 
 
-def project(shape: Shape, weights: Sequence[Tensor | None], x: Float[Tensor, "B T D"]) -> Projected:
-    """Query, key, value and span of every step."""
-    x = x.detach().contiguous()
-    batch, steps, width = x.shape
-    _address("x", x, x.dtype, (batch, steps, shape.width))
-    made = Projected(x.new_empty(x.shape), x.new_empty(batch, steps, 3 * width), x.new_empty(batch, steps))
-    _call("project", x.dtype, _layer(shape, weights, x.dtype), batch * steps, x, *made)
-    return made
+NONE = (None, None)
 
 
 def attend_segment(
-    shape: Shape,
-    weights: Sequence[Tensor | None],
-    x: Float[Tensor, "B T D"],
+    rows: Float[Tensor, "B T three_D"],
     stored: Float[Tensor, "B stored two_D"],
-    stored_span: Float[Tensor, "B stored"],
-    projected: Projected,
+    span: Float[Tensor, "B S"],
     view: MemoryView,
-) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B T"], Reading]:
-    """A layer's output, the spans of its new memories, both with gradient, and what was seen."""
-    y, span, *counts = _Attend.apply(shape, projected, view, x.contiguous(), stored.contiguous(), stored_span, *weights)
-    return y, span, Reading(*counts, weights=None)
+    heads: int,
+    ramp: float,
+    positions: Positions | None,
+) -> tuple[Float[Tensor, "B T read"], Reading]:
+    """As `attention.attend_segment`, without the weights."""
+    arrays = [array if array is None else array.contiguous() for array in (rows, stored, span, *(positions or NONE))]
+    read, *counts = _Attend.apply(view, heads, ramp, *arrays)
+    return read, Reading(*counts, weights=None)
 
 
 class _Attend(torch.autograd.Function):
-    """The gradient is that of the layer's input, of what is stored, and of the weights."""
+    """The gradient is that of rows, of what is stored, of the spans, and of what tells ages apart."""
 
     @staticmethod
     def forward(
         ctx: Any,
-        shape: Shape,
-        projected: Projected,
         view: MemoryView,
-        x: Tensor,
+        heads: int,
+        ramp: float,
+        rows: Tensor,
         stored: Tensor,
-        stored_span: Tensor,
-        *weights: Tensor | None,
+        span: Tensor,
+        position: Tensor | None,
+        age_bias: Tensor | None,
     ) -> tuple[Tensor, ...]:
-        batch, steps, _ = x.shape
-        y, read = x.new_empty(x.shape), x.new_empty(batch, steps, shape.width + shape.heads)
-        peak, inverse_sum = x.new_empty(2, batch, shape.heads, steps).unbind()
-        # The gradient takes its parts as they come: blocks of at most 16 steps, of which the last may not be full.
-        saved = x.new_empty(batch, steps + 15, 2 * shape.width + shape.ff_width)
-        seen, on_ramp = x.new_zeros(2, *view.span.shape).unbind()
+        arrays = (rows, stored, span, position, age_bias)
+        batch, steps, width = rows.shape[0], rows.shape[1], rows.shape[2] // 3
+        read = rows.new_empty(batch, steps, width + heads)
+        peak, inverse_sum = rows.new_empty(2, batch, heads, steps).unbind()
+        seen, on_ramp = rows.new_zeros(2, *span.shape).unbind()
         used, late = torch.zeros_like(view.live), torch.zeros_like(view.written)
         live, pushed_out = torch.zeros_like(view.since), torch.full_like(view.since, NEVER)
         counts = (seen, on_ramp, used, late, live, pushed_out)
-        segment = _described(shape, projected, view, x, stored)
-        _call("attend", x.dtype, _layer(shape, weights, x.dtype), segment, y, read, saved, peak, inverse_sum, *counts)
-        ctx.save_for_backward(x, stored, read, saved, peak, inverse_sum, *weights)
-        ctx.given = shape, projected, view
+        _call("read", rows.dtype, _segment(view, heads, ramp, *arrays), read, peak, inverse_sum, *counts)
+        ctx.save_for_backward(peak, inverse_sum, *arrays)
+        ctx.given = view, heads, ramp
         ctx.mark_non_differentiable(*counts)
         ctx.set_materialize_grads(False)
-        return y, projected.span.clone(), *counts
+        return read, *counts
 
     @staticmethod
     @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # torch's takes any number of gradients
-        ctx: Any, grad_y: Tensor | None, grad_span: Tensor | None, *_: None
+        ctx: Any, grad_read: Tensor, *_: None
     ) -> tuple[Tensor | None, ...]:
-        x, stored, read, saved, peak, inverse_sum, *weights = ctx.saved_tensors
-        shape, projected, view = ctx.given
-        if saved.data_ptr() % 64:  # whole vectors are read from it, and hooks may have moved it
-            saved = saved.clone()
-        grad_x, grad_stored = torch.empty_like(x), torch.zeros_like(stored)
-        grad_stored_span = x.new_zeros(stored.shape[:2])
-        into = [None if weight is None else torch.zeros_like(weight) for weight in weights]
-        segment = _described(shape, projected, view, x, stored)
-        grads = [None if grad is None else grad.contiguous() for grad in (grad_y, grad_span)]
-        for name, grad, given in (("grad_y", grads[0], x), ("grad_span", grads[1], projected.span)):
-            if grad is not None:
-                _address(name, grad, x.dtype, given.shape)
-        made = (projected.inner, read, saved, peak, inverse_sum)
-        back = (grad_x, grad_stored, grad_stored_span, _layer(shape, into, x.dtype))
-        _call("attend_backward", x.dtype, _layer(shape, weights, x.dtype), segment, *made, *grads, *back)
-        return None, None, None, grad_x, grad_stored, grad_stored_span, *into
+        peak, inverse_sum, *arrays = ctx.saved_tensors
+        view, heads, ramp = ctx.given
+        rows, grad_read = arrays[0], grad_read.contiguous()
+        _address("grad_read", grad_read, rows.dtype, (*rows.shape[:2], rows.shape[2] // 3 + heads))
+        grads = [None if array is None else torch.zeros_like(array) for array in arrays]
+        segment = _segment(view, heads, ramp, *arrays)
+        _call("read_backward", rows.dtype, segment, peak, inverse_sum, grad_read, *grads)
+        return None, None, None, *grads
 
 
-def _described(shape: Shape, projected: Projected, view: MemoryView, x: Tensor, stored: Tensor) -> Any:
-    longest = float("inf") if view.longest is None else view.longest
-    (batch, steps), slots, width, kind = x.shape[:2], stored.shape[1], shape.width, x.dtype
-    every = slots + steps
+def _segment(
+    view: MemoryView,
+    heads: int,
+    ramp: float,
+    rows: Tensor,
+    stored: Tensor,
+    span: Tensor,
+    position: Tensor | None,
+    age_bias: Tensor | None,
+) -> Any:
+    """`Segment` of kernels.c.  Raises ValueError where an array is not what the library takes it for."""
+    (batch, steps), slots, kind = rows.shape[:2], stored.shape[1], rows.dtype
+    every, width = slots + steps, rows.shape[2] // 3
+    window = 0 if position is None else position.shape[2]
     parts = (
-        ("x", x, kind, (batch, steps, width)),
-        ("rows", projected.rows, kind, (batch, steps, 3 * width)),
+        ("rows", rows, kind, (batch, steps, 3 * width)),
         ("stored", stored, kind, (batch, slots, 2 * width)),
-        ("span", view.span, kind, (batch, every)),
+        ("span", span, kind, (batch, every)),
+        ("predicted span", view.span, kind, (batch, every)),
         ("written", view.written, torch.int64, (batch, every)),
         ("live", view.live, torch.bool, (batch, every)),
         ("since", view.since, torch.int64, (batch, steps)),
         ("gone", view.gone, torch.bool, (batch, steps + 1, every)),
+        ("position", position, kind, (heads, width // heads, window)),
+        ("age_bias", age_bias, kind, (heads, window + 1)),
     )
     addresses = (None if part[1] is None else _address(part[0], part[1], part[2], part[3]) for part in parts)
-    return ctypes.byref(_Segment(batch, steps, slots, longest, *addresses))
+    return ctypes.byref(_Segment(batch, steps, slots, heads, width // heads, window, ramp, *addresses))
 
 
 class Step(NamedTuple):

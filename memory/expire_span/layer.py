@@ -20,7 +20,7 @@ from ..attention import (
 from ..core import AttentionTrace, LayerTrace, segment_starts
 from ..transformer import feed_forward, initialise_attention
 from . import compiled
-from .attention import NEVER, MemoryView, Projected, Reading, attend_segment
+from .attention import NEVER, MemoryView, Reading, attend_segment
 from .config import ExpireSpanConfig
 from .slots import LayerMemory, first_to_expire, outlived
 from .span import SpanPredictor, lifetime, log_mask, unclamped_mask
@@ -134,34 +134,23 @@ class ExpireSpanLayer(nn.Module):
         `longest` clamps the spans that attention sees (random shortening).  With `need_weights` all pairs are
         computed, and `Kept.reading` has the weights of attention.
         """
-        in_c, width = self._for_c(x, memory, need_weights), self.config.width
-        projected = compiled.project(*in_c, x) if in_c else self._project(x)
-        hidden, key_value, new_span = (part.detach() for part in (x, projected.rows[..., width:], projected.span))
+        width, heads, ramp = self.config.width, self.config.heads, self.config.ramp
+        inner = self.normed(x)
+        rows, predicted = self.query_key_value(inner), self.span(inner)
+        hidden, key_value, new_span = (part.detach() for part in (x, rows[..., width:], predicted))
         new = LayerMemory(hidden=hidden, key_value=key_value, span=new_span, birth=clock.time, live=clock.lives)
         span = torch.cat([memory.span.detach(), new.span], 1)
         birth, live = torch.cat([memory.birth, new.birth], 1), torch.cat([memory.live, new.live], 1)
         written = torch.cat([memory.birth - clock.time0.unsqueeze(1), clock.steps], 1)
         gone = self._evicted(span, birth, live, written, clock)
-        view = MemoryView(span, birth, written, live, clock.since, gone, longest)
-        if in_c:
-            stored = memory.key_value, memory.span
-            y, new_span, reading = compiled.attend_segment(*in_c, x, *stored, projected, view)
-            span = self._clamped(memory, new_span, longest)
-        else:
-            span = self._clamped(memory, projected.span, longest)
-            ramp, heads = self.config.ramp, self.config.heads
-            read, reading = attend_segment(projected.rows, memory.key_value, span, view, heads, ramp, self.positions)
-            y = self._transform(x, read)
-        return y, new, Kept(span, view, reading)
-
-    def _project(self, x: Float[Tensor, "B T D"]) -> Projected:
-        inner = self.normed(x)
-        return Projected(inner, self.query_key_value(inner), self.span(inner))
-
-    @staticmethod
-    def _clamped(memory: LayerMemory, new_span: Tensor, longest: float | None) -> Float[Tensor, "B S"]:
-        span = torch.cat([memory.span, new_span], 1)
-        return span if longest is None else span.clamp(max=longest)
+        view = MemoryView(span, birth, written, live, clock.since, gone)
+        span = torch.cat([memory.span, predicted], 1)
+        if longest is not None:
+            span = span.clamp(max=longest)
+        in_c = not need_weights and compiled.serves(rows, memory.key_value)
+        attend = compiled.attend_segment if in_c else attend_segment
+        read, reading = attend(rows, memory.key_value, span, view, heads, ramp, self.positions)
+        return self._transform(x, read), new, Kept(span, view, reading)
 
     def step(
         self,

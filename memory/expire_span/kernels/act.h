@@ -101,7 +101,7 @@ int NAME(act)(
             memset(stays + b * S, 0, S);
             for (int64_t s = b * S; s <= mine; s++) {
                 if (s < mine && (reset[b] || !live[s])) continue;
-                const int64_t age = time[b] - birth_buffer[s], lifetime = NAME(lifetime)(w, span_buffer[s]);
+                const int64_t age = time[b] - birth_buffer[s], lifetime = NAME(lifetime)(w->ramp, span_buffer[s]);
                 const REAL m = (span_buffer[s] - (REAL)age) * inverse_ramp + 1;
                 if (age < lifetime) {
                     slot[count] = s - b * S;

@@ -1,9 +1,8 @@
 /* Everything for one type of number: kernels.c defines REAL, WHOLE (integers of its size) and NAME (its suffix). */
 
 #include "vectors.h"
+#include "attention.h"
 #include "layer.h"
-#include "segment.h"
-#include "gradient.h"
 #include "act.h"
 
 #undef vec
@@ -12,9 +11,9 @@
 #undef Segment
 #undef Block
 #undef WIDE
-#undef SAVED
 #undef COUNT_STEP
 #undef AGES
+#undef FAINTEST
 #undef LEAST
 #undef EACH_HALF
 #undef ADD_HALF

@@ -1,6 +1,6 @@
-/* A layer's weights and its maps: linear ones, norms, spans, the feed-forward half; with their gradients. */
+/* A layer's weights and its maps: linear ones, norms, spans, the feed-forward half. */
 
-/* A layer: its shape, and its weights as torch holds them, [out][in], or their gradients. */
+/* A layer: its shape, and its weights as torch holds them, [out][in]. */
 typedef struct {
     int64_t D, H, F, M;               /* F: hidden width of the feed-forward half; M: ages that have a position key */
     int64_t pre_norm;
@@ -13,36 +13,12 @@ typedef struct {
 } NAME(Layer);
 #define Layer NAME(Layer)
 
-/* For how many steps a memory is visible, that of its birth included: `lifetime` in span.py, rounded as there. */
-INLINE int64_t NAME(lifetime)(const Layer *w, REAL span)
-{
-    const REAL sum = span + (REAL)w->ramp;
-    return (int64_t)ceil((double)sum);
-}
-
-/* The least mask of a visible memory, where rounding would make it 0: `FAINTEST` in span.py. */
-#define FAINTEST ((REAL)1e-20)
-
 /* A linear map of LANES rows at once: out[o] = weight[o] . in + bias[o] */
 INLINE void NAME(linear)(const REAL *weight, const REAL *bias, int64_t outs, int64_t ins, const vec *in, const REAL **rows, vec *out)
 {
     for (int64_t o = 0; o < outs; o++) rows[o] = weight + o * ins;
     NAME(products)(rows, outs, in, ins, out);
     for (int64_t o = 0; o < outs; o++) out[o] += bias[o];
-}
-
-/* Its gradient: grad_in = weight^T grad_out, and that of the weights added up; `totals` are the biases' by lane. */
-INLINE void NAME(linear_back)(
-    const REAL *weight, REAL *grad_weight, int64_t outs, int64_t ins, const vec *in_by_t, const vec *grad_out,
-    const REAL **rows, REAL **into, vec *totals, vec *grad_in)
-{
-    for (int64_t o = 0; o < outs; o++) {
-        rows[o] = weight + o * ins;
-        into[o] = grad_weight + o * ins;
-        totals[o] += grad_out[o];
-    }
-    NAME(mixture)(rows, outs, grad_out, ins, grad_in);
-    NAME(accumulate)(into, outs, grad_out, in_by_t, ins);
 }
 
 INLINE void NAME(moments)(const vec *in, int64_t D, double epsilon, vec *mean, vec *inverse)
@@ -64,24 +40,6 @@ INLINE void NAME(normalise)(const REAL *gain, const REAL *bias, double epsilon, 
     for (int64_t k = 0; k < D; k++) out[k] = (in[k] - mean) * inverse * gain[k] + bias[k];
 }
 
-/* Its gradient, in place: `grad` comes as that of the output; `totals` are the gains' and the biases' by lane. */
-INLINE void NAME(normalise_back)(const REAL *gain, double epsilon, int64_t D, const vec *in, vec *grad, vec *totals)
-{
-    vec mean, inverse, sum = {0}, along = {0};
-    NAME(moments)(in, D, epsilon, &mean, &inverse);
-    for (int64_t k = 0; k < D; k++) {
-        vec x = (in[k] - mean) * inverse;
-        totals[k] += grad[k] * x;
-        totals[D + k] += grad[k];
-        grad[k] *= gain[k];
-        sum += grad[k];
-        along += grad[k] * x;
-    }
-    sum /= (REAL)D;
-    along /= (REAL)D;
-    for (int64_t k = 0; k < D; k++) grad[k] = (grad[k] - sum - (in[k] - mean) * inverse * along) * inverse;
-}
-
 INLINE vec NAME(spans)(const Layer *w, const vec *hidden)
 {
     vec logit = {0};
@@ -90,9 +48,6 @@ INLINE vec NAME(spans)(const Layer *w, const vec *hidden)
     vec span = (REAL)w->max_span / (1 + NAME(exponential)(-logit));
     return NAME(pick)(span > NAME(all)(w->longest), NAME(all)(w->longest), span);
 }
-
-/* By block: the half's input before the norm, what stands before the ReLU, and its output before the norm. */
-#define SAVED (2 * w->D + w->F)
 
 /* The feed-forward half, with what its gradient needs: `given` is its input, `raised` what stands before the ReLU. */
 INLINE void NAME(feed_forward)(const Layer *w, const vec *attended, const REAL **rows, vec *given, vec *raised, vec *risen, vec *y)
