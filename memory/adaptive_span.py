@@ -2,21 +2,27 @@
 
 A transformer over a window in which head h sees a memory of age a through the mask clamp(1 + (z_h - a) / R, 0, 1),
 multiplied into its attention as in Expire-Span.  The span z_h is a weight of the network; its mean over heads is a term
-of the loss.
+of the loss.  A mask that depends on head and age alone is a bias of ages, so attention is that of a window.
 """
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ..checks import check_fraction, check_not_negative, check_positive
+from .attention import Positions
 from .core import CoreOutput, Record
+from .expire_span.config import ExpireSpanConfig
+from .expire_span.layer import ExpireSpanLayer
 from .expire_span.span import expiry_bias, lifetime, unclamped_mask
-from .window import WindowConfig, WindowLayer, WindowTransformer
+from .expire_span.state import ExpireSpanState
+from .window import WindowConfig, WindowTransformer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,42 +50,48 @@ class AdaptiveSpanConfig(WindowConfig):
         return AdaptiveSpan(self)
 
 
-class AdaptiveLayer(WindowLayer):
-    """A layer whose heads each have a span."""
+class AdaptiveLayer(ExpireSpanLayer):
+    """A layer whose heads each have a span.  Memories stay for the longest of them."""
 
-    def __init__(self, config: AdaptiveSpanConfig) -> None:
-        super().__init__(config, config.window + 1)
-        self.ramp = config.ramp
-        self.share = nn.Parameter(torch.full((config.heads,), config.initial_span))
+    def __init__(self, config: ExpireSpanConfig, window: int, ramp: float, initial_span: float) -> None:
+        super().__init__(config)
+        self.window, self.head_ramp, self.longest = window, ramp, math.inf
+        self.share = nn.Parameter(torch.full((config.heads,), initial_span))
         """Of the window, which is the span; kept from 0 to 1 (`SpanBounds`)."""
 
     @property
-    def span(self) -> Float[Tensor, " H"]:
+    def head_span(self) -> Float[Tensor, " H"]:
         """Of every head, in steps."""
         return self.window * self.share.clamp(0, 1)
 
-    @property
-    def reach(self) -> int:
-        """The greatest age that a head sees now."""
-        return min(self.window, max(int(lifetime(self.span.max(), self.ramp)) - 1, 0))
+    def bound(self) -> None:
+        """Let memories stay for as long as some head sees them, under the present weights."""
+        reach = max(int(lifetime(self.head_span.max(), self.head_ramp)) - 1, 0)
+        self.span.longest = min(self.window, reach, self.longest)
 
-    def mask_bias(self, age: Int[Tensor, "B T S"]) -> Float[Tensor, "B H T S"]:
-        """The logarithm of each head's mask."""
-        ages = torch.arange(self.window + 1, device=age.device)
-        unclamped = unclamped_mask(self.span.view(1, -1, 1), ages, self.ramp)
-        visible = ages < lifetime(self.span, self.ramp).view(1, -1, 1)
-        by_age, _ = expiry_bias(unclamped, visible)
-        return by_age[0][:, age.clamp(max=self.window)].transpose(0, 1)
+    @property
+    def positions(self) -> Positions:
+        """What tells ages apart, with the logarithm of each head's mask."""
+        ages = torch.arange(self.window + 1, device=self.share.device)
+        unclamped = unclamped_mask(self.head_span.unsqueeze(1), ages, self.head_ramp)
+        visible = ages < lifetime(self.head_span, self.head_ramp).unsqueeze(1)
+        by_age, _ = expiry_bias(unclamped.unsqueeze(0), visible.unsqueeze(0))
+        positions = super().positions
+        assert positions is not None
+        return Positions(positions.key, positions.bias + nn.functional.pad(by_age[0], (0, 1)))
 
 
 class AdaptiveSpan(WindowTransformer):
     """A transformer whose heads learn how many of the last N steps they see."""
 
-    config: AdaptiveSpanConfig
+    def __init__(self, config: AdaptiveSpanConfig) -> None:
+        self.adaptive_config = config
+        super().__init__(config)
 
     def make_layer(self) -> AdaptiveLayer:
         """A new layer."""
-        return AdaptiveLayer(self.config)
+        own = self.adaptive_config
+        return AdaptiveLayer(self.config, own.window, own.ramp, own.initial_span)
 
     def adaptive(self) -> Iterator[AdaptiveLayer]:
         """The layers as what they are."""
@@ -87,14 +99,42 @@ class AdaptiveSpan(WindowTransformer):
             assert isinstance(layer, AdaptiveLayer)
             yield layer
 
-    def losses(self, time: Int[Tensor, "B T"]) -> dict[str, Tensor]:
-        """The mean span of each layer's heads, summed over layers and steps."""
-        return {"span": time.numel() * torch.stack([layer.span.mean() for layer in self.adaptive()]).sum()}
+    def cut(self, longest: float) -> "AdaptiveSpan":
+        """A copy in which no head sees further than `longest` steps."""
+        check_not_negative("longest", longest)
+        copied = deepcopy(self)
+        for layer in copied.adaptive():
+            layer.longest = min(longest, layer.longest)
+        return copied
+
+    def refresh(self, state: ExpireSpanState) -> ExpireSpanState:
+        """Keys, values and spans of stored memories from the current weights."""
+        for layer in self.adaptive():
+            layer.bound()
+        return super().refresh(state)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        state: ExpireSpanState,
+        resets: Bool[Tensor, "B T"],
+        *,
+        record: Record = Record.STATE,
+        keep_expired: bool = False,
+    ) -> CoreOutput[ExpireSpanState]:
+        """Read T steps; `losses` holds "span": the mean span of each layer's heads, summed over layers and steps."""
+        for layer in self.adaptive():
+            layer.bound()
+        output = super().forward(x, state, resets, record=record & ~Record.LOSSES, keep_expired=keep_expired)
+        if not record & Record.LOSSES:
+            return output
+        mean = torch.stack([layer.head_span.mean() for layer in self.adaptive()]).sum()
+        return replace(output, losses={"span": resets.numel() * mean})
 
     @property
     def loss_weights(self) -> dict[str, float]:
         """The weight of the spans."""
-        return {"span": self.config.span_penalty}
+        return {"span": self.adaptive_config.span_penalty}
 
     def controller(self, settings: Any) -> "SpanBounds":
         """What keeps spans between 0 and the window, and logs them."""
@@ -121,7 +161,7 @@ class SpanBounds:
 
     def end_update(self, progress: float) -> dict[str, Any]:
         """Mean and longest span of each layer."""
-        spans = [layer.span.detach() for layer in self._core.adaptive()]
+        spans = [layer.head_span.detach() for layer in self._core.adaptive()]
         named = {f"spans/mean_layer_{number}": span.mean().item() for number, span in enumerate(spans, 1)}
         return named | {f"spans/max_layer_{number}": span.max().item() for number, span in enumerate(spans, 1)}
 

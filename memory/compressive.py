@@ -19,9 +19,19 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ..checks import check_not_negative, check_whole
-from .attention import split_heads
-from .core import AttentionTrace, CoreOutput, MemoryCore, Record, TensorState, check_segment
-from .window import WindowConfig, WindowLayer, read_clock, traced
+from .attention import AGE_STEP, Positions, attend, initial_age_bias, position_scores, split_heads, without_unseen
+from .core import (
+    AttentionTrace,
+    CoreOutput,
+    LayerTrace,
+    MemoryCore,
+    Record,
+    TensorState,
+    check_segment,
+    segment_starts,
+)
+from .transformer import Block
+from .window import WindowConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,15 +83,35 @@ class CompressiveState(TensorState):
     """Steps since the episode began, by which it is known how many of both belong to it."""
 
 
-class CompressiveLayer(WindowLayer):
-    """A layer that can make one memory of a block of steps."""
+class CompressiveLayer(Block):
+    """Attention over compressed memories, the window and the segment's steps; and what makes one memory of a block."""
 
     def __init__(self, config: CompressiveConfig) -> None:
-        super().__init__(config, config.raw + config.compressed)
-        self.compress = nn.Linear(config.rate * config.width, config.width)
+        super().__init__(config.width, config.ff_width, config.heads)
+        width, self.heads, ages = config.width, config.heads, config.raw + config.compressed
+        self.position = nn.Parameter(torch.zeros(config.heads, width // config.heads, ages))
+        self.age_weight = nn.Parameter(initial_age_bias(config.heads, ages) / AGE_STEP)
+        self.compress = nn.Linear(config.rate * width, width)
         with torch.no_grad():
-            self.compress.weight.copy_(torch.eye(config.width).repeat(1, config.rate) / config.rate)
+            self.compress.weight.copy_(torch.eye(width).repeat(1, config.rate) / config.rate)
             nn.init.zeros_(self.compress.bias)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        stored: Float[Tensor, "B N D"],
+        age: Int[Tensor, "B T S"],
+        visible: Bool[Tensor, "B T S"],
+    ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B H T S"]]:
+        """The layer's output, and how each step's attention was shared out over the S = N + T memories."""
+        stored = without_unseen(stored, visible[:, :, : stored.shape[1]])
+        rows = self.query_key_value(self.normed(torch.cat([stored, x], 1)))
+        query, key, value = (split_heads(part, self.heads) for part in rows.chunk(3, 2))
+        query = query[:, :, stored.shape[1] :]
+        bias = torch.zeros_like(age, dtype=x.dtype).masked_fill(~visible, -torch.inf).unsqueeze(1)
+        bias = bias + position_scores(query, Positions(self.position, AGE_STEP * self.age_weight), age)
+        read, weights = attend(query, key, value, bias)
+        return self.joined(x, self.output(read)), weights
 
     def lost(
         self, x: Float[Tensor, "N D"], block: Float[Tensor, "N c D"], memory: Float[Tensor, "N D"]
@@ -162,7 +192,7 @@ class Compressive(MemoryCore[CompressiveState]):
                 shown = None
                 if record & Record.ATTENTION:
                     shown = AttentionTrace(weight=weights.detach().mean(1), birth=seen.birth)
-                trace.append(traced(seen.time, self.config.reach, seen.visible.sum(2), shown, x.dtype))
+                trace.append(self._traced(seen, shown, x.dtype))
         after = None
         if record & Record.STATE:
             after = CompressiveState(
@@ -173,6 +203,17 @@ class Compressive(MemoryCore[CompressiveState]):
             state=after,
             losses={"reconstruction": lost} if record & Record.LOSSES else {},
             trace=tuple(trace) if record & (Record.TRACE | Record.ATTENTION) else None,
+        )
+
+    def _traced(self, seen: "Seen", attention: AttentionTrace | None, dtype: torch.dtype) -> LayerTrace:
+        """What a layer kept: something of every step, for as long as its block is stored."""
+        reach = torch.full_like(seen.time, self.config.reach)
+        return LayerTrace(
+            span=reach.to(dtype),
+            lifetime=reach + 1,
+            live=seen.visible.sum(2),
+            evicted=torch.full_like(seen.time, -1),
+            attention=attention,
         )
 
     def _look(self, state: CompressiveState, resets: Bool[Tensor, "B T"]) -> "Seen":
@@ -205,6 +246,32 @@ class Compressive(MemoryCore[CompressiveState]):
             place=torch.where(block_seen[:, -1], config.compressed - 1 - rank[:, -1], -1),
             birth=births,
         )
+
+
+class Clock(NamedTuple):
+    """Which inputs, of the N stored and the T new ones, the steps of a segment see by their age and episode."""
+
+    time: Int[Tensor, "B T"]
+    """Of each step within its episode."""
+    since: Int[Tensor, "B T"]
+    """Where in the segment the episode of each step began, negative for before."""
+    written: Int[Tensor, " S"]
+    """Where in the segment each input was written, negative for those stored."""
+    age: Int[Tensor, "B T S"]
+    """Steps since then; negative for what is yet to come."""
+    visible: Bool[Tensor, "B T S"]
+    """Of the same episode, and not yet to come."""
+
+
+def read_clock(time0: Int[Tensor, " B"], resets: Bool[Tensor, "B T"], stored: int) -> Clock:
+    """From the time of the first step, where it is no reset, and the number of inputs stored."""
+    steps = torch.arange(resets.shape[1], device=resets.device)
+    start = segment_starts(resets)
+    since = torch.where(start < 0, -time0.unsqueeze(1), start)
+    written = torch.arange(-stored, resets.shape[1], device=resets.device)
+    age = (steps.unsqueeze(1) - written).expand(len(resets), -1, -1)
+    visible = (age >= 0) & (written >= since.unsqueeze(2))
+    return Clock(steps - since, since, written, age, visible)
 
 
 class Seen(NamedTuple):

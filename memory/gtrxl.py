@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .window import WindowConfig, WindowLayer, WindowTransformer
+from .window import WindowConfig, WindowTransformer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,14 +12,6 @@ class GTrXLConfig(WindowConfig):
 
     name: ClassVar[str] = "gtrxl"
 
-    def build(self) -> "GTrXL":
+    def build(self) -> WindowTransformer:
         """A new core with these settings."""
-        return GTrXL(self)
-
-
-class GTrXL(WindowTransformer):
-    """A gated transformer whose layers see the last N steps of the episode."""
-
-    def make_layer(self) -> WindowLayer:
-        """A new layer."""
-        return WindowLayer(self.config, self.config.window + 1, gated=True)
+        return WindowTransformer(self, gated=True)

@@ -54,15 +54,42 @@ class GatedResidual(nn.Module):
 
 
 class Block(nn.Module):
-    """What a layer has around its memory: a norm before it, a way to join what was read, and a feed-forward half."""
+    """What a layer has around its memory: a norm, a way to join what was read, and a feed-forward half.
 
-    def __init__(self, width: int, ff_width: int, gated: bool = False) -> None:
+    With `heads` it has the projections of attention too: `query_key_value`, and `output` of what was read [D + H].
+    `gated` puts a GRU's gates in place of the residuals.  Without `pre_norm` the output of each half is normalised
+    instead of its input, as the first transformers did.  Dropout is that of both halves' outputs, in training only.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        ff_width: int,
+        heads: int | None = None,
+        *,
+        gated: bool = False,
+        pre_norm: bool = True,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         self.norm, self.feed_forward_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        if heads is not None:
+            self.query_key_value, self.output = nn.Linear(width, 3 * width), nn.Linear(width + heads, width)
         self.feed_forward = feed_forward(width, ff_width)
+        if heads is not None:
+            initialise_attention(self.query_key_value, self.output)
+        self.dropout = nn.Dropout(dropout)
         self.join, self.join_feed_forward = (GatedResidual(width) if gated else Residual() for _ in range(2))
+        self.pre_norm = pre_norm
 
-    def joined(self, x: Float[Tensor, "B T D"], read: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+    def normed(self, x: Float[Tensor, "B *T D"]) -> Float[Tensor, "B *T D"]:
+        """What the memory is made from and asked by: the input after the norm where that comes first."""
+        return self.norm(x) if self.pre_norm else x
+
+    def joined(self, x: Float[Tensor, "B *T D"], read: Float[Tensor, "B *T D"]) -> Float[Tensor, "B *T D"]:
         """The stream `x` after what the layer read and after its feed-forward half."""
-        x = self.join(x, read)
-        return self.join_feed_forward(x, self.feed_forward(self.feed_forward_norm(x)))
+        x = self.join(x, self.dropout(read))
+        if self.pre_norm:
+            return self.join_feed_forward(x, self.dropout(self.feed_forward(self.feed_forward_norm(x))))
+        x = self.norm(x)
+        return self.feed_forward_norm(self.join_feed_forward(x, self.dropout(self.feed_forward(x))))

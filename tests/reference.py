@@ -45,7 +45,7 @@ def reference_layer(
 
 def normed(layer: ExpireSpanLayer, x: Tensor) -> Tensor:
     """What queries, keys, values and spans are made from."""
-    return layer.attention_norm(x) if layer.config.pre_norm else x
+    return layer.norm(x) if layer.config.pre_norm else x
 
 
 def predicted_span(layer: ExpireSpanLayer, memory: Memory, longest: float | None = None) -> Tensor:
@@ -88,7 +88,7 @@ def transform(layer: ExpireSpanLayer, x: Tensor, read: Tensor) -> Tensor:
     attended = x + layer.output(read)
     if layer.config.pre_norm:
         return attended + layer.feed_forward(layer.feed_forward_norm(attended))
-    attended = layer.attention_norm(attended)
+    attended = layer.norm(attended)
     return layer.feed_forward_norm(attended + layer.feed_forward(attended))
 
 

@@ -171,9 +171,7 @@ CHANGES: dict[str, Callable[[ExpireSpanLayer], Any]] = {
     ),
     "no bias": lambda layer: layer.feed_forward.__setitem__(0, nn.Linear(WIDTH, FF_WIDTH, bias=False)),
     "no bias of the output": lambda layer: setattr(layer, "output", nn.Linear(WIDTH + HEADS, WIDTH, bias=False)),
-    "a norm without weights": lambda layer: setattr(
-        layer, "attention_norm", nn.LayerNorm(WIDTH, elementwise_affine=False)
-    ),
+    "a norm without weights": lambda layer: setattr(layer, "norm", nn.LayerNorm(WIDTH, elementwise_affine=False)),
     "another eps": lambda layer: setattr(layer.feed_forward_norm, "eps", 0.3),
     "dropout": lambda layer: setattr(layer.dropout, "p", 0.5),
 }

@@ -135,7 +135,7 @@ def test_stored_memories_are_inputs_that_all_weights_are_applied_to_anew(pre_nor
             state = core(x[:, at], state, resets[:, at]).state
     randomize(core, 5)
     (memory,), layer = core.refresh(state.compact()).layers, next(core.stack())
-    inner = layer.attention_norm(x) if pre_norm else x
+    inner = layer.norm(x) if pre_norm else x
     key_value, span = layer.query_key_value(inner)[..., WIDTH:], layer.span(inner)
     order = memory.birth.argsort(1)
     assert memory.live.all() and memory.live.shape[1] == STEPS
@@ -145,7 +145,7 @@ def test_stored_memories_are_inputs_that_all_weights_are_applied_to_anew(pre_nor
 
     torch.testing.assert_close(sorted_by_birth(memory.key_value), key_value)
     torch.testing.assert_close(sorted_by_birth(memory.span), span)
-    parameters = [*layer.attention_norm.parameters(), *layer.query_key_value.parameters(), *layer.span.parameters()]
+    parameters = [*layer.norm.parameters(), *layer.query_key_value.parameters(), *layer.span.parameters()]
     ours, theirs = (
         torch.autograd.grad(a.sin().sum() + b.sin().sum(), parameters, materialize_grads=True, allow_unused=True)
         for a, b in ((memory.key_value, memory.span), (key_value, span))
@@ -191,7 +191,7 @@ def test_the_newest_memories_are_not_evicted(capacity: int, ramp: float, newest:
     x[:, 50:] = -x[:, :1]  # unlike all before
     layer = next(core.stack())
     with torch.no_grad():
-        layer.span.weight += 100 * layer.attention_norm(x[0, 0])
+        layer.span.weight += 100 * layer.norm(x[0, 0])
         output = core(x, core.initial_state(ROWS), resets, record=Record.STATE | Record.LOSSES | Record.TRACE)
     assert output.trace is not None
     evicted, now = output.trace[0].evicted, torch.arange(60)

@@ -208,7 +208,7 @@ def test_going_up_the_overdue_rent_lengthens_the_spans_of_memories_used_late() -
     controller.observe(output)
     controller.step(1.0)
     with torch.no_grad():
-        hidden = layer.attention_norm(x)
+        hidden = layer.norm(x)
         longer = layer.span(hidden)
         for parameter, old in zip(layer.span.parameters(), before, strict=True):
             parameter.copy_(old)

@@ -8,6 +8,7 @@ from expirespan.memory import (
     AdaptiveSpanConfig,
     CompressiveConfig,
     GatedDeltaNetConfig,
+    GTrXLConfig,
     MinGRUConfig,
     Record,
     TransformerXLConfig,
@@ -16,12 +17,11 @@ from expirespan.memory.adaptive_span import AdaptiveLayer, AdaptiveSpan
 from expirespan.memory.compressive import CompressiveLayer
 from expirespan.memory.gated_delta_net import GatedDeltaNetLayer
 from expirespan.memory.min_gru import MinGRULayer
-from expirespan.memory.window import WindowConfig, WindowLayer, WindowTransformer
 from reference import randomize
 from torch import Tensor, nn
 
-STEPS, WIDTH = 37, 8
-SHAPE: dict[str, Any] = {"layers": 1, "width": WIDTH, "heads": 2, "ff_width": 9}
+STEPS, WIDTH, HEADS = 37, 8, 2
+SHAPE: dict[str, Any] = {"layers": 1, "width": WIDTH, "heads": HEADS, "ff_width": 9}
 
 
 def made(config: Any) -> Any:
@@ -42,12 +42,12 @@ def outputs(core: Any, x: Tensor) -> Any:
     return core(x.unsqueeze(0), core.initial_state(1), resets, record=Record.STATE | Record.LOSSES | Record.TRACE)
 
 
-def read(layer: WindowLayer, x: Tensor, memories: list[tuple[Tensor, int, list[float]]]) -> Tensor:
+def read(layer: Any, x: Tensor, memories: list[tuple[Tensor, int, list[float]]]) -> Tensor:
     """What one step reads from inputs, each with the index of its position and the mask of each head."""
-    size = WIDTH // layer.heads
+    size = WIDTH // HEADS
     query, _, _ = layer.query_key_value(layer.norm(x)).chunk(3)
     averages, counts = [], []
-    for h in range(layer.heads):
+    for h in range(HEADS):
         part, scores, values = slice(h * size, (h + 1) * size), [], []
         for memory, age, mask in memories:
             _, key, value = layer.query_key_value(layer.norm(memory)).chunk(3)
@@ -66,26 +66,36 @@ def block(layer: Any, x: Tensor, wrote: Tensor) -> Tensor:
     return x + layer.feed_forward(layer.feed_forward_norm(x))
 
 
+def gates(join: Any, x: Tensor, y: Tensor) -> Tensor:
+    """A GRU's gates in place of a residual."""
+    size, y = len(x), y.relu()
+    (reset_y, update_y, new_y), (reset_x, update_x) = join.of_y.weight.split(size), join.of_x.weight.split(size)
+    reset = torch.sigmoid(reset_y @ y + reset_x @ x)
+    update = torch.sigmoid(update_y @ y + update_x @ x - join.bias)
+    return (1 - update) * x + update * torch.tanh(new_y @ y + join.of_reset.weight @ (reset * x))
+
+
 @pytest.mark.parametrize("window", [0, 5, 50])
-def test_transformer_xl_is_a_window(window: int) -> None:
-    """As Expire-Span with spans of the window it is what attention over the window's inputs is."""
-    core = made(TransformerXLConfig(**SHAPE | {"layers": 2}, window=window))
-    plain = WindowTransformer(WindowOfLayers(**SHAPE | {"layers": 2}, window=window)).double()
-    ours = core.state_dict()
-    plain.load_state_dict({name: ours[name.replace(".norm.", ".attention_norm.")] for name in plain.state_dict()})
-    found, expected = outputs(core, episode()), outputs(plain, episode())
-    torch.testing.assert_close(found.y, expected.y)
-    for mine, theirs in zip(found.trace, expected.trace, strict=True):
-        assert mine.live.tolist() == theirs.live.tolist() and mine.lifetime.tolist() == theirs.lifetime.tolist()
-    frozen = [parameter for parameter in core.parameters() if not parameter.requires_grad]
-    assert len(frozen) == 4
-
-
-class WindowOfLayers(WindowConfig):
-    """A window without a name of its own."""
-
-    def build(self) -> WindowTransformer:
-        return WindowTransformer(self)
+@pytest.mark.parametrize("kind", [TransformerXLConfig, GTrXLConfig])
+def test_a_window_is_attention_over_its_inputs(kind: Any, window: int) -> None:
+    core = made(kind(**SHAPE, window=window))
+    layer, x = core.layers[0], episode()
+    for parameter in layer.span.parameters():
+        assert not parameter.requires_grad
+    expected = []
+    for now in range(STEPS):
+        memories = [(x[then], now - then, [1.0, 1.0]) for then in range(max(now - window, 0), now + 1)]
+        wrote = layer.output(read(layer, x[now], memories))
+        if kind is TransformerXLConfig:
+            expected.append(core.final_norm(block(layer, x[now], wrote)))
+            continue
+        stream = gates(layer.join, x[now], wrote)
+        half = layer.feed_forward(layer.feed_forward_norm(stream))
+        expected.append(core.final_norm(gates(layer.join_feed_forward, stream, half)))
+    found = outputs(core, x)
+    torch.testing.assert_close(found.y[0], torch.stack(expected))
+    assert found.trace[0].live[0].tolist() == [min(now, window) + 1 for now in range(STEPS)]
+    assert bool((found.trace[0].lifetime == window + 1).all())
 
 
 @pytest.mark.parametrize("window", [5, 50])
@@ -153,12 +163,12 @@ def test_the_compressive_transformer_keeps_blocks_that_have_left_the_window(
     assert found.trace[0].live[0].tolist() == live
 
 
-def apart(layer: WindowLayer, x: Tensor, steps: list[Tensor], memory: Tensor) -> Tensor:
+def apart(layer: Any, x: Tensor, steps: list[Tensor], memory: Tensor) -> Tensor:
     """How far apart what is read from a block and from its compressed memory are, without positions."""
-    size, parts = WIDTH // layer.heads, []
+    size, parts = WIDTH // HEADS, []
     query, _, _ = layer.query_key_value(layer.norm(x)).chunk(3)
     rows = [layer.query_key_value(layer.norm(step)).chunk(3) for step in steps]
-    for h in range(layer.heads):
+    for h in range(HEADS):
         part = slice(h * size, (h + 1) * size)
         shares = torch.softmax(torch.stack([query[part] @ key[part] / size**0.5 for _, key, _ in rows]), 0)
         parts.append(torch.stack([s * value[part] for s, (_, _, value) in zip(shares, rows, strict=True)]).sum(0))

@@ -264,6 +264,25 @@ def test_files_of_the_sixth_format_are_read_as_they_were_meant() -> None:
     assert model.num_timesteps >= 192
 
 
+@pytest.mark.parametrize(
+    ("core", "values", "whole"),
+    [
+        ("expire-span", [0.8444349, 1.5461970], True),
+        ("gtrxl", [0.2146922, 0.9427859], False),
+        ("adaptive-span", [0.3666243, 0.8084217], False),
+    ],
+)
+def test_files_of_the_seventh_format_are_read_as_they_were_meant(core: str, values: list[float], whole: bool) -> None:
+    """Written at commit b9610d8, when the first norm had another name, and windows were no Expire-Span's."""
+    env = make_vec_env("CartPole-v1", 4)
+    model = MemoryPPO.load(FILES / f"checkpoint-7-{core}", env=env, device="cpu", force_reset=False)
+    assert bool(model.policy.optimizer.state) == whole
+    assert bool(under("memory", read_checkpoint(FILES / f"checkpoint-7-{core}")[0])) == whole
+    assert values_of_five_steps(model) == pytest.approx(values, abs=1e-6)
+    model.learn(64, reset_num_timesteps=False)
+    assert model.num_timesteps == 192
+
+
 def test_extractors_of_this_package_are_stored_by_name(tmp_path: Path) -> None:
     model = small(make_vec_env("CartPole-v1", 4), policy_kwargs=SMALL | {"features_extractor_class": NumbersExtractor})
     model.save(tmp_path / "model")

@@ -1,5 +1,8 @@
 """Checkpoints of earlier formats, brought to the present one as they are read.
 
+- Format 8 has one name for the first norm of every core's layers.  Memories of gtrxl and adaptive-span stand in slots,
+  each with its time of birth, and their layers have spans, all of them the window: of older files of these only the
+  weights are taken, Adam's state and episodes begin anew.
 - Format 7 has every entry that reading knows, a digest, and what of the log had not been written yet.
 - Format 6 stores memories as the inputs of a layer, before its norm; earlier formats after it.  Such a memory gets an
   input of which the present norm makes it, as near as can be: its gain and bias are undone.  Format 6 also has spans in
@@ -18,9 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...memory.transformer_xl import SATURATED
+from ...memory.window import SATURATED
 
-FORMATS = tuple(f"expirespan-checkpoint-{number}" for number in range(1, 8))
+FORMATS = tuple(f"expirespan-checkpoint-{number}" for number in range(1, 9))
 """From the oldest to the present one."""
 BEFORE_FORMAT_3 = {"heads": 2, "position_window": 0}
 
@@ -39,26 +42,30 @@ def migrate(tensors: dict[str, Tensor], document: dict[str, Any], stored_as: str
         for name in [name for name in tensors if name.startswith("optimizer/")]:
             del tensors[name]
     document.setdefault("pending_log", {})
-    if FORMATS.index(stored_as) >= FORMATS.index("expirespan-checkpoint-6"):
-        return
     policy = document["arguments"].get("policy_kwargs") or {}
-    core = policy.get("core", "expire-span")
-    if core == "expire-span" and (policy.get("memory") or {}).get("pre_norm", True):
+    core, before_6 = policy.get("core", "expire-span"), FORMATS.index(stored_as) < FORMATS.index(FORMATS[5])
+    _rename_norms(tensors)
+    if before_6 and core == "expire-span" and (policy.get("memory") or {}).get("pre_norm", True):
         _undo_norms(tensors)
-    if core in ("transformer-xl", "gtrxl"):
-        _update_windows(core, tensors)
+    if core in ("gtrxl", "adaptive-span") or (before_6 and core == "transformer-xl"):
+        _update_windows(tensors)
 
 
-def _update_windows(core: str, tensors: dict[str, Tensor]) -> None:
-    """Give a window's layers the parts that they have now.  Adam's state and episodes begin anew."""
+def _rename_norms(tensors: dict[str, Tensor]) -> None:
+    """Give the parts of a layer the names that they have now."""
+    for name in list(tensors):
+        if "core.layers." in name:
+            renamed = name.replace(".attention_norm.", ".norm.").replace(".join_attention.", ".join.")
+            tensors[renamed] = tensors.pop(name)
+
+
+def _update_windows(tensors: dict[str, Tensor]) -> None:
+    """Give a window's layers the spans that they have now.  Adam's state and episodes begin anew."""
     for name in list(tensors):
         if name.startswith(("optimizer/", "memory/", "last_")):
             del tensors[name]
-        elif core == "gtrxl" and name.startswith("policy/core.layers."):
-            renamed = name.replace(".attention_norm.", ".norm.").replace(".join_attention.", ".join.")
-            tensors[renamed] = tensors.pop(name)
-        elif name.startswith("policy/core.layers.") and name.endswith(".attention_norm.weight"):
-            layer = name.removesuffix("attention_norm.weight")
+        elif re.fullmatch(r"policy/core\.layers\.\d+\.norm\.weight", name):
+            layer = name.removesuffix("norm.weight")
             window = tensors[f"{layer}position"].shape[2] - 1
             tensors[f"{layer}span.weight"] = torch.zeros_like(tensors[name])
             tensors[f"{layer}span.bias"] = torch.tensor(SATURATED if window else -SATURATED, dtype=tensors[name].dtype)
@@ -67,6 +74,6 @@ def _update_windows(core: str, tensors: dict[str, Tensor]) -> None:
 def _undo_norms(tensors: dict[str, Tensor]) -> None:
     """Give stored memories, which come after the norm, inputs of which the norm makes them."""
     for name in [name for name in tensors if re.fullmatch(r"memory/\d+\.hidden", name)]:
-        norm = f"policy/core.layers.{name[len('memory/') : -len('.hidden')]}.attention_norm"
+        norm = f"policy/core.layers.{name[len('memory/') : -len('.hidden')]}.norm"
         gain, bias = tensors[f"{norm}.weight"], tensors[f"{norm}.bias"]
         tensors[name] = (tensors[name] - bias) / torch.where(gain == 0, 1, gain)

@@ -37,9 +37,13 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
         super().__init__()
         self.config = config
         self.width = config.width
-        self.layers = nn.ModuleList(ExpireSpanLayer(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(self.make_layer() for _ in range(config.layers))
         self.final_norm = nn.LayerNorm(config.width) if config.pre_norm else nn.Identity()
         self.penalty_weight = 0.0
+
+    def make_layer(self) -> ExpireSpanLayer:
+        """A new layer."""
+        return ExpireSpanLayer(self.config)
 
     def stack(self) -> Iterator[ExpireSpanLayer]:
         """The layers as what they are: torch leaves open what a ModuleList holds."""

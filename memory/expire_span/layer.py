@@ -18,7 +18,7 @@ from ..attention import (
     without_unseen,
 )
 from ..core import AttentionTrace, LayerTrace, segment_starts
-from ..transformer import feed_forward, initialise_attention
+from ..transformer import Block, Residual
 from . import compiled
 from .attention import NEVER, MemoryView, Reading, attend_segment
 from .config import ExpireSpanConfig
@@ -58,19 +58,14 @@ def hooked(module: nn.Module) -> bool:
     return bool(forward or module._backward_hooks or module._backward_pre_hooks)
 
 
-class ExpireSpanLayer(nn.Module):
-    """One transformer layer: attention over its own memories, then a feed-forward half, each with a residual."""
+class ExpireSpanLayer(Block):
+    """One transformer layer: attention over its own memories, then a feed-forward half."""
 
-    def __init__(self, config: ExpireSpanConfig) -> None:
-        super().__init__()
+    def __init__(self, config: ExpireSpanConfig, *, gated: bool = False) -> None:
         width = config.width
+        around = {"gated": gated, "pre_norm": config.pre_norm, "dropout": config.dropout}
+        super().__init__(width, config.ff_width, config.heads, **around)
         self.config = config
-        self.attention_norm = nn.LayerNorm(width)
-        self.feed_forward_norm = nn.LayerNorm(width)
-        self.query_key_value = nn.Linear(width, 3 * width)
-        self.output = nn.Linear(width + config.heads, width)
-        self.feed_forward = feed_forward(width, config.ff_width)
-        self.dropout = nn.Dropout(config.dropout)
         self.span = SpanPredictor(width, config.max_span, config.initial_span, config.pre_div)
         self.position = self.age_weight = None
         if window := config.position_window:
@@ -88,9 +83,8 @@ class ExpireSpanLayer(nn.Module):
             config.max_span,
             math.inf,
             config.pre_div,
-            self.attention_norm.eps,
+            self.norm.eps,
         )
-        initialise_attention(self.query_key_value, self.output)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # torch hands all on by position
         """As torch's; older weights hold the bias of each age itself, or none (a bias of 0), and read no counts."""
@@ -115,10 +109,6 @@ class ExpireSpanLayer(nn.Module):
         weight, bias = self.query_key_value.weight[width:], self.query_key_value.bias[width:]
         key_value = nn.functional.linear(inner, weight, bias)
         return replace(memory, key_value=key_value, span=self.span(inner), buffer=None)
-
-    def normed(self, x: Float[Tensor, "B *T D"]) -> Float[Tensor, "B *T D"]:
-        """What queries, keys, values and spans are made from: the input after the norm where that comes first."""
-        return self.attention_norm(x) if self.config.pre_norm else x
 
     def forward(
         self,
@@ -150,7 +140,7 @@ class ExpireSpanLayer(nn.Module):
         in_c = not need_weights and compiled.serves(rows, memory.key_value)
         attend = compiled.attend_segment if in_c else attend_segment
         read, reading = attend(rows, memory.key_value, span, view, heads, ramp, self.positions)
-        return self._transform(x, read), new, Kept(span, view, reading)
+        return self.joined(x, self.output(read)), new, Kept(span, view, reading)
 
     def step(
         self,
@@ -211,7 +201,7 @@ class ExpireSpanLayer(nn.Module):
         key_value = without_unseen(known.key_value, visible.unsqueeze(1))
         key, value = (split_heads(part, heads) for part in key_value.split(width, 2))
         read, weights = attend(query, key, value, bias)
-        y = self._transform(x, read.squeeze(1))
+        y = self.joined(x, self.output(read.squeeze(1)))
         stays, evicted = known.live & (age + 1 < lives), torch.full_like(time, -1)
         if places is not None and known.taken > places:
             old = known.live & (known.birth <= time - newest)
@@ -232,16 +222,20 @@ class ExpireSpanLayer(nn.Module):
         if shows_attention or (self.training and self.dropout.p) or not compiled.serves(x, memory.key_value):
             return None
         made: Any = self._modules  # attributes of modules are slow to look up, and a step has little to do
-        dropout, feed_forward = made["dropout"], made["feed_forward"]
-        if type(feed_forward) is not nn.Sequential or len(feed_forward) != 3 or hooked(feed_forward) or hooked(dropout):
+        feed_forward, joins = made["feed_forward"], (made["join"], made["join_feed_forward"])
+        if (
+            type(feed_forward) is not nn.Sequential
+            or len(feed_forward) != 3
+            or not all(type(j) is Residual for j in joins)
+        ):
             return None
         up, activation, down = feed_forward._modules.values()
-        if type(activation) is not nn.ReLU or hooked(activation):
+        if type(activation) is not nn.ReLU or any(map(hooked, (made["dropout"], feed_forward, activation, *joins))):
             return None
         width, ff_width, shape = self.config.width, self.config.ff_width, self.shape
-        attention_norm, feed_forward_norm, span = made["attention_norm"], made["feed_forward_norm"], made["span"]
+        norm, feed_forward_norm, span = made["norm"], made["feed_forward_norm"], made["span"]
         parts = (
-            (attention_norm, nn.LayerNorm, (width,)),
+            (norm, nn.LayerNorm, (width,)),
             (made["query_key_value"], nn.Linear, (3 * width, width)),
             (span, SpanPredictor, (width,)),
             (made["output"], nn.Linear, (width, width + self.config.heads)),
@@ -257,19 +251,11 @@ class ExpireSpanLayer(nn.Module):
             if weight is None or bias is None or weight.shape != size:
                 return None
             weights += (weight, bias)
-        if not (attention_norm.eps == feed_forward_norm.eps == shape.epsilon):
+        if not (norm.eps == feed_forward_norm.eps == shape.epsilon):
             return None
         if span.max_span != shape.max_span or span.pre_div != shape.pre_div:
             return None
         return shape._replace(longest=span.longest), [*weights, *(self.positions or (None, None))]
-
-    def _transform(self, x: Tensor, read: Tensor) -> Tensor:
-        """The residual stream after what attention read and after the feed-forward half."""
-        attended = x + self.dropout(self.output(read))
-        if self.config.pre_norm:
-            return attended + self.dropout(self.feed_forward(self.feed_forward_norm(attended)))
-        attended = self.attention_norm(attended)
-        return self.feed_forward_norm(attended + self.dropout(self.feed_forward(attended)))
 
     def _evicted(
         self,
