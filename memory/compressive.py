@@ -6,6 +6,9 @@ then they are seen as they are.  What compresses is a linear map of the c inputs
 learns from a term of the loss of its own: attention to a block must read the same from its compressed memory (section
 3.2 there).  That term changes nothing but the compression, and nothing else changes the compression.
 
+A compressed memory stands where its block began, so steps see it at ages beyond those of the inputs.  Attention is that
+of Expire-Span, with all spans the same.
+
 Deviations: attention is rebuilt block by block, from the query of the step at which the block is compressed, so that
 any split of a sequence gives the same loss; the compression begins as the mean.
 """
@@ -19,7 +22,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ..checks import check_not_negative, check_whole
-from .attention import AGE_STEP, Positions, attend, initial_age_bias, position_scores, split_heads, without_unseen
+from .attention import AGE_STEP, Positions, initial_age_bias, split_heads
 from .core import (
     AttentionTrace,
     CoreOutput,
@@ -30,6 +33,8 @@ from .core import (
     check_segment,
     segment_starts,
 )
+from .expire_span import compiled
+from .expire_span.attention import NEVER, MemoryView, Reading
 from .transformer import Block
 from .window import WindowConfig
 
@@ -91,27 +96,32 @@ class CompressiveLayer(Block):
         width, self.heads, ages = config.width, config.heads, config.raw + config.compressed
         self.position = nn.Parameter(torch.zeros(config.heads, width // config.heads, ages))
         self.age_weight = nn.Parameter(initial_age_bias(config.heads, ages) / AGE_STEP)
+        by_age = [
+            *range(config.raw),
+            *(config.raw + block for block in range(config.compressed) for _ in range(config.rate)),
+        ]
+        self.register_buffer("by_age", torch.tensor([*by_age, ages]), persistent=False)
         self.compress = nn.Linear(config.rate * width, width)
         with torch.no_grad():
             self.compress.weight.copy_(torch.eye(width).repeat(1, config.rate) / config.rate)
             nn.init.zeros_(self.compress.bias)
 
+    @property
+    def positions(self) -> Positions:
+        """What tells ages apart: one place for each input, and for each block, whose age is that of its first step."""
+        by_age = self.get_buffer("by_age")
+        return Positions(self.position[:, :, by_age[:-1]], AGE_STEP * self.age_weight[:, by_age])
+
     def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        stored: Float[Tensor, "B N D"],
-        age: Int[Tensor, "B T S"],
-        visible: Bool[Tensor, "B T S"],
-    ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B H T S"]]:
-        """The layer's output, and how each step's attention was shared out over the S = N + T memories."""
-        stored = without_unseen(stored, visible[:, :, : stored.shape[1]])
-        rows = self.query_key_value(self.normed(torch.cat([stored, x], 1)))
-        query, key, value = (split_heads(part, self.heads) for part in rows.chunk(3, 2))
-        query = query[:, :, stored.shape[1] :]
-        bias = torch.zeros_like(age, dtype=x.dtype).masked_fill(~visible, -torch.inf).unsqueeze(1)
-        bias = bias + position_scores(query, Positions(self.position, AGE_STEP * self.age_weight), age)
-        read, weights = attend(query, key, value, bias)
-        return self.joined(x, self.output(read)), weights
+        self, x: Float[Tensor, "B T D"], stored: Float[Tensor, "B N D"], view: MemoryView, need_weights: bool
+    ) -> tuple[Float[Tensor, "B T D"], Reading]:
+        """The layer's output, and what each step saw of the S = N + T memories."""
+        width, rows = x.shape[2], self.query_key_value(self.normed(x))
+        weight, bias = self.query_key_value.weight[width:], self.query_key_value.bias[width:]
+        stored = nn.functional.linear(self.normed(stored), weight, bias)
+        given = (rows, stored, view.span, view, self.heads, 1.0, self.positions)
+        read, reading = compiled.attend_segment(*given, need_weights)
+        return self.joined(x, self.output(read)), reading
 
     def lost(
         self, x: Float[Tensor, "N D"], block: Float[Tensor, "N c D"], memory: Float[Tensor, "N D"]
@@ -174,7 +184,7 @@ class Compressive(MemoryCore[CompressiveState]):
     ) -> CoreOutput[CompressiveState]:
         """Read T steps; `losses` holds "reconstruction"."""
         check_segment(self, x, state.time, resets)
-        seen = self._look(state, resets)
+        seen = self._look(state, resets, x.dtype)
         hidden, compressed, trace, lost = [], [], [], x.new_zeros(())
         for number, layer in enumerate(self.stack()):
             inputs = torch.cat([state.hidden[:, number], x.detach()], 1)
@@ -187,12 +197,10 @@ class Compressive(MemoryCore[CompressiveState]):
             if record & Record.STATE:
                 hidden.append(inputs[:, x.shape[1] :])
                 compressed.append(kept(memories, seen.place, self.config.compressed))
-            x, weights = layer(x, torch.cat([memories, state.hidden[:, number]], 1), seen.age, seen.visible)
+            shows = bool(record & Record.ATTENTION)
+            x, reading = layer(x, torch.cat([memories, state.hidden[:, number]], 1), seen.view, shows)
             if record & (Record.TRACE | Record.ATTENTION):
-                shown = None
-                if record & Record.ATTENTION:
-                    shown = AttentionTrace(weight=weights.detach().mean(1), birth=seen.birth)
-                trace.append(self._traced(seen, shown, x.dtype))
+                trace.append(self._traced(seen, reading))
         after = None
         if record & Record.STATE:
             after = CompressiveState(
@@ -205,18 +213,20 @@ class Compressive(MemoryCore[CompressiveState]):
             trace=tuple(trace) if record & (Record.TRACE | Record.ATTENTION) else None,
         )
 
-    def _traced(self, seen: "Seen", attention: AttentionTrace | None, dtype: torch.dtype) -> LayerTrace:
+    def _traced(self, seen: "Seen", reading: Reading) -> LayerTrace:
         """What a layer kept: something of every step, for as long as its block is stored."""
-        reach = torch.full_like(seen.time, self.config.reach)
+        reach, shown = torch.full_like(seen.time, self.config.reach), None
+        if reading.weights is not None:
+            shown = AttentionTrace(weight=reading.weights.mean(1), birth=seen.view.birth)
         return LayerTrace(
-            span=reach.to(dtype),
+            span=reach.to(reading.seen.dtype),
             lifetime=reach + 1,
-            live=seen.visible.sum(2),
+            live=reading.live,
             evicted=torch.full_like(seen.time, -1),
-            attention=attention,
+            attention=shown,
         )
 
-    def _look(self, state: CompressiveState, resets: Bool[Tensor, "B T"]) -> "Seen":
+    def _look(self, state: CompressiveState, resets: Bool[Tensor, "B T"], dtype: torch.dtype) -> "Seen":
         """What the steps of a segment see, which is the same in every layer."""
         config = self.config
         clock = read_clock(state.time, resets, config.raw)
@@ -235,17 +245,22 @@ class Compressive(MemoryCore[CompressiveState]):
         blocks = torch.cat([stored.unsqueeze(1).expand_as(old), number], 2)
         rank = done - 1 - blocks  # 0 for the one compressed last
         block_seen = torch.cat([old, new], 2) & (rank < config.compressed)
-        age = torch.cat([config.raw + rank.clamp(0, config.compressed - 1), clock.age.clamp(0, config.raw - 1)], 2)
         birth = clock.written + state.time.unsqueeze(1)
         births = torch.cat([config.rate * (stored + 1) - 1, birth[:, config.rate - 1 :], birth], 1)
-        return Seen(
-            time=clock.time,
-            age=age,
-            visible=torch.cat([block_seen, raw], 2),
-            leaving=new & just_now & (number == done - 1),
-            place=torch.where(block_seen[:, -1], config.compressed - 1 - rank[:, -1], -1),
+        first = clock.written[config.rate - 1 :] - (config.rate - 1)
+        begun = (config.rate * stored - state.time.unsqueeze(1), first.expand(len(birth), -1))
+        written = torch.cat([*begun, clock.written.expand(len(birth), -1)], 1)
+        visible = torch.cat([block_seen, raw], 2)
+        view = MemoryView(
+            span=torch.full_like(written, config.raw + config.rate * config.compressed - 1, dtype=dtype),
             birth=births,
+            written=written,
+            live=torch.ones_like(written, dtype=torch.bool),
+            since=torch.full_like(clock.time, NEVER),
+            gone=nn.functional.pad(~visible, (0, 0, 0, 1)),
         )
+        place = torch.where(block_seen[:, -1], config.compressed - 1 - rank[:, -1], -1)
+        return Seen(clock.time, view, new & just_now & (number == done - 1), place)
 
 
 class Clock(NamedTuple):
@@ -281,15 +296,12 @@ class Seen(NamedTuple):
     """
 
     time: Int[Tensor, "B T"]
-    age: Int[Tensor, "B T S"]
-    """By which positions are told apart: of an input its age, and beyond that how many blocks came after."""
-    visible: Bool[Tensor, "B T S"]
+    view: MemoryView
+    """A block is written by its first step, from which its age is counted, and born at its last."""
     leaving: Bool[Tensor, "B T E"]
     """The block that a step compresses."""
     place: Int[Tensor, "B M_E"]
     """Where each compressed memory is stored after the segment; -1 for those that are not."""
-    birth: Int[Tensor, "B S"]
-    """The step that wrote each input, or the last one of each block."""
 
 
 def kept(memories: Float[Tensor, "B M_E D"], place: Int[Tensor, "B M_E"], size: int) -> Float[Tensor, "B M D"]:

@@ -284,18 +284,18 @@ def test_attention_refuses_tensors_of_another_type_shape_or_layout() -> None:
     span, live = torch.rand(ROWS, slots + 4), torch.ones(ROWS, slots + 4, dtype=torch.bool)
     view = MemoryView(span, written, written, live, torch.zeros(ROWS, 4, dtype=torch.int64), None)
     positions = Positions(torch.randn(heads, 3, 7), torch.randn(heads, 8))
-    read, _ = compiled.attend_segment(rows, stored, span, view, heads, 3.0, positions)
+    read, _ = compiled.attend_segment(rows, stored, span, view, heads, 3.0, positions, False)
     assert read.shape == (ROWS, 4, width + heads)
     for name, change in WRONG_VIEWS.items():
         with pytest.raises(ValueError, match=f"Expect `{name}` to be contiguous"):
-            compiled.attend_segment(rows, stored, span, change(view), heads, 3.0, positions)
+            compiled.attend_segment(rows, stored, span, change(view), heads, 3.0, positions, False)
     for wrong, name in (
         (Positions(positions.key.double(), positions.bias), "position"),
         (Positions(positions.key, positions.bias[:, 1:]), "age_bias"),
     ):
         with pytest.raises(ValueError, match=f"Expect `{name}` to be contiguous"):
-            compiled.attend_segment(rows, stored, span, view, heads, 3.0, wrong)
+            compiled.attend_segment(rows, stored, span, view, heads, 3.0, wrong, False)
     with pytest.raises(ValueError, match="Expect `stored` to be contiguous"):
-        compiled.attend_segment(rows, stored[:, :, 1:], span, view, heads, 3.0, positions)
+        compiled.attend_segment(rows, stored[:, :, 1:], span, view, heads, 3.0, positions, False)
     with pytest.raises(ValueError, match="Expect `span` to be contiguous"):
-        compiled.attend_segment(rows, stored, span[:, 1:], view, heads, 3.0, positions)
+        compiled.attend_segment(rows, stored, span[:, 1:], view, heads, 3.0, positions, False)

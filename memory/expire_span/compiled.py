@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..attention import Positions
+from . import attention
 from .attention import NEVER, MemoryView, Reading
 from .slots import LayerMemory
 
@@ -173,8 +174,11 @@ def attend_segment(
     heads: int,
     ramp: float,
     positions: Positions | None,
+    need_weights: bool,
 ) -> tuple[Float[Tensor, "B T read"], Reading]:
-    """As `attention.attend_segment`, without the weights."""
+    """As `attention.attend_segment`, in C where it can be; `Reading.weights` are for sure those that are needed."""
+    if need_weights or not serves(rows, stored):
+        return attention.attend_segment(rows, stored, span, view, heads, ramp, positions)
     arrays = [array if array is None else array.contiguous() for array in (rows, stored, span, *(positions or NONE))]
     read, *counts = _Attend.apply(view, heads, ramp, *arrays)
     return read, Reading(*counts, weights=None)

@@ -20,7 +20,7 @@ from ..attention import (
 from ..core import AttentionTrace, LayerTrace, segment_starts
 from ..transformer import Block, Residual
 from . import compiled
-from .attention import NEVER, MemoryView, Reading, attend_segment
+from .attention import NEVER, MemoryView, Reading
 from .config import ExpireSpanConfig
 from .slots import LayerMemory, first_to_expire, outlived
 from .span import SpanPredictor, lifetime, log_mask, unclamped_mask
@@ -137,9 +137,8 @@ class ExpireSpanLayer(Block):
         span = torch.cat([memory.span, predicted], 1)
         if longest is not None:
             span = span.clamp(max=longest)
-        in_c = not need_weights and compiled.serves(rows, memory.key_value)
-        attend = compiled.attend_segment if in_c else attend_segment
-        read, reading = attend(rows, memory.key_value, span, view, heads, ramp, self.positions)
+        given = (rows, memory.key_value, span, view, heads, ramp, self.positions)
+        read, reading = compiled.attend_segment(*given, need_weights)
         return self.joined(x, self.output(read)), new, Kept(span, view, reading)
 
     def step(
