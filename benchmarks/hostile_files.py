@@ -197,23 +197,20 @@ def make_runs(folder: Path) -> dict[str, Path]:
     return runs
 
 
-def cases(runs: dict[str, Path], count: int, seed: int) -> Iterator[tuple[Case, Path]]:
-    """Changed files, each with the run that it belongs to."""
-    draw = random.Random(seed)
+def cases(runs: dict[str, Path], count: int, seed: int) -> Iterator[tuple[int, Case, Path]]:
+    """Changed files, each with its number and the run that it belongs to; what a number changes hangs on no other."""
     first = runs["expire-span"]
     episode = next((first / "episodes").glob("*.npz")).read_bytes()
-    checkpoints = [
-        (partial(checkpoint_case, (run / CHECKPOINT).read_bytes(), name, draw), run) for name, run in runs.items()
-    ]
-    makers: list[tuple[Callable[[], Case], Path]] = [
+    checkpoints = [(partial(checkpoint_case, (run / CHECKPOINT).read_bytes(), name), run) for name, run in runs.items()]
+    makers: list[tuple[Callable[[random.Random], Case], Path]] = [
         *checkpoints,
         checkpoints[0],
-        *[(partial(configuration_case, (first / CONFIGURATION).read_bytes(), draw), first)] * 2,
-        (partial(episode_case, episode, draw), first),
+        *[(partial(configuration_case, (first / CONFIGURATION).read_bytes()), first)] * 2,
+        (partial(episode_case, episode), first),
     ]
     for number in range(count):
         make, run = makers[number % len(makers)]
-        yield make(), run
+        yield number, make(random.Random(f"{seed} {number}")), run
 
 
 def main(count: int, seed: int = 0) -> list[str]:
@@ -222,7 +219,7 @@ def main(count: int, seed: int = 0) -> list[str]:
     faults, counts = [], Counter()
     with tempfile.TemporaryDirectory() as name:
         runs = make_runs(Path(name))
-        for number, (case, run) in enumerate(cases(runs, count, seed)):
+        for number, case, run in cases(runs, count, seed):
             folder = Path(name) / "tried"
             folder.mkdir(exist_ok=True)
             what, words = outcome(case, folder, run)
