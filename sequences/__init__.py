@@ -1,8 +1,22 @@
-"""Long token sequences for the memory cores: text and moving objects as streams."""
+"""Long token sequences for the memory cores: text, moving objects, copying and associative recall as streams."""
 
 from .collision import Collision, draw_frame
 from .collision_world import CollisionConfig
+from .recall import AssociativeRecall, AssociativeRecallConfig, Copy, CopyConfig
 from .streams import IGNORED, Stream, Window
 from .text import Text, TextConfig
 
-__all__ = ["IGNORED", "Collision", "CollisionConfig", "Stream", "Text", "TextConfig", "Window", "draw_frame"]
+__all__ = [
+    "IGNORED",
+    "AssociativeRecall",
+    "AssociativeRecallConfig",
+    "Collision",
+    "CollisionConfig",
+    "Copy",
+    "CopyConfig",
+    "Stream",
+    "Text",
+    "TextConfig",
+    "Window",
+    "draw_frame",
+]
