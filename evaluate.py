@@ -29,6 +29,7 @@ from expirespan.analysis.play import Episode, Task, play_episode
 from expirespan.checks import check_not_negative, check_whole
 from expirespan.cli.arguments import leave, parse_env_args, read
 from expirespan.cli.config import BEST, CHECKPOINT, EVALUATION_SEED, TrainConfig, read_run
+from expirespan.cli.evaluate_sequence import evaluate_run, is_sequence_run
 from expirespan.envs import make_viewed
 from expirespan.envs.make import BrokenEnvironment, step_limit
 from expirespan.tab.summary import write_episode
@@ -346,8 +347,12 @@ def files(first: Episode | None, model: MemoryOnPolicyAlgorithm, config: Evaluat
 
 def main(args: list[str] | None = None) -> None:
     """The command line: parse, evaluate, and turn errors about arguments into one line."""
+    args = sys.argv[1:] if args is None else args
     try:
-        evaluate(read(EvaluateConfig, sys.argv[1:] if args is None else args, "expirespan-evaluate"))
+        if is_sequence_run(args):
+            evaluate_run(args, check_device)
+        else:
+            evaluate(read(EvaluateConfig, args, "expirespan-evaluate"))
     except (ValueError, TypeError, FileNotFoundError, BrokenEnvironment) as error:
         leave("expirespan-evaluate", error)
     except KeyboardInterrupt:

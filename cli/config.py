@@ -142,18 +142,20 @@ def check_given(args: list[str], config: TrainConfig) -> None:
         if algo != config.algo and (named := [name for name in asked if name.removeprefix("no_") in foreign]):
             said = f"as {named[0]} is an option of {algo} alone"
             raise ValueError(f"Expect `algo` to be {algo}, {said}, actual: {config.algo}")
-    core_config(config.core if "core" not in asked else asked["core"])
-    for name, core in CORES.items():
-        foreign = options(core()).keys() - options(config.memory).keys()
-        if name != config.core and (named := [option for option in asked if option.removeprefix("no_") in foreign]):
+    check_core_given(asked, config.core, config.memory)
+
+
+def check_core_given(asked: dict[str, str], core: str, memory: CoreConfig) -> None:
+    """Raise ValueError for options of another core or of a budget that this one doesn't keep to."""
+    core_config(asked.get("core", core))
+    for name, other in CORES.items():
+        foreign = options(other()).keys() - options(memory).keys()
+        if name != core and (named := [option for option in asked if option.removeprefix("no_") in foreign]):
             raise ValueError(
-                f"Expect `core` to be {name}, as {named[0]} is an option of it and not of {config.core}, "
-                f"actual: {config.core}"
+                f"Expect `core` to be {name}, as {named[0]} is an option of it and not of {core}, actual: {core}"
             )
-    if config.core != "expire-span" and (named := [option for option in asked if option in options(PressureConfig())]):
-        raise ValueError(
-            f"Expect `core` to be expire-span, as {named[0]} is an option of its budget, actual: {config.core}"
-        )
+    if core != "expire-span" and (named := [option for option in asked if option in options(PressureConfig())]):
+        raise ValueError(f"Expect `core` to be expire-span, as {named[0]} is an option of its budget, actual: {core}")
     if "penalty_weight" in asked and "memory_budget" in asked:
         raise ValueError(
             f"Expect `memory_budget` not to be given beside `penalty_weight`, actual: {asked['memory_budget']}"

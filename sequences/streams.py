@@ -5,7 +5,7 @@ steps into windows gives the same tokens.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -24,6 +24,7 @@ class Window(NamedTuple):
     """Whether a step is the first of a document or episode: nothing from before it may be seen."""
 
 
+@runtime_checkable
 class Stream(Protocol):
     """B streams of tokens that can be stopped and resumed."""
 

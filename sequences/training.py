@@ -1,0 +1,220 @@
+"""Training over streams: windows of a stream one after another, the memory carried from each to the next.
+
+An update is one gradient step on one window of every row.  The state that goes into it is detached; keys, values and
+spans of stored memories are computed anew with the present weights, with gradient (paper, section 4).
+"""
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..checks import check_bool, check_choice, check_not_negative, check_positive, check_whole
+from ..memory import Record, Trace
+from .model import SequenceModel, negative_log_likelihood
+from .streams import Stream, Window
+
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceConfig:
+    """How a model is trained on a stream."""
+
+    segment: int = 128
+    """Steps of each row in a window (T)."""
+    batch_size: int = 16
+    """Rows of the stream (B)."""
+    accumulate: int = 1
+    """Windows whose gradients are added up before a step of the optimizer."""
+    optimizer: str = "adam"
+    """adam or adamw."""
+    learning_rate: float = 1e-3
+    """Step size, after the warm-up."""
+    warmup: int = 100
+    """Updates over which the step size rises from 0."""
+    decay: bool = False
+    """Let the step size fall as half a cosine to a tenth at the end."""
+    weight_decay: float = 0.0
+    """Of adamw."""
+    max_grad_norm: float = 0.3
+    """Longest gradient; longer ones are scaled down."""
+    span_lr_scale: float = 1.0
+    """Step size of the spans' weights, as a multiple of learning_rate."""
+    embedding_dropout: float = 0.0
+    """Dropout of the embedding; the core has its own."""
+    tied: bool = False
+    """Let the head's weights be the embedding's."""
+    bf16: bool = False
+    """Compute in bfloat16 where torch's autocast does; weights and memories stay as they are."""
+    controller_every: int = 50
+    """Updates between two decisions of the core's controller about its memories, which share out what is due in one."""
+
+    def __post_init__(self) -> None:
+        for name in ("segment", "batch_size", "accumulate", "controller_every"):
+            check_whole(name, getattr(self, name), at_least=1, at_most=2**20)
+        check_whole("warmup", self.warmup, at_least=0)
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        for name in ("learning_rate", "max_grad_norm"):
+            check_positive(name, getattr(self, name))
+        check_not_negative("weight_decay", self.weight_decay)
+        check_not_negative("span_lr_scale", self.span_lr_scale)
+        check_not_negative("embedding_dropout", self.embedding_dropout, below=1.0)
+        for name in ("decay", "tied", "bf16"):
+            check_bool(name, getattr(self, name))
+        if self.weight_decay and self.optimizer != "adamw":
+            raise ValueError(f"Expect `weight_decay` to come with adamw, actual: {self.weight_decay} with adam")
+
+
+class SequenceTrainer:
+    """A model, its optimizer and its place in a stream.
+
+    `total` is the number of updates that the training is to have, which step size and controller go by.
+    """
+
+    def __init__(self, model: SequenceModel, stream: Stream, config: SequenceConfig, settings: Any, total: int) -> None:
+        self.model, self.stream, self.config, self.total = model, stream, config, total
+        self.controller = model.core.controller(settings)
+        self.optimizer = OPTIMIZERS[config.optimizer](self._groups(), weight_decay=config.weight_decay)
+        self.state = model.core.initial_state(stream.batch_size)
+        self.updates = 0
+        self.sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        """Of figures since they were last taken: their sum, and over how many it is."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.head.weight.device
+
+    def _groups(self) -> list[dict[str, Any]]:
+        groups, special = [], set()
+        for scale, parameters in self.model.core.parameter_groups():
+            factor = self.config.span_lr_scale if isinstance(scale, str) else scale
+            groups.append({"params": parameters, "lr_scale": factor})
+            special |= {id(parameter) for parameter in parameters}
+        rest = [p for p in self.model.parameters() if p.requires_grad and id(p) not in special]
+        return [{"params": rest, "lr_scale": 1.0}, *groups]
+
+    def learning_rate(self) -> float:
+        """Of the next update."""
+        done, config = self.updates, self.config
+        rate = config.learning_rate * min((done + 1) / max(config.warmup, 1), 1.0)
+        if config.decay:
+            rate *= 0.1 + 0.45 * (1 + math.cos(math.pi * min(done / self.total, 1.0)))
+        return rate
+
+    def update(self) -> None:
+        """One step of the optimizer.  Raises FloatingPointError, before any weight changes, where it isn't finite."""
+        self.model.train()
+        config, last = self.config, (self.updates + 1) % self.config.controller_every == 0
+        for _ in range(config.accumulate):
+            self._add_gradient(last)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        length = nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+        if not length.isfinite():
+            raise FloatingPointError(f"Expect finite gradients, actual: {length.item()} after {self.updates:,} updates")
+        rate = self.learning_rate()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["lr_scale"]
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.updates += 1
+        self._add("train/grad_norm", length.item())
+        if self.controller is not None:
+            self.controller.step(1 / config.controller_every)
+            if last:
+                for name, value in self.controller.end_update(self.updates / self.total).items():
+                    if not isinstance(value, Tensor):
+                        self.sums[name] = [float(value), 1.0]
+
+    def _add_gradient(self, traced: bool) -> None:
+        """Of the loss on the next window; with what the layers kept where the controller decides next."""
+        config, core = self.config, self.model.core
+        tokens, targets, resets = tensors(self.stream.read(config.segment), self.device)
+        needs = Record.NOTHING if self.controller is None else self.controller.needs
+        record = Record.STATE | Record.LOSSES | needs | (Record.TRACE if traced else Record.NOTHING)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bf16):
+            scores, output = self.model(tokens, core.refresh(self.state), resets, record=record)
+        if self.controller is not None:
+            self.controller.observe(output)
+        loss, scored, wrong = negative_log_likelihood(scores, targets)
+        mean = loss / max(scored, 1)
+        for name, term in output.losses.items():
+            per_step = term / targets.numel()
+            mean = mean + core.loss_weights.get(name, 1.0) * per_step
+            self._add(f"memory/{name}", per_step.item())
+        (mean / config.accumulate).backward()
+        self.state = output.state.compact()  # what has expired takes no place in later windows
+        self._add("train/loss", loss.item(), float(scored))
+        self._add("train/error", float(wrong), float(scored))
+        for number, live in enumerate(mean_live(output.trace), 1):
+            self._add(f"memory/live_layer_{number}", live)
+
+    def _add(self, name: str, value: float, count: float = 1.0) -> None:
+        total = self.sums[name]
+        total[0] += value
+        total[1] += count
+
+    def take_figures(self) -> dict[str, float]:
+        """Means of the figures since they were last taken; the loss in nats a scored step."""
+        figures = {name: total / count for name, (total, count) in self.sums.items() if count}
+        self.sums.clear()
+        return figures | {"train/learning_rate": self.learning_rate()}
+
+
+def tensors(window: Window, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens, targets and resets of a window on a device."""
+    tokens, targets, resets = (torch.from_numpy(part).to(device) for part in window)
+    return tokens, targets, resets
+
+
+def mean_live(trace: Trace | None) -> list[float]:
+    """Mean live memories of each layer."""
+    return [layer.live.float().mean().item() for layer in trace or ()]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model makes of a stream."""
+
+    loss: float
+    """Mean negative log-likelihood in nats a scored step."""
+    error: float
+    """Share of scored steps at which the likeliest class was another."""
+    scored: int
+    steps: int
+    """Steps read, all rows together."""
+    live: list[float]
+    """Mean live memories of each layer."""
+
+    @property
+    def bits(self) -> float:
+        """The loss in bits: bits per character of text."""
+        return self.loss / math.log(2)
+
+
+@torch.no_grad()
+def evaluate(model: SequenceModel, stream: Any, segment: int, windows: int | None = None) -> Evaluation:
+    """What a model makes of the next windows of a stream, or of all that is left of one that ends (`Text` as a whole).
+
+    Dropout and random shortening are off.
+    """
+    training, device = model.training, model.head.weight.device
+    model.eval()
+    state, done = model.core.initial_state(stream.batch_size), 0
+    loss, scored, wrong, steps, live = 0.0, 0, 0, 0, []
+    while done < windows if windows is not None else not stream.ended:
+        tokens, targets, resets = tensors(stream.read(segment), device)
+        scores, output = model(tokens, state, resets, record=Record.STATE | Record.TRACE)
+        state, done = output.state.compact(), done + 1
+        found = negative_log_likelihood(scores, targets)
+        loss, scored, wrong, steps = loss + found[0].item(), scored + found[1], wrong + found[2], steps + segment
+        kept = mean_live(output.trace)
+        live = [total + segment * now for total, now in zip(live or [0.0] * len(kept), kept, strict=True)]
+    model.train(training)
+    count = max(scored, 1)
+    kept = [total / max(steps, 1) for total in live]
+    return Evaluation(loss / count, wrong / count, scored, steps * stream.batch_size, kept)

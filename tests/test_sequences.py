@@ -1,0 +1,205 @@
+"""Training on streams of tokens: what is learned, exact resume, mistakes on the command line."""
+
+import json
+import math
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from expirespan import train_sequence
+from expirespan.cli.sequence_config import TrainSequenceConfig, from_json, make_stream, parse, to_json
+from expirespan.memory import CORES, ExpireSpanConfig, PressureConfig, Record, core_config
+from expirespan.sequences.checkpoint import read
+from expirespan.sequences.model import SequenceModel
+from expirespan.sequences.recall import Copy, CopyConfig
+from expirespan.sequences.text import Text, TextConfig
+from expirespan.sequences.training import SequenceConfig, SequenceTrainer, evaluate
+
+SMALL = "--width 16 --ff-width 16 --max-span 100 --ramp 4 --memory-budget 10 --segment 16 --batch-size 4"
+COPY = "--task copy --task-args length=2 distractors=9 symbols=4"
+TINY: dict[str, dict[str, Any]] = {
+    name: {"width": 16} if name in ("lstm", "gru") else {"width": 16, "ff_width": 16} for name in CORES
+}
+
+
+def run(tmp_path: Path, options: str) -> Path:
+    train_sequence.main([*options.split(), "--out", str(tmp_path)])
+    return tmp_path
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    file = tmp_path / "text"
+    file.write_bytes(b"the quick brown fox jumps over the lazy dog. " * 200)
+    return file
+
+
+def test_keys_are_answered_by_their_values_after_a_short_training(tmp_path: Path) -> None:
+    options = "--task recall --task-args steps=16 pairs=2 keys=6 values=6 fillers=2 --segment 32 --updates 300 "
+    options += "--width 32 --ff-width 32 --max-span 64 --ramp 4 --memory-budget 8 --learning-rate 3e-3"
+    run(tmp_path / "run", f"{options} --evaluate-every 300 --evaluate-windows 20")
+    config = from_json((tmp_path / "run" / "config.json").read_text())
+    training = train_sequence.Training(config, tmp_path / "run")
+    found = evaluate(training.trainer.model, make_stream(config, "test"), 32, 20)
+    assert found.error < 0.05  # guessing: 0.83
+    assert found.scored > 500
+
+
+@pytest.mark.parametrize("options", ["", "--core lstm --width 16", "--accumulate 2 --optimizer adamw --bf16 --decay"])
+def test_a_resumed_training_is_that_of_one_without_a_stop(options: str, tmp_path: Path, text: Path) -> None:
+    own = options if "lstm" in options else f"{SMALL} {options}"
+    common = (
+        f"--task text --data {text} {own} --segment 16 --batch-size 4 --updates 24 --log-every 5 --evaluate-every 7"
+    )
+    whole = run(tmp_path / "whole", common)
+    config = parse([*common.split(), "--out", str(tmp_path / "parts")])
+    training = train_sequence.Training(config, tmp_path / "parts")
+    (tmp_path / "parts").mkdir()
+    for _ in range(13):
+        training.trainer.update()
+        if training.trainer.updates % 5 == 0:
+            training.trainer.take_figures()
+        if training.trainer.updates % 7 == 0:
+            evaluate(training.trainer.model, training.validation, 16, config.evaluate_windows)
+    training.save()
+    (tmp_path / "parts" / "config.json").write_text(to_json(config))
+    train_sequence.main(["--resume", str(tmp_path / "parts")])
+    (ours, one), (theirs, other) = (read(folder / "checkpoint.safetensors") for folder in (tmp_path / "parts", whole))
+    assert one == other and one.updates == 24
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        assert torch.equal(tensor, theirs[name]), name
+
+
+@pytest.mark.parametrize("core", TINY)
+def test_every_core_learns_from_a_stream_and_is_evaluated_with_carried_memory(core: str) -> None:
+    torch.manual_seed(0)
+    stream = Copy(CopyConfig(length=2, distractors=9, symbols=4), batch_size=3)
+    model = SequenceModel(core_config(core, TINY[core]), stream.vocabulary, stream.classes)
+    trainer = SequenceTrainer(model, stream, SequenceConfig(segment=7, batch_size=3), core_settings(core), 20)
+    for _ in range(4):
+        trainer.update()
+    figures = trainer.take_figures()
+    assert all(map(math.isfinite, figures.values())) and figures["train/grad_norm"] > 0
+    fresh = [Copy(CopyConfig(length=2, distractors=9, symbols=4), batch_size=3, seed=5) for _ in range(2)]
+    parts, whole = evaluate(model, fresh[0], 4, 10), evaluate(model, fresh[1], 40, 1)
+    assert (parts.scored, parts.error) == (whole.scored, whole.error)
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-4)
+    assert parts.live == pytest.approx(whole.live)
+
+
+def core_settings(core: str) -> Any:
+    return PressureConfig(memory_budget=PressureConfig.memory_budget if core == "expire-span" else None)
+
+
+def test_the_loss_is_the_mean_over_scored_steps_and_what_the_core_charges() -> None:
+    torch.manual_seed(0)
+    stream, same = (Copy(CopyConfig(length=2, distractors=5, symbols=4), batch_size=3) for _ in range(2))
+    shape = ExpireSpanConfig(width=8, heads=2, ff_width=8, max_span=6.0, ramp=3.0)
+    model = SequenceModel(shape, stream.vocabulary, stream.classes)
+    settings = PressureConfig(penalty_weight=0.1)
+    trainer = SequenceTrainer(model, stream, SequenceConfig(segment=9, batch_size=3), settings, 20)
+    tokens, targets, resets = (torch.from_numpy(part) for part in same.read(9))
+    scores, output = model(tokens, model.core.initial_state(3), resets, record=Record.LOSSES)
+    chosen = torch.log_softmax(scores, 2).gather(2, targets.clamp(min=0).unsqueeze(2)).squeeze(2)
+    scored = targets >= 0
+    loss = -(chosen * scored).sum() / scored.sum() + 0.1 * output.losses["penalty"] / 27
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    expected = dict(zip(names, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True))
+    assert expected["core.layers.0.span.weight"].any()
+    trainer._add_gradient(False)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name])
+
+
+def test_gradients_that_are_not_finite_end_the_training_before_a_weight_changes() -> None:
+    stream = Copy(CopyConfig(length=2, distractors=5, symbols=4), batch_size=3)
+    model = SequenceModel(core_config("gru", {"width": 8}), stream.vocabulary, stream.classes)
+    trainer = SequenceTrainer(model, stream, SequenceConfig(segment=9, batch_size=3), core_settings("gru"), 20)
+    model.head.bias.data[0] = float("inf")
+    before = model.embedding.weight.detach().clone()
+    with pytest.raises(FloatingPointError, match=r"Expect finite gradients, actual: nan after 0 updates"):
+        trainer.update()
+    assert torch.equal(model.embedding.weight, before)
+
+
+def test_the_whole_of_a_text_is_read_once(text: Path) -> None:
+    config = TextConfig(path=str(text))
+    model = SequenceModel(core_config("gru", {"width": 8}), 256, 256, tied=True)
+    found = evaluate(model, Text(config, batch_size=3, split="test", whole=True), 50)
+    size = text.stat().st_size
+    assert found.scored == size - round(0.95 * size) - 1
+    assert found.bits == pytest.approx(found.loss / math.log(2))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--task text", "Expect `data` to be given for text alone, actual: None for text"),
+        ("--task copy --data x", "Expect `data` to be given for text alone, actual: x for copy"),
+        ("--task text --data nowhere", "Expect `path` to be a file, actual: nowhere"),
+        (
+            "--task copy --task-args lenght=3",
+            "Expect `task_args` to be arguments of copy .*: lenght; did you mean len",
+        ),
+        ("--task copy --task-args length=0", "Expect `length` to be at least 1, actual: 0"),
+        ("--task copy --core lstm --memory-budget 3", "Expect `core` to be expire-span, as memory_budget is an option"),
+        ("--task copy --segmnet 3", "Expect only options that --help lists, actual: --segmnet; did you mean --segment"),
+        ("--task copy --weight-decay 0.1", "Expect `weight_decay` to come with adamw, actual: 0.1 with adam"),
+        ("--task copy --tied", "Expect `tied` to be False where the classes"),
+        ("--resume nowhere", "Expect a run folder with a config.json, actual: nowhere"),
+        ("--task copy --device cudda", "Expect `device` to be cpu"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(options: str, message: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=message) as error:
+        train_sequence.main(options.split())
+    assert "\n" not in str(error.value)
+    assert not any(tmp_path.iterdir())
+
+
+def test_files_that_are_damaged_or_of_another_run_are_refused(tmp_path: Path) -> None:
+    folder = run(tmp_path / "run", f"{COPY} {SMALL} --updates 2 --evaluate-every 0")
+    checkpoint, configuration = folder / "checkpoint.safetensors", folder / "config.json"
+    data, document = checkpoint.read_bytes(), json.loads(configuration.read_text())
+    for wrong, message in (
+        (data[:-9], "is not a readable checkpoint"),
+        (data[:-1] + bytes([data[-1] ^ 1]), "its contents are not those that were written"),
+        (b"", "is not a readable checkpoint"),
+    ):
+        checkpoint.write_bytes(wrong)
+        with pytest.raises(SystemExit, match=message):
+            train_sequence.main(["--resume", str(folder), "--updates", "4"])
+    checkpoint.write_bytes(data)
+    for changes, message in (
+        ({"format": 2}, "Expect the format 1, actual: 2"),
+        ({"kind": None}, "Expect the kind 'sequence', actual: None"),
+        ({"updates": "many"}, "can't be read"),
+        ({"memory": document["memory"] | {"width": 32}}, "checkpoint of another model, or of other data"),
+    ):
+        configuration.write_text(json.dumps(document | changes))
+        with pytest.raises(SystemExit, match=message) as error:
+            train_sequence.main(["--resume", str(folder), *("--updates 4".split() if "updates" not in changes else [])])
+        assert "\n" not in str(error.value)
+
+
+def test_a_signal_saves_and_the_training_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = parse([*f"{COPY} {SMALL} --updates 30 --evaluate-every 0".split(), "--out", str(tmp_path / "run")])
+    before = SequenceTrainer.update
+
+    def stopping(self: SequenceTrainer) -> None:
+        before(self)
+        if self.updates == 11:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(SequenceTrainer, "update", stopping)
+    assert train_sequence.train(config) == 15
+    assert "Stopped and saved at 11 updates" in capsys.readouterr().out
+    assert train_sequence.train(TrainSequenceConfig(resume=tmp_path / "run")) is None
+    assert read(tmp_path / "run" / "checkpoint.safetensors")[1].updates == 30

@@ -1,0 +1,221 @@
+"""Train a sequence model with memory from the command line, into a run folder that can be resumed and watched."""
+
+import math
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from shlex import quote
+from types import FrameType
+from typing import Any
+
+import torch
+from expirespan.agents.checkpoint.file import replace_file
+from expirespan.cli.arguments import leave, options
+from expirespan.cli.run_folder import in_use, on_signals
+from expirespan.cli.sequence_config import (
+    CHECKPOINT,
+    CONFIGURATION,
+    TrainSequenceConfig,
+    default_config,
+    make_stream,
+    parse,
+    read_run,
+    to_json,
+)
+from expirespan.sequences.checkpoint import restore, write
+from expirespan.sequences.model import SequenceModel
+from expirespan.sequences.training import Evaluation, SequenceTrainer, evaluate
+from expirespan.train_agent import check_device
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+
+def new_folder(config: TrainSequenceConfig) -> Path:
+    """The folder of a new run.  Raises ValueError where it holds anything."""
+    run = config.out or Path("runs") / f"{config.task}-{datetime.now():%Y%m%d-%H%M%S}"
+    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+        hint = f"; go on with it by --resume {run}" if (run / CONFIGURATION).is_file() else ""
+        raise ValueError(f"Expect `out` to be a new or empty folder, actual: {run}{hint}")
+    return run
+
+
+def resumed(asked: TrainSequenceConfig, run: Path) -> TrainSequenceConfig:
+    """The configuration of a run folder, for as many updates and on the device that are asked for.
+
+    Raises ValueError where anything else is.
+    """
+    plain = options(default_config([]))
+    changed = [name for name, value in options(asked).items() if value != plain[name]]
+    if extra := [name for name in changed if name not in ("resume", "updates", "device")]:
+        raise ValueError(f"Expect `resume` with no other options than updates and device, actual: {', '.join(extra)}")
+    config = read_run(run)
+    updates = asked.updates if "updates" in changed else config.updates
+    return replace(config, updates=updates, device=asked.device or config.device)
+
+
+class Events:
+    """TensorBoard's events; training goes on where they can't be written, which is said once."""
+
+    def __init__(self, run: Path, updates: int | None) -> None:
+        self.writer = SummaryWriter(str(run), purge_step=None if updates is None else updates + 1)
+        self._failed = False
+
+    def write(self, figures: dict[str, float], updates: int) -> None:
+        """Write figures by their tags."""
+        try:
+            for name, value in () if self._failed else figures.items():
+                self.writer.add_scalar(name, value, updates)
+            self.writer.flush()
+        except OSError as error:
+            if not self._failed:
+                said = "training goes on, its curves end here"
+                print(f"TensorBoard's events can't be written at {updates:,} updates, {said}: {error}", file=sys.stderr)
+            self._failed = True
+
+
+class Training:
+    """A run: its trainer, the stream that it is evaluated on, and what asks it to stop."""
+
+    def __init__(self, config: TrainSequenceConfig, run: Path) -> None:
+        self.config, self.run = config, run
+        torch.manual_seed(config.seed)
+        stream, self.validation = make_stream(config, "train"), make_stream(config, "valid")
+        learning = config.learning
+        model = SequenceModel(
+            config.memory, stream.vocabulary, stream.classes, tied=learning.tied, dropout=learning.embedding_dropout
+        )
+        self.trainer = SequenceTrainer(
+            model.to(config.device or "cpu"), stream, learning, config.pressure, config.updates
+        )
+        self.streams = {"train": stream, "valid": self.validation}
+        self.signal: int | None = None
+        self.evaluated: Evaluation | None = None
+        if (run / CHECKPOINT).is_file():
+            restore(run / CHECKPOINT, self.trainer, self.streams)
+
+    def interrupt(self, number: int, frame: FrameType | None) -> None:
+        """A signal handler: ask for a stop."""
+        self.signal = number
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        write(self.run / CHECKPOINT, self.trainer, self.streams)
+
+    def learn(self, events: Events) -> None:
+        """Train what is left, or until a signal, and save."""
+        config, trainer = self.config, self.trainer
+        per_update = config.learning.segment * config.learning.batch_size * config.learning.accumulate
+        with tqdm(total=config.updates, initial=trainer.updates, unit="update", dynamic_ncols=True) as bar:
+            begun, first = time.perf_counter(), trainer.updates
+            while trainer.updates < config.updates and self.signal is None:
+                trainer.update()
+                bar.update()
+                done = trainer.updates
+                if done % config.log_every == 0:
+                    figures = trainer.take_figures()
+                    speed = (done - first) * per_update / (time.perf_counter() - begun)
+                    bar.set_postfix(shown(config, figures, speed, trainer), refresh=False)
+                    events.write(figures, done)
+                if config.evaluate_every and done % config.evaluate_every == 0:
+                    self.evaluated = evaluate(
+                        trainer.model, self.validation, config.learning.segment, config.evaluate_windows
+                    )
+                    events.write(named(self.evaluated), done)
+                if done % config.checkpoint_every == 0:
+                    self.save()
+        self.save()
+
+
+def named(found: Evaluation) -> dict[str, float]:
+    """An evaluation's figures by their tags."""
+    lives = {f"eval/live_layer_{number}": live for number, live in enumerate(found.live, 1)}
+    return {"eval/bits": found.bits, "eval/error": found.error} | lives
+
+
+def shown(config: TrainSequenceConfig, figures: dict[str, float], speed: float, trainer: Any) -> dict[str, str]:
+    """What stands beside the progress bar."""
+    said = {"tokens/s": f"{speed:,.0f}", "bits": f"{figures.get('train/loss', math.nan) / math.log(2):.3f}"}
+    if config.task != "text":
+        said["error"] = f"{figures.get('train/error', math.nan):.1%}"
+    lives = [value for name, value in figures.items() if name.startswith("memory/live_layer_")]
+    if lives:
+        budget = None if trainer.controller is None else trainer.controller.budget
+        said["live"] = "/".join(f"{live:.0f}" for live in lives) + (f" of {budget:g}" if budget else "")
+    return said
+
+
+def train(config: TrainSequenceConfig) -> int | None:
+    """Train, or go on training; the number of the signal that stopped it, None at its end.
+
+    Raises ValueError, before any training, where this configuration can't be trained, or where another process trains
+    in the folder.
+    """
+    resume = config.resume
+    if resume is not None:
+        run, config = resume, resumed(config, resume)
+    else:
+        run = new_folder(config)
+    check_device(config.device or "cpu")
+    torch.set_num_threads(config.threads)
+    with ExitStack() as held:
+        if resume is not None:
+            held.enter_context(in_use(run))
+        training = Training(config, run)
+        if training.trainer.updates >= config.updates:
+            print(f"{run} has already trained for {training.trainer.updates:,} updates; ask for more with --updates")
+            return None
+        if resume is None:
+            held.enter_context(in_use(run))
+        elif not training.trainer.updates:
+            print(f"{run} holds no checkpoint: training begins anew, at update 0")
+        replace_file(run / CONFIGURATION, lambda path: path.write_text(to_json(config)))
+        events = Events(run, None if resume is None else training.trainer.updates)
+        print(f"Training into {run}; watch it with: tensorboard --logdir {quote(str(run))}")
+        with on_signals(training.interrupt):
+            training.learn(events)
+    stopped = training.signal if training.trainer.updates < config.updates else None
+    for line in closing_lines(run, training, stopped is not None):
+        print(line)
+    return stopped
+
+
+def closing_lines(run: Path, training: Training, stopped: bool) -> Iterator[str]:
+    """Where training stands and what can be done next."""
+    updates, folder = training.trainer.updates, quote(str(run))
+    if stopped:
+        yield f"Stopped and saved at {updates:,} updates; go on with: expirespan-train-sequence --resume {folder}"
+        return
+    yield f"Trained for {updates:,} updates"
+    if (found := training.evaluated) is not None:
+        lives = ", ".join(f"{live:.0f}" for live in found.live)
+        yield f"  {found.bits:.3f} bits, error {found.error:.1%} of {found.scored:,} scored steps" + (
+            f", live memories {lives}" if lives else ""
+        )
+    yield "Next:"
+    yield f"  tensorboard --logdir {folder}"
+    yield f"  expirespan-train-sequence --resume {folder} --updates {2 * updates}   # as many again"
+
+
+def main(args: list[str] | None = None) -> None:
+    """The command line: parse, train, and turn errors about arguments into one line.
+
+    Exits with 128 and the number of the signal where one stopped the training, which is saved; with 130 for a Ctrl-C
+    before it begins.
+    """
+    try:
+        stopped = train(parse(sys.argv[1:] if args is None else args))
+    except KeyboardInterrupt:
+        print("expirespan-train-sequence: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except (ValueError, TypeError, OSError, FloatingPointError) as error:
+        leave("expirespan-train-sequence", error)
+    if stopped is not None:
+        sys.exit(128 + stopped)
+
+
+if __name__ == "__main__":
+    main()
