@@ -57,17 +57,23 @@ def export_policy(
             capacity allows: then no row overflows.
         batch_size: Rows of every call; None for any number.
 
-    Raises ValueError where the core is another one than expire-span, and where `slots` is None and it has no capacity.
+    Raises ValueError where the core has no slots (expire-span, transformer-xl, gtrxl and adaptive-span have), and where
+    `slots` is None and it has no capacity.
     """
     if not isinstance(policy.core, ExpireSpan):
-        raise ValueError(f"Expect a policy with the core expire-span, actual: {policy.core_config.name}")
+        raise ValueError(
+            "Expect a policy with the core expire-span, transformer-xl, gtrxl or adaptive-span, "
+            f"actual: {policy.core_config.name}"
+        )
     slots = _slots(policy.core, slots)
     if batch_size is not None:
         check_whole("batch_size", batch_size, at_least=1)
     step = ActingStep(policy)
     rows = batch_size or 2  # torch.export takes one row, or none, for a constant
     zeros: Any = create_empty_array(policy.observation_space, rows, fn=np.zeros)
-    state = fixed_slots(step.policy.initial_state(rows), slots)
+    assert isinstance(step.policy.core, ExpireSpan)
+    # Refreshed, so that what a core derives from its weights is there before they are constants.
+    state = fixed_slots(step.policy.core.refresh(step.policy.initial_state(rows)), slots)
     given = (step.policy.obs_to_tensor(zeros)[0], state, torch.ones(rows, dtype=torch.bool))
     shapes = None if batch_size else _for_each(given, {0: torch.export.Dim("batch")})
     with torch.no_grad(), _no_checks_of_values():

@@ -1,6 +1,6 @@
 r"""Files that were damaged or made up: every one is refused in one line, or taken for exactly what it says.
 
-Checkpoints (of each core), config.json and recorded episodes are changed one at a time: bytes flipped, cut or added;
+Checkpoints (of six cores), config.json and recorded episodes are changed one at a time: bytes flipped, cut or added;
 entries of the JSON replaced, removed or added; tensors and arrays of other types, shapes and values, with everything
 else (lengths, the checkpoint's digest) made right again, as somebody would who wants the file to be read.  Each is read
 as a user's command would, in a process of its own, which counts as
@@ -60,6 +60,8 @@ CORES = {
     "expire-span": "--ff-width 16 --ramp 4 --max-span 40 --position-window 4",
     "lstm": "--core lstm",
     "transformer-xl": "--core transformer-xl --ff-width 16 --window 8",
+    "gtrxl": "--core gtrxl --ff-width 16 --window 8",
+    "adaptive-span": "--core adaptive-span --ff-width 16 --window 8 --ramp 2",
     "compressive": "--core compressive --ff-width 16",
 }
 

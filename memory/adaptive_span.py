@@ -2,7 +2,8 @@
 
 A transformer over a window in which head h sees a memory of age a through the mask clamp(1 + (z_h - a) / R, 0, 1),
 multiplied into its attention as in Expire-Span.  The span z_h is a weight of the network; its mean over heads is a term
-of the loss.  A mask that depends on head and age alone is a bias of ages, so attention is that of a window.
+of the loss.  Memories stay for as long as the head with the longest span sees them.  A mask that depends on head and
+age alone is a bias of ages, so attention is that of a window.
 """
 
 import math
@@ -55,7 +56,7 @@ class AdaptiveLayer(ExpireSpanLayer):
 
     def __init__(self, config: ExpireSpanConfig, window: int, ramp: float, initial_span: float) -> None:
         super().__init__(config)
-        self.window, self.head_ramp, self.longest = window, ramp, math.inf
+        self.window, self.head_ramp, self.cut_to = window, ramp, math.inf
         self.share = nn.Parameter(torch.full((config.heads,), initial_span))
         """Of the window, which is the span; kept from 0 to 1 (`SpanBounds`)."""
 
@@ -66,8 +67,10 @@ class AdaptiveLayer(ExpireSpanLayer):
 
     def bound(self) -> None:
         """Let memories stay for as long as some head sees them, under the present weights."""
+        if torch.compiler.is_exporting():  # weights are constants then, and a number of them can't be read
+            return
         reach = max(int(lifetime(self.head_span.max(), self.head_ramp)) - 1, 0)
-        self.span.longest = min(self.window, reach, self.longest)
+        self.span.longest = min(self.window, reach, self.cut_to)
 
     @property
     def positions(self) -> Positions:
@@ -100,11 +103,11 @@ class AdaptiveSpan(WindowTransformer):
             yield layer
 
     def cut(self, longest: float) -> "AdaptiveSpan":
-        """A copy in which no head sees further than `longest` steps."""
+        """A copy in which no head sees further than `longest` steps.  A state of this core must be refreshed for it."""
         check_not_negative("longest", longest)
         copied = deepcopy(self)
         for layer in copied.adaptive():
-            layer.longest = min(longest, layer.longest)
+            layer.cut_to = min(math.floor(longest), layer.cut_to)
         return copied
 
     def refresh(self, state: ExpireSpanState) -> ExpireSpanState:

@@ -116,7 +116,9 @@ class CompressiveLayer(Block):
         self, x: Float[Tensor, "B T D"], stored: Float[Tensor, "B N D"], view: MemoryView, need_weights: bool
     ) -> tuple[Float[Tensor, "B T D"], Reading]:
         """The layer's output, and what each step saw of the S = N + T memories."""
-        width, rows = x.shape[2], self.query_key_value(self.normed(x))
+        width, rows, unseen = x.shape[2], self.query_key_value(self.normed(x)), view.gone
+        if unseen is not None:  # what nobody sees may hold anything
+            stored = stored.masked_fill(unseen[:, :-1, : stored.shape[1]].all(1).unsqueeze(2), 0)
         weight, bias = self.query_key_value.weight[width:], self.query_key_value.bias[width:]
         stored = nn.functional.linear(self.normed(stored), weight, bias)
         given = (rows, stored, view.span, view, self.heads, 1.0, self.positions)
@@ -263,7 +265,7 @@ class Compressive(MemoryCore[CompressiveState]):
         return Seen(clock.time, view, new & just_now & (number == done - 1), place)
 
 
-class Clock(NamedTuple):
+class InputClock(NamedTuple):
     """Which inputs, of the N stored and the T new ones, the steps of a segment see by their age and episode."""
 
     time: Int[Tensor, "B T"]
@@ -278,7 +280,7 @@ class Clock(NamedTuple):
     """Of the same episode, and not yet to come."""
 
 
-def read_clock(time0: Int[Tensor, " B"], resets: Bool[Tensor, "B T"], stored: int) -> Clock:
+def read_clock(time0: Int[Tensor, " B"], resets: Bool[Tensor, "B T"], stored: int) -> InputClock:
     """From the time of the first step, where it is no reset, and the number of inputs stored."""
     steps = torch.arange(resets.shape[1], device=resets.device)
     start = segment_starts(resets)
@@ -286,7 +288,7 @@ def read_clock(time0: Int[Tensor, " B"], resets: Bool[Tensor, "B T"], stored: in
     written = torch.arange(-stored, resets.shape[1], device=resets.device)
     age = (steps.unsqueeze(1) - written).expand(len(resets), -1, -1)
     visible = (age >= 0) & (written >= since.unsqueeze(2))
-    return Clock(steps - since, since, written, age, visible)
+    return InputClock(steps - since, since, written, age, visible)
 
 
 class Seen(NamedTuple):

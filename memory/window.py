@@ -1,7 +1,7 @@
 """A transformer over a window: every memory stays for the last N steps, whatever it holds.
 
-That is Expire-Span with spans that are all N and a ramp of one step, so it is computed as such, in C where Expire-Span
-is, and its memories can be looked into and edited in the same way.
+That is Expire-Span with spans that are all N and a ramp of one step, so it is computed as such, and its memories can be
+looked into and edited in the same way.  With gates an acting step is PyTorch's.
 """
 
 from dataclasses import dataclass

@@ -14,6 +14,7 @@ import pytest
 import torch
 from expirespan.agents import MemoryPPO, MiniGridExtractor, TokenLineExtractor
 from expirespan.agents.export import export_policy, parameters, to_onnx
+from expirespan.memory.adaptive_span import AdaptiveSpan
 from expirespan.memory.expire_span.fixed_slots import FixedSlots, enough_slots, fixed_slots
 from gymnasium import spaces
 from models import SMALL, span_core
@@ -110,6 +111,26 @@ def test_the_program_does_what_the_model_does(
     one = {name: part[:1] for name, part in observed_tensor(model).items()}
     outputs, _ = program(one.get("", one), slots_of(model, 1, slots), torch.ones(1, dtype=torch.bool))
     assert len(outputs["values"]) == 1
+
+
+@pytest.mark.parametrize("core", ["transformer-xl", "gtrxl", "adaptive-span"])
+def test_windows_are_exported_as_well(core: str) -> None:
+    memory = {"layers": 1, "width": 8, "heads": 2, "ff_width": 8, "window": 6}
+    env = Shown(VECTOR, spaces.Discrete(4))
+    model = MemoryPPO("MlpPolicy", env, policy_kwargs={"core": core, "memory": memory}, seed=3, device="cpu")
+    randomize(model.policy, 5)
+    if isinstance(model.policy.core, AdaptiveSpan):
+        next(model.policy.core.adaptive()).share.data.copy_(torch.tensor([0.2, 0.6]))
+    compare(model, export_policy(model.policy, slots=7).module(), 7)
+
+
+def test_a_core_without_slots_is_refused() -> None:
+    env = Shown(VECTOR, spaces.Discrete(4))
+    model = MemoryPPO("MlpPolicy", env, policy_kwargs={"core": "lstm", "memory": {"width": 8}}, device="cpu")
+    with pytest.raises(
+        ValueError, match=r"Expect a policy with the core expire-span, .* or adaptive-span, actual: lstm"
+    ):
+        export_policy(model.policy)
 
 
 def observed_tensor(model: MemoryPPO) -> dict[str, Tensor]:

@@ -120,6 +120,14 @@ def test_adaptive_span_masks_each_head_by_its_span(window: int) -> None:
     assert found.trace[0].live[0].tolist() == live
 
 
+@pytest.mark.parametrize(("longest", "reach"), [(3.0, 3), (2.5, 2), (0.5, 0)])
+def test_no_head_of_a_cut_core_sees_further(longest: float, reach: int) -> None:
+    core = made(AdaptiveSpanConfig(**SHAPE, window=20, ramp=3.0)).cut(longest)
+    found = outputs(core, episode())
+    assert int(found.trace[0].live.max()) == reach + 1
+    assert bool((found.trace[0].lifetime == reach + 1).all())
+
+
 def test_adaptive_spans_learn_and_stay_within_the_window() -> None:
     core = made(AdaptiveSpanConfig(**SHAPE, window=20, ramp=3.0))
     assert isinstance(core, AdaptiveSpan)

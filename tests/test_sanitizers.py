@@ -16,7 +16,7 @@ PROGRAM = """
 import sys
 import torch
 from pathlib import Path
-from expirespan.memory import ExpireSpanConfig, laws
+from expirespan.memory import AdaptiveSpanConfig, ExpireSpanConfig, laws
 from expirespan.memory.expire_span import compiled
 
 library = compiled.load(Path(sys.argv[1]))
@@ -32,6 +32,10 @@ for settings in (
         core = ExpireSpanConfig(**shape, **settings).build().to(dtype)
         laws.acting_is_the_same(core)
         laws.gradients_are_finite_and_end_at_the_segment(core)
+core = AdaptiveSpanConfig(width=6, heads=2, ff_width=9, window=9, ramp=2.0).build()
+core.layers[0].share.data.copy_(torch.tensor([0.0, 1.0]))  # a head whose older memories have a score of -inf
+laws.acting_is_the_same(core)
+laws.gradients_are_finite_and_end_at_the_segment(core)
 print("done")
 """
 

@@ -2,7 +2,8 @@
 
 - Format 8 has one name for the first norm of every core's layers.  Memories of gtrxl and adaptive-span stand in slots,
   each with its time of birth, and their layers have spans, all of them the window: of older files of these only the
-  weights are taken, Adam's state and episodes begin anew.
+  weights are taken, Adam's state and episodes begin anew.  The weights of compressive stand in another order, so its
+  Adam's state begins anew as well.
 - Format 7 has every entry that reading knows, a digest, and what of the log had not been written yet.
 - Format 6 stores memories as the inputs of a layer, before its norm; earlier formats after it.  Such a memory gets an
   input of which the present norm makes it, as near as can be: its gain and bias are undone.  Format 6 also has spans in
@@ -32,23 +33,31 @@ def migrate(tensors: dict[str, Tensor], document: dict[str, Any], stored_as: str
     """Bring the tensors and the document of a checkpoint of this format to the present one, in place."""
     if stored_as == FORMATS[-1]:
         return
-    if FORMATS.index(stored_as) < FORMATS.index("expirespan-checkpoint-3"):
+    number = FORMATS.index(stored_as) + 1
+    if number < 3:
         arguments = document["arguments"]
         arguments.setdefault("normalize_observations", False)
         policy = arguments.get("policy_kwargs") or {}
         arguments["policy_kwargs"] = policy | {"memory": BEFORE_FORMAT_3 | (policy.get("memory") or {})}
-    if FORMATS.index(stored_as) < FORMATS.index("expirespan-checkpoint-5"):
+    if number < 5:
         document["controller"] = document.pop("pressure")
-        for name in [name for name in tensors if name.startswith("optimizer/")]:
-            del tensors[name]
+        _forget_adam(tensors)
     document.setdefault("pending_log", {})
     policy = document["arguments"].get("policy_kwargs") or {}
-    core, before_6 = policy.get("core", "expire-span"), FORMATS.index(stored_as) < FORMATS.index(FORMATS[5])
+    core = policy.get("core", "expire-span")
     _rename_norms(tensors)
-    if before_6 and core == "expire-span" and (policy.get("memory") or {}).get("pre_norm", True):
+    if core == "compressive":
+        _forget_adam(tensors)
+    if number < 6 and core == "expire-span" and (policy.get("memory") or {}).get("pre_norm", True):
         _undo_norms(tensors)
-    if core in ("gtrxl", "adaptive-span") or (before_6 and core == "transformer-xl"):
+    if core in ("gtrxl", "adaptive-span") or (number < 6 and core == "transformer-xl"):
         _update_windows(tensors)
+
+
+def _forget_adam(tensors: dict[str, Tensor]) -> None:
+    """Let Adam's state begin anew, which is stored by the order of the parameters."""
+    for name in [name for name in tensors if name.startswith("optimizer/")]:
+        del tensors[name]
 
 
 def _rename_norms(tensors: dict[str, Tensor]) -> None:

@@ -2,7 +2,7 @@
 
 A trained agent sees some twenty of the hundreds of memories that a segment holds.  `attend_segment` looks only at the
 pairs that can see each other, and counts on the way what the charges for memory need.  A step has so little to compute
-that most of its time would go between operations, so `step` computes a whole layer in one call.
+that most of its time would go between operations, so `step` computes a whole layer of Expire-Span in one call.
 
 attention.py and layer.py compute the same from torch's operations: where the library was not built, on other devices,
 for other types of numbers, and where attention weights are asked for.
@@ -26,7 +26,7 @@ from . import attention
 from .attention import NEVER, MemoryView, Reading
 from .slots import LayerMemory
 
-VERSION = 7
+VERSION = 8
 """Of kernels.c."""
 TYPES = {torch.float32: "float", torch.float64: "double"}
 BUILDS = {"AVX512": ("_kernels_avx512", "_kernels_avx2", "_kernels"), "AVX2": ("_kernels_avx2", "_kernels")}
@@ -74,6 +74,7 @@ def serves(x: Tensor, stored: Tensor) -> bool:
         and x.dtype in TYPES
         and stored.dtype is x.dtype
         and library() is not None
+        and not torch.compiler.is_exporting()
         and not torch.is_autocast_enabled("cpu")
     )
 
@@ -176,7 +177,10 @@ def attend_segment(
     positions: Positions | None,
     need_weights: bool,
 ) -> tuple[Float[Tensor, "B T read"], Reading]:
-    """As `attention.attend_segment`, in C where it can be; `Reading.weights` are for sure those that are needed."""
+    """As `attention.attend_segment`, in C where it can be.
+
+    With `need_weights` torch computes all pairs, and `Reading.weights` is set.
+    """
     if need_weights or not serves(rows, stored):
         return attention.attend_segment(rows, stored, span, view, heads, ramp, positions)
     arrays = [array if array is None else array.contiguous() for array in (rows, stored, span, *(positions or NONE))]
@@ -208,8 +212,9 @@ class _Attend(torch.autograd.Function):
         live, pushed_out = torch.zeros_like(view.since), torch.full_like(view.since, NEVER)
         counts = (seen, on_ramp, used, late, live, pushed_out)
         _call("read", rows.dtype, _segment(view, heads, ramp, *arrays), read, peak, inverse_sum, *counts)
-        ctx.save_for_backward(peak, inverse_sum, *arrays)
-        ctx.given = view, heads, ramp
+        ctx.save_for_backward(peak, inverse_sum, rows, span, position, age_bias)
+        # Not saved as the others: a later step may write into a free slot of it, which nobody here sees.
+        ctx.given = view, heads, ramp, stored.detach()
         ctx.mark_non_differentiable(*counts)
         ctx.set_materialize_grads(False)
         return read, *counts
@@ -217,11 +222,13 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # torch's takes any number of gradients
-        ctx: Any, grad_read: Tensor, *_: None
+        ctx: Any, grad_read: Tensor | None, *_: None
     ) -> tuple[Tensor | None, ...]:
-        peak, inverse_sum, *arrays = ctx.saved_tensors
-        view, heads, ramp = ctx.given
-        rows, grad_read = arrays[0], grad_read.contiguous()
+        if grad_read is None:  # nobody asked for what was read
+            return (None,) * 8
+        peak, inverse_sum, rows, span, position, age_bias = ctx.saved_tensors
+        view, heads, ramp, stored = ctx.given
+        arrays, grad_read = (rows, stored, span, position, age_bias), grad_read.contiguous()
         _address("grad_read", grad_read, rows.dtype, (*rows.shape[:2], rows.shape[2] // 3 + heads))
         grads = [None if array is None else torch.zeros_like(array) for array in arrays]
         segment = _segment(view, heads, ramp, *arrays)

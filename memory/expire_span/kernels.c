@@ -1,8 +1,7 @@
-/* A layer of the Expire-Span core on a CPU: over a segment, with its gradient, and at a step.  compiled.py calls it.
+/* On a CPU: attention over a segment, with its gradient, and a whole layer of Expire-Span at a step.  compiled.py calls it.
 
-   What attention.py does with operations on all pairs of a step and a memory, this does for the pairs that can see each
-   other, with the rest of the layer around it.  A vector holds LANES steps of a segment, or environments, or numbers of
-   one head; such a block goes through the whole layer at once, so that its intermediates stay in cache.
+   What attention.py does with operations on all pairs of a step and a memory, attention.h does for the pairs that can see
+   each other.  A vector holds LANES steps of a segment, or environments, or numbers of one head.
 
    The parts in kernels/ are compiled once for each type of number.  Arrays are contiguous, the last index runs fastest.
    B rows, T steps, S = S0 + T memories (those stored, then the new ones), H heads of K numbers, D = H K, F the hidden
@@ -26,7 +25,7 @@
 #define INLINE static inline __attribute__((always_inline))
 
 /* compiled.py takes no library of another number than its own: raise both with every change of what is called. */
-int kernels_version(void) { return 7; }
+int kernels_version(void) { return 8; }
 
 #define REAL float
 #define WHOLE int32_t

@@ -87,7 +87,13 @@ class ExpireSpanLayer(Block):
         )
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # torch hands all on by position
-        """As torch's; older weights hold the bias of each age itself, or none (a bias of 0), and read no counts."""
+        """As torch's; older weights hold the bias of each age itself, or none (a bias of 0), and read no counts.
+
+        They have another name for the first norm.
+        """
+        for part in ("weight", "bias"):
+            if f"{prefix}attention_norm.{part}" in state_dict:
+                state_dict[f"{prefix}norm.{part}"] = state_dict.pop(f"{prefix}attention_norm.{part}")
         if self.age_weight is not None and f"{prefix}position" in state_dict:
             bias = state_dict.pop(f"{prefix}age_bias", torch.zeros_like(self.age_weight))
             state_dict.setdefault(f"{prefix}age_weight", bias / AGE_STEP)

@@ -27,7 +27,8 @@ def unclamped_mask(end: Float[Tensor, "..."], now: Int[Tensor, "..."], ramp: flo
     Times are of one clock: `end` is the span plus the time of birth, or the span itself where `now` is the age.
     Clamped to [0, 1] it is the mask.
     """
-    return end / ramp + 1 - now.to(end.dtype) / ramp
+    left = end - now.to(end.dtype)  # 0 is exactly 0 here, so that no rounding puts a memory on its ramp
+    return torch.add(left.new_ones(()), left, alpha=1 / ramp)
 
 
 def lifetime(span: Float[Tensor, "*shape"], ramp: float) -> Int[Tensor, "*shape"]:
@@ -162,7 +163,10 @@ class SpanPredictor(nn.Module):
         self.bias = nn.Parameter(torch.tensor(initial_bias(initial_fraction)))
 
     def forward(self, hidden: Float[Tensor, "B *S D"]) -> Float[Tensor, "B *S"]:
-        """The span in steps of the memory made from each layer input."""
+        """The span in steps of the memory made from each layer input; with autocast in float32, as its steps count."""
+        if torch.is_autocast_enabled(hidden.device.type):
+            with torch.autocast(hidden.device.type, enabled=False):
+                return self(hidden.to(self.weight.dtype))
         logits = hidden @ self.weight
         if self.pre_div != 1:
             logits = logits / self.pre_div

@@ -49,7 +49,7 @@ INLINE vec NAME(spans)(const Layer *w, const vec *hidden)
     return NAME(pick)(span > NAME(all)(w->longest), NAME(all)(w->longest), span);
 }
 
-/* The feed-forward half, with what its gradient needs: `given` is its input, `raised` what stands before the ReLU. */
+/* The feed-forward half: `given` becomes its input after the norm, `raised` what stands before the ReLU, `risen` after. */
 INLINE void NAME(feed_forward)(const Layer *w, const vec *attended, const REAL **rows, vec *given, vec *raised, vec *risen, vec *y)
 {
     const int64_t D = w->D;

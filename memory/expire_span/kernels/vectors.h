@@ -53,7 +53,7 @@ INLINE vec NAME(exponential)(vec x)
     }
     /* 2^n e^r with |r| <= ln 2 / 2, e^r by its series */
     const flags counts = ~(x < NAME(all)(LEAST)); /* what is no number stays so */
-    x = NAME(pick)(x > NAME(all)(87), NAME(all)(87), x);
+    x = NAME(pick)(x > NAME(all)(87), NAME(all)(87), NAME(pick)(counts, x, NAME(all)(LEAST)));
     vec scaled = x * (REAL)1.44269504 + (REAL)12582912, n = scaled - (REAL)12582912; /* rounds to a whole number */
     vec r = (x - n * (REAL)0.693359375) - n * (REAL)-2.12194440e-4;
     y = ((((r * (REAL)(1.0 / 720) + (REAL)(1.0 / 120)) * r + (REAL)(1.0 / 24)) * r + (REAL)(1.0 / 6)) * r + (REAL)0.5);
@@ -207,13 +207,7 @@ INLINE void NAME(turn_back)(const vec *by_k, int64_t steps, int64_t K, REAL *to,
         for (int64_t t = 0; t < steps; t++) to[t * stride + k] = by_k[k][t];
 }
 
-/* Vectors over the steps as vectors over the numbers, WIDE(K) of them a step; and the same from the steps themselves. */
-INLINE void NAME(by_step)(const vec *by_k, int64_t K, vec *by_t)
-{
-    if (K % LANES) memset(by_t, 0, LANES * WIDE(K) * sizeof(vec));
-    NAME(turn_back)(by_k, LANES, K, (REAL *)by_t, WIDE(K) * LANES);
-}
-
+/* Steps [t][stride] as vectors over the numbers, WIDE(K) of them a step. */
 INLINE void NAME(copy_steps)(const REAL *from, int64_t stride, int64_t steps, int64_t K, vec *by_t)
 {
     if (K % LANES || steps < LANES) memset(by_t, 0, LANES * WIDE(K) * sizeof(vec));
