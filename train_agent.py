@@ -21,7 +21,6 @@ from expirespan.cli.config import (
     ALGORITHMS,
     BEST,
     CHECKPOINT,
-    CONFIGURATION,
     EVALUATION_SEED,
     Stages,
     TrainConfig,
@@ -32,7 +31,7 @@ from expirespan.cli.config import (
     steps_of,
     to_json,
 )
-from expirespan.cli.run_folder import in_use, on_signals
+from expirespan.cli.run_folder import CONFIGURATION, check_new, in_use, on_signals
 from expirespan.cli.stages import in_stage, position
 from expirespan.envs import make_batched, make_viewed
 from expirespan.envs.make import BrokenEnvironment
@@ -151,11 +150,7 @@ def resumed(asked: TrainConfig, run: Path) -> Stages:
 
 def new_folder(config: TrainConfig) -> Path:
     """The folder of a new run.  Raises ValueError where it holds anything."""
-    run = config.out or Path("runs") / f"{config.env.rsplit('/')[-1]}-{datetime.now():%Y%m%d-%H%M%S}"
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
-        hint = f"; go on with it by --resume {run}" if (run / CONFIGURATION).is_file() else ""
-        raise ValueError(f"Expect `out` to be a new or empty folder, actual: {run}{hint}")
-    return run
+    return check_new(config.out or Path("runs") / f"{config.env.rsplit('/')[-1]}-{datetime.now():%Y%m%d-%H%M%S}")
 
 
 class Events(TensorBoardOutputFormat):

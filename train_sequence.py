@@ -15,10 +15,9 @@ from typing import Any
 import torch
 from expirespan.agents.checkpoint.file import replace_file
 from expirespan.cli.arguments import leave, options
-from expirespan.cli.run_folder import in_use, on_signals
+from expirespan.cli.run_folder import CONFIGURATION, check_new, in_use, on_signals
 from expirespan.cli.sequence_config import (
     CHECKPOINT,
-    CONFIGURATION,
     TrainSequenceConfig,
     default_config,
     make_stream,
@@ -32,15 +31,6 @@ from expirespan.sequences.training import Evaluation, SequenceTrainer, evaluate
 from expirespan.train_agent import check_device
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
-
-
-def new_folder(config: TrainSequenceConfig) -> Path:
-    """The folder of a new run.  Raises ValueError where it holds anything."""
-    run = config.out or Path("runs") / f"{config.task}-{datetime.now():%Y%m%d-%H%M%S}"
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
-        hint = f"; go on with it by --resume {run}" if (run / CONFIGURATION).is_file() else ""
-        raise ValueError(f"Expect `out` to be a new or empty folder, actual: {run}{hint}")
-    return run
 
 
 def resumed(asked: TrainSequenceConfig, run: Path) -> TrainSequenceConfig:
@@ -158,7 +148,7 @@ def train(config: TrainSequenceConfig) -> int | None:
     if resume is not None:
         run, config = resume, resumed(config, resume)
     else:
-        run = new_folder(config)
+        run = check_new(config.out or Path("runs") / f"{config.task}-{datetime.now():%Y%m%d-%H%M%S}")
     check_device(config.device or "cpu")
     torch.set_num_threads(config.threads)
     with ExitStack() as held:

@@ -44,7 +44,8 @@ from expirespan.agents.actions import environment_actions
 from expirespan.agents.checkpoint.file import read_checkpoint
 from expirespan.agents.checkpoint.model import describe
 from expirespan.analysis import storage
-from expirespan.cli.config import CHECKPOINT, CONFIGURATION, parse, steps_of, to_json
+from expirespan.cli.config import CHECKPOINT, parse, steps_of, to_json
+from expirespan.cli.run_folder import CONFIGURATION
 from expirespan.cli.stages import position
 from expirespan.envs.make import BrokenEnvironment
 from expirespan.memory.expire_span import compiled

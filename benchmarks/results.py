@@ -24,13 +24,13 @@ from typing import Any
 import numpy as np
 from expirespan.cli.config import (
     CHECKPOINT,
-    CONFIGURATION,
     EVALUATION_SEED,
     parse_stages,
     read_stages,
     steps_of,
     to_json,
 )
+from expirespan.cli.run_folder import CONFIGURATION
 from expirespan.cli.stages import position
 from expirespan.envs import SOLVERS, make_batched
 

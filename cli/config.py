@@ -19,9 +19,10 @@ from ..memory import (
     core_config,
 )
 from .arguments import check_options, given, options, parse_env_args, read, with_options
+from .run_folder import CONFIGURATION
 from .stages import CHANGEABLE, as_arguments, check_changeable, differences, in_stage, read_stage_file
 
-CHECKPOINT, BEST, CONFIGURATION = "checkpoint.safetensors", "best.safetensors", "config.json"
+CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
 ALGORITHMS: dict[str, type[MemoryPPO | MemoryA2C]] = {"ppo": MemoryPPO, "a2c": MemoryA2C}
 FORMAT = 2
 """Of config.json; a file of this format holds every option, one without a number may lack those that came later."""

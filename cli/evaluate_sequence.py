@@ -16,7 +16,8 @@ from ..sequences.model import SequenceModel
 from ..sequences.training import Evaluation, evaluate
 from .arguments import read
 from .config import MOST_THREADS
-from .sequence_config import CHECKPOINT, CONFIGURATION, DRAWN, KIND, TrainSequenceConfig, make_stream, read_run
+from .run_folder import CONFIGURATION
+from .sequence_config import CHECKPOINT, DRAWN, KIND, TrainSequenceConfig, make_stream, read_run
 
 DRAWN_WINDOWS = 100
 """Windows of an evaluation on a task that never ends."""

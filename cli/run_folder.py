@@ -18,6 +18,17 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if 
 """Ctrl-C, what a cluster sends before it kills, and what a closed terminal sends."""
 
 
+CONFIGURATION = "config.json"
+
+
+def check_new(run: Path) -> Path:
+    """The folder of a new run.  Raises ValueError where it holds anything."""
+    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+        hint = f"; go on with it by --resume {run}" if (run / CONFIGURATION).is_file() else ""
+        raise ValueError(f"Expect `out` to be a new or empty folder, actual: {run}{hint}")
+    return run
+
+
 @contextmanager
 def in_use(run: Path) -> Iterator[None]:
     """Keep other processes from training in this folder, which is made where there is none.

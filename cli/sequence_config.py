@@ -21,8 +21,9 @@ from ..sequences.text import SPLITS, Text, TextConfig
 from ..sequences.training import SequenceConfig
 from .arguments import given, parse_env_args, read
 from .config import MOST_THREADS, check_core_given
+from .run_folder import CONFIGURATION
 
-CHECKPOINT, CONFIGURATION = "checkpoint.safetensors", "config.json"
+CHECKPOINT = "checkpoint.safetensors"
 KIND = "sequence"
 """Of the run, as its config.json says: one of expirespan-train has none."""
 FORMAT = 1
