@@ -32,6 +32,14 @@ for settings in (
         core = ExpireSpanConfig(**shape, **settings).build().to(dtype)
         laws.acting_is_the_same(core)
         laws.gradients_are_finite_and_end_at_the_segment(core)
+core = ExpireSpanConfig(**shape, width=10, position_window=5).build()
+for value in (1e30, float("nan"), float("inf")):  # weights of which nothing comes that is a number
+    for layer in core.stack():
+        layer.norm.weight.data[:] = value
+    with torch.no_grad():
+        state, resets = core.initial_state(2), torch.zeros(2, 30, dtype=torch.bool)
+        state = core(torch.randn(2, 30, 10), state, resets).state
+        core(torch.randn(2, 1, 10), state, resets[:, :1])
 core = AdaptiveSpanConfig(width=6, heads=2, ff_width=9, window=9, ramp=2.0).build()
 core.layers[0].share.data.copy_(torch.tensor([0.0, 1.0]))  # a head whose older memories have a score of -inf
 laws.acting_is_the_same(core)

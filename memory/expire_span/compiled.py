@@ -26,7 +26,7 @@ from . import attention
 from .attention import NEVER, MemoryView, Reading
 from .slots import LayerMemory
 
-VERSION = 8
+VERSION = 9
 """Of kernels.c."""
 TYPES = {torch.float32: "float", torch.float64: "double"}
 BUILDS = {"AVX512": ("_kernels_avx512", "_kernels_avx2", "_kernels"), "AVX2": ("_kernels_avx2", "_kernels")}

@@ -14,6 +14,7 @@
 #undef COUNT_STEP
 #undef AGES
 #undef FAINTEST
+#undef LONGEST
 #undef LEAST
 #undef EACH_HALF
 #undef ADD_HALF

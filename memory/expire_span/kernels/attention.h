@@ -1,11 +1,14 @@
 /* Attention of the steps of a segment over the memories that they see: `attend_segment` of attention.py, looking only at
    the pairs that can see each other. */
 
+/* Spans and ramps are far shorter (`LONGEST` in config.py); one that is no number lasts as long. */
+#define LONGEST 1e15
+
 /* For how many steps a memory is visible, that of its birth included: `lifetime` in span.py, rounded as there. */
 INLINE int64_t NAME(lifetime)(double ramp, REAL span)
 {
     const REAL sum = span + (REAL)ramp;
-    return (int64_t)ceil((double)sum);
+    return sum < (REAL)LONGEST ? (int64_t)ceil((double)sum) : (int64_t)LONGEST;
 }
 
 /* The least mask of a visible memory, where rounding would make it 0: `FAINTEST` in span.py. */

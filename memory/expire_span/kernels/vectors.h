@@ -55,6 +55,7 @@ INLINE vec NAME(exponential)(vec x)
     const flags counts = ~(x < NAME(all)(LEAST)); /* what is no number stays so */
     x = NAME(pick)(x > NAME(all)(87), NAME(all)(87), NAME(pick)(counts, x, NAME(all)(LEAST)));
     vec scaled = x * (REAL)1.44269504 + (REAL)12582912, n = scaled - (REAL)12582912; /* rounds to a whole number */
+    n = NAME(pick)(n == n, n, (vec){0});
     vec r = (x - n * (REAL)0.693359375) - n * (REAL)-2.12194440e-4;
     y = ((((r * (REAL)(1.0 / 720) + (REAL)(1.0 / 120)) * r + (REAL)(1.0 / 24)) * r + (REAL)(1.0 / 6)) * r + (REAL)0.5);
     y = (y * r + 1) * r + 1;
