@@ -11,7 +11,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are copied by fork")
 
 
-@pytest.mark.parametrize(("trial", "count"), [("hostile_files", 150), ("hostile_requests", 600), ("kills", 6)])
+@pytest.mark.parametrize(("trial", "count"), [("hostile_files", 100), ("hostile_requests", 500), ("kills", 5)])
 def test_nothing_is_lost_and_nobody_let_in(trial: str, count: int) -> None:
     # In a process of its own: what is forked must have no other threads.
     command = [sys.executable, str(BENCHMARKS / f"{trial}.py"), "--count", str(count)]
