@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -126,10 +126,8 @@ def evaluate_run(args: list[str], check_device: Any) -> None:
         written = sample(model, config.prompt.encode(), config.sample_text, config.temperature)
         print(config.prompt + written.decode(errors="replace"))
         return
-    changes: dict[str, Any] = {"task_args": config.task_args or trained.task_args}
-    if config.batch_size is not None:
-        changes["learning"] = type(trained.learning)(**asdict(trained.learning) | {"batch_size": config.batch_size})
-    asked = type(trained)(**{name: getattr(trained, name) for name in asdict(trained)} | changes)
+    learning = replace(trained.learning, batch_size=config.batch_size or trained.learning.batch_size)
+    asked = replace(trained, learning=learning, task_args=config.task_args or trained.task_args)
     whole = text and config.windows is None
     stream = make_stream(asked, config.split, whole=whole)
     if stream.vocabulary != model.embedding.num_embeddings or stream.classes != model.head.out_features:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from expirespan import train_sequence
 from expirespan.cli.sequence_config import TrainSequenceConfig, from_json, make_stream, parse, to_json
+from expirespan.evaluate import main as evaluate_main
 from expirespan.memory import CORES, ExpireSpanConfig, PressureConfig, Record, core_config
 from expirespan.sequences.checkpoint import read
 from expirespan.sequences.model import SequenceModel
@@ -133,6 +134,19 @@ def test_the_whole_of_a_text_is_read_once(text: Path) -> None:
     size = text.stat().st_size
     assert found.scored == size - round(0.95 * size) - 1
     assert found.bits == pytest.approx(found.loss / math.log(2))
+
+
+def test_a_run_is_evaluated_and_writes_text(tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = run(tmp_path / "run", f"--task text --data {text} {SMALL} --updates 2 --evaluate-every 0")
+    evaluate_main([str(folder), "--batch-size", "2", "--json", str(tmp_path / "figures.json")])
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    size = text.stat().st_size
+    assert figures["scored"] == size - round(0.95 * size) - 1 and figures["split"] == "test"
+    capsys.readouterr()
+    evaluate_main([str(folder), "--sample-text", "9", "--prompt", "the"])
+    assert capsys.readouterr().out.startswith("the")
+    with pytest.raises(SystemExit, match="Expect only options that --help lists, actual: --splitt"):
+        evaluate_main([str(folder), "--splitt", "test"])
 
 
 @pytest.mark.parametrize(
