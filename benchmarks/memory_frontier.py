@@ -1,24 +1,22 @@
 """The paper's comparison: what every core earns beside what its memory holds and costs, at several sizes.
 
 Every core is trained by the same algorithm with the same defaults, steps and seeds; what differs is the core and how
-much it may keep.  Each is trained by `expirespan-train` into a run folder and evaluated by `expirespan-evaluate` on
-episodes that training never saw, with sampled actions.  Runs that have ended are lines of the CSV and aren't run again;
-one that was stopped goes on where it stopped.
+much it may keep (frontier_tasks.py).  Each is trained by `expirespan-train` or `expirespan-train-sequence` into a run
+folder and evaluated by `expirespan-evaluate` on episodes, or text, that training never saw.  Runs that have ended are
+lines of the CSV and aren't run again; one that was stopped goes on where it stopped.
 
     python benchmarks/memory_frontier.py corridor --jobs 2
     python benchmarks/memory_frontier.py corridor --cores expire-span transformer-xl --seeds 0 1
     python benchmarks/memory_frontier.py --table
     python benchmarks/memory_frontier.py --figures
 
-The CSV: mean score, live memories (the mean over the layers, and the most in one), bytes of one environment's state
-(`State.tensors`, the mean over an episode's steps), and milliseconds of an acting step with one environment, measured
-once all runs asked for have ended, in turn.
+The CSV: score, score on a longer task where there is one, live memories (the mean over the layers, and the most in
+one), bytes of one row's state (`State.tensors`, the mean over steps), and milliseconds of a step, measured once all
+runs asked for have ended, in turn: an agent's step with one environment, a sequence's share of a window of one row.
 """
 
 import argparse
 import csv
-import json
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -26,33 +24,12 @@ from statistics import mean, median
 from typing import Any
 
 import matplotlib
-import torch
-from expirespan.agents.vec_env import as_vec_env
-from expirespan.cli.config import EVALUATION_SEED, read_run
-from expirespan.envs import make_batched
-from expirespan.train_agent import load_model
-from results import SCORES, Row, call, task_of, train
+from expirespan.memory import CORES
+from frontier_tasks import TASKS
 
 DOCS = Path(__file__).parents[1] / "docs"
 RESULTS, FOLDER = DOCS / "data" / "memory_frontier.csv", Path("runs/frontier")
 SEEDS = (0, 1, 2)
-TASKS = {
-    "corridor": "--env expirespan/Corridor-v0",
-    "memory-s13": "--env MiniGrid-MemoryS13-v0",
-}
-SETTINGS: dict[str, tuple[str, ...]] = {
-    "expire-span": ("--memory-budget 8 --ramp 4", "--memory-budget 20", "--memory-budget 40"),
-    "transformer-xl": ("--window 20", "--window 40", "--window 200"),
-    "compressive": ("--window 10 --compressed 10 --rate 4", "--window 20 --compressed 45 --rate 4"),
-    "adaptive-span": ("--window 200 --span-penalty 1e-3", "--window 200 --span-penalty 1e-4"),
-    "gtrxl": ("--window 40", "--window 200"),
-    "lstm": ("--width 64",),
-    "gru": ("--width 64",),
-    "min-gru": ("--width 64",),
-    "gated-delta-net": ("--width 64",),
-    "none": ("--width 64",),
-}
-"""The options of each core that are compared.  20 memories is the default budget, 200 steps the longest corridor."""
 FIELDS: tuple[str, ...] = (
     "task",
     "core",
@@ -61,13 +38,14 @@ FIELDS: tuple[str, ...] = (
     "steps",
     "minutes",
     "score",
+    "beyond",
     "live",
     "most",
     "bytes",
     "milliseconds",
 )
-ACTED, ROUNDS = 300, 5
-"""Steps acted to measure a state and its cost, and how often."""
+ROUNDS = 5
+"""How often a step's cost is measured."""
 
 Key = tuple[str, str, str, int]
 """Task, core, setting and seed."""
@@ -80,52 +58,22 @@ def folder(key: Key) -> Path:
 
 def measure(key: Key) -> dict[str, Any]:
     """Train and evaluate, or what is left of it: a line of the CSV, without milliseconds."""
-    task, core, setting, seed = key
-    row = Row(agent=core, arguments=f"{TASKS[task]} --core {core} {setting} --timeline-every 0")
-    run = folder(key)
-    spent = train(row, seed, run)
-    file = run / "evaluation.json"
-    call("expirespan-evaluate", str(run), "--sample", "--json", str(file))
-    figures = json.loads(file.read_text())
-    name, layers = SCORES[task_of(row.env)], figures["layers"]
-    score = figures[name]["mean"] if name in figures else figures["outcomes"][name]
+    name, core, setting, seed = key
+    task, run = TASKS[name], folder(key)
+    spent = task.train(core, setting, seed, run)
+    found = task.evaluate(run)
+    digits = {"score": 4, "beyond": 4, "live": 1}
     return {
-        "task": task,
+        "task": name,
         "core": core,
         "setting": setting.removeprefix("--").replace(" --", ", "),
         "seed": seed,
         "steps": spent["steps"],
         "minutes": round(spent["minutes"], 2),
-        "score": round(score, 4),
-        "live": round(mean(layer["live_mean"] for layer in layers), 1) if layers else "",
-        "most": max(layer["live_max"] for layer in layers) if layers else "",
-        "bytes": round(acted(run)[0]),
+        **{key: round(value, digits[key]) if value != "" and key in digits else value for key, value in found.items()},
+        "bytes": round(task.acted(run)[0]),
         "milliseconds": "",
     }
-
-
-def acted(run: Path) -> tuple[float, float]:
-    """Mean bytes of a state, and the median of the milliseconds of a step, over the first steps of some episodes."""
-    torch.set_num_threads(1)
-    config = read_run(run)
-    policy = load_model(run).policy
-    policy.set_training_mode(False)
-    env = as_vec_env(make_batched(config.env, 1))
-    env.seed(EVALUATION_SEED)
-    torch.manual_seed(EVALUATION_SEED)
-    obs, state, start = torch.as_tensor(env.reset()), policy.initial_state(1), torch.tensor([True])
-    sizes, spent = [], []
-    with torch.no_grad():
-        for _ in range(ACTED):
-            begun = time.perf_counter()
-            actions, _, _, state = policy(obs, state, start)
-            spent.append((time.perf_counter() - begun) * 1e3)
-            tensors = state.compact().tensors().values()
-            sizes.append(sum(tensor.numel() * tensor.element_size() for tensor in tensors))
-            obs, _, done, _ = env.step(actions.numpy())
-            obs, start = torch.as_tensor(obs), torch.as_tensor(done)
-    env.close()
-    return mean(sizes), median(spent)
 
 
 def finished(results: Path) -> list[dict[str, str]]:
@@ -169,22 +117,22 @@ def run(keys: Sequence[Key], jobs: int, results: Path) -> None:
     times: list[list[float]] = [[] for _ in here]
     for _ in range(ROUNDS):
         for line, of_line in zip(here, times, strict=True):
-            of_line.append(acted(folder(named(line)))[1])
+            of_line.append(TASKS[line["task"]].acted(folder(named(line)))[1])
     for line, of_line in zip(here, times, strict=True):
         line["milliseconds"] = round(median(of_line), 3)
     write(results, lines)
 
 
 def grouped(results: Path) -> dict[tuple[str, str, str], list[dict[str, str]]]:
-    """The lines of each task, core and setting, in the order of `TASKS` and `SETTINGS`."""
+    """The lines of each task, core and setting, in the order of `TASKS`."""
     found: dict[tuple[str, str, str], list[dict[str, str]]] = {}
     lines = finished(results)
-    for task in TASKS:
-        for core, settings in SETTINGS.items():
+    for name, task in TASKS.items():
+        for core, settings in task.sizes.items():
             for setting in settings:
-                of_it = [line for line in lines if named(line)[:3] == (task, core, setting)]
+                of_it = [line for line in lines if named(line)[:3] == (name, core, setting)]
                 if of_it:
-                    found[task, core, of_it[0]["setting"]] = of_it
+                    found[name, core, of_it[0]["setting"]] = of_it
     return found
 
 
@@ -195,22 +143,33 @@ def average(lines: Sequence[dict[str, str]], name: str) -> float | None:
 
 
 def table(results: Path) -> Iterator[str]:
-    """The CSV as a Markdown table."""
-    yield "| task | core | setting | score of each seed | worst | live a layer | most | kB of state | ms a step |"
-    yield "|---|---|---|---|---|---|---|---|---|"
-    for (task, core, setting), lines in grouped(results).items():
-        scores = [float(line["score"]) for line in sorted(lines, key=lambda line: int(line["seed"]))]
+    """The CSV as a Markdown table for each task."""
+    of_task = ""
+    for (name, core, setting), lines in grouped(results).items():
+        if name != of_task:
+            of_task = name
+            yield f"\n{name}\n"
+            yield "| core | setting | score, by seed | worst | longer | live a layer | most | kB of state | ms a step |"
+            yield "|---|---|---|---|---|---|---|---|---|"
+        lines = sorted(lines, key=lambda line: int(line["seed"]))
+        scores = [float(line["score"]) for line in lines]
         live, size, spent = (average(lines, name) for name in ("live", "bytes", "milliseconds"))
         most = max((int(line["most"]) for line in lines if line["most"]), default=None)
         cells = [
             ", ".join(f"{score:.3f}" for score in scores),
-            f"{min(scores):.3f}",
+            f"{worst(name, scores):.3f}",
+            ", ".join(f"{float(line['beyond']):.3f}" for line in lines if line["beyond"]),
             "" if live is None else f"{live:.1f}",
             "" if most is None else str(most),
             "" if size is None else f"{size / 1e3:.1f}",
             "" if spent is None else f"{spent:.2f}",
         ]
-        yield f"| {task} | {core} | {setting} | {' | '.join(cells)} |"
+        yield f"| {core} | {setting} | {' | '.join(cells)} |"
+
+
+def worst(name: str, scores: Sequence[float]) -> float:
+    """Of a task's scores."""
+    return max(scores) if TASKS[name].least_is_best else min(scores)
 
 
 AXES = {"live": "mean live memories a layer", "bytes": "bytes of state", "milliseconds": "milliseconds a step"}
@@ -226,7 +185,7 @@ def figures(results: Path) -> Iterator[Path]:
     for task in dict.fromkeys(task for task, _, _ in found):
         figure, panels = plt.subplots(1, len(AXES), figsize=(13, 4), sharey=True, layout="constrained")
         for panel, (name, said) in zip(panels, AXES.items(), strict=True):
-            for number, core in enumerate(SETTINGS):
+            for number, core in enumerate(CORES):
                 groups = [lines for (of, which, _), lines in found.items() if (of, which) == (task, core)]
                 points = [(average(lines, name), [float(line["score"]) for line in lines]) for lines in groups]
                 points = sorted((at, scores) for at, scores in points if at is not None)
@@ -244,7 +203,7 @@ def figures(results: Path) -> Iterator[Path]:
             panel.xaxis.set_minor_formatter(NullFormatter())
             panel.set_xlabel(said)
             panel.grid(alpha=0.3)
-        panels[0].set_ylabel("score")
+        panels[0].set_ylabel("bits" if TASKS[task].least_is_best else "score")
         panels[1].legend(fontsize=7)
         figure.suptitle(f"{task}: mean of the seeds, and from the worst to the best")
         path = DOCS / f"frontier-{task}.png"
@@ -257,7 +216,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tasks", nargs="*", metavar="TASK", help=f"of {', '.join(TASKS)}")
-    parser.add_argument("--cores", nargs="+", default=list(SETTINGS), choices=list(SETTINGS), metavar="CORE")
+    parser.add_argument("--cores", nargs="+", default=list(CORES), choices=list(CORES), metavar="CORE")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, one core each")
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -271,7 +230,7 @@ def main() -> None:
         for task in options.tasks
         for seed in options.seeds
         for core in options.cores
-        for setting in SETTINGS[core]
+        for setting in TASKS[task].sizes.get(core, ())
     ]
     if keys:
         run(keys, options.jobs, options.results)

@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -126,28 +126,36 @@ def call(*command: str) -> None:
         raise RuntimeError(f"{' '.join(command)}\n{ended.stderr.strip()}")
 
 
-def train(row: Row, seed: int, folder: Path) -> dict[str, float]:
-    """Train an agent, or what is left of its training; its minutes and steps.
+def finish(program: str, arguments: Sequence[str], folder: Path, same_recipe: bool, left: Callable[[], bool]) -> float:
+    """Train into a folder, or what is left there; the minutes that it has taken.
 
     Raises RuntimeError where it was stopped before its end, or where the folder holds a run of another recipe.
     """
+    if not same_recipe:
+        raise RuntimeError(f"{folder} was trained with other options than {' '.join(arguments)}; remove it")
     minutes = folder / "minutes.json"
     spent = json.loads(minutes.read_text()) if minutes.is_file() else 0.0
-    arguments = [*split(row.arguments), "--seed", str(seed), "--out", str(folder)]
-    wanted = parse_stages(arguments)
-    steps = steps_of(wanted)
-    if (folder / CONFIGURATION).is_file():
-        if to_json(read_stages(folder)) != to_json(wanted):
-            raise RuntimeError(f"{folder} was trained with other options than {' '.join(arguments)}; remove it")
-        arguments = ["--resume", str(folder)]
     begun = time.perf_counter()
-    if left(folder, steps):
-        call("expirespan-train", *arguments)
+    if left():
+        known = (folder / CONFIGURATION).is_file()
+        call(program, *(("--resume", str(folder)) if known else (*arguments, "--out", str(folder))))
         spent += (time.perf_counter() - begun) / 60
         minutes.write_text(json.dumps(spent))
-    if left(folder, steps):
+    if left():
         raise RuntimeError(f"{folder} was stopped before its end; the same command goes on with it")
-    return {"minutes": spent, "steps": sum(steps)}
+    return spent
+
+
+def train(row: Row, seed: int, folder: Path) -> dict[str, float]:
+    """Train an agent, or what is left of its training; its minutes and steps.  Raises as `finish` does."""
+    arguments = [*split(row.arguments), "--seed", str(seed)]
+    wanted = parse_stages([*arguments, "--out", str(folder)])
+    steps = steps_of(wanted)
+    same = not (folder / CONFIGURATION).is_file() or to_json(read_stages(folder)) == to_json(wanted)
+    return {
+        "minutes": finish("expirespan-train", arguments, folder, same, lambda: left(folder, steps)),
+        "steps": sum(steps),
+    }
 
 
 def left(folder: Path, steps: Sequence[int]) -> bool:

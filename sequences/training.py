@@ -50,8 +50,9 @@ class SequenceConfig:
     """Let the head's weights be the embedding's."""
     bf16: bool = False
     """Compute in bfloat16 where torch's autocast does; weights and memories stay as they are."""
-    controller_every: int = 50
-    """Updates between two decisions of the core's controller about its memories, which share out what is due in one."""
+    controller_every: int = 16
+    """Updates between two decisions of the core's controller about its memories, which share out what is due in one:
+    as many as MemoryPPO takes gradient steps on a rollout."""
 
     def __post_init__(self) -> None:
         for name in ("segment", "batch_size", "accumulate", "controller_every"):
