@@ -27,7 +27,7 @@ from expirespan.cli.sequence_config import (
 )
 from expirespan.sequences.checkpoint import restore, write
 from expirespan.sequences.model import SequenceModel
-from expirespan.sequences.training import Evaluation, SequenceTrainer, evaluate
+from expirespan.sequences.training import Evaluation, Evaluator, SequenceTrainer
 from expirespan.train_agent import check_device
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -68,24 +68,23 @@ class Events:
 
 
 class Training:
-    """A run: its trainer, the stream that it is evaluated on, and what asks it to stop."""
+    """A run: its trainer, its evaluator, and what asks it to stop."""
 
     def __init__(self, config: TrainSequenceConfig, run: Path) -> None:
         self.config, self.run = config, run
         torch.manual_seed(config.seed)
-        stream, self.validation = make_stream(config, "train"), make_stream(config, "valid")
-        learning = config.learning
+        stream, learning = make_stream(config, "train"), config.learning
         model = SequenceModel(
             config.memory, stream.vocabulary, stream.classes, tied=learning.tied, dropout=learning.embedding_dropout
         )
         self.trainer = SequenceTrainer(
             model.to(config.device or "cpu"), stream, learning, config.pressure, config.updates
         )
-        self.streams = {"train": stream, "valid": self.validation}
+        self.evaluator = Evaluator(self.trainer.model, make_stream(config, "valid"), learning.segment)
         self.signal: int | None = None
         self.evaluated: Evaluation | None = None
         if (run / CHECKPOINT).is_file():
-            restore(run / CHECKPOINT, self.trainer, self.streams)
+            restore(run / CHECKPOINT, self.trainer, self.evaluator)
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
         """A signal handler: ask for a stop."""
@@ -93,7 +92,7 @@ class Training:
 
     def save(self) -> None:
         """Write a checkpoint."""
-        write(self.run / CHECKPOINT, self.trainer, self.streams)
+        write(self.run / CHECKPOINT, self.trainer, self.evaluator)
 
     def learn(self, events: Events) -> None:
         """Train what is left, or until a signal, and save."""
@@ -111,9 +110,7 @@ class Training:
                     bar.set_postfix(shown(config, figures, speed, trainer), refresh=False)
                     events.write(figures, done)
                 if config.evaluate_every and done % config.evaluate_every == 0:
-                    self.evaluated = evaluate(
-                        trainer.model, self.validation, config.learning.segment, config.evaluate_windows
-                    )
+                    self.evaluated = self.evaluator.read(config.evaluate_windows)
                     events.write(named(self.evaluated), done)
                 if done % config.checkpoint_every == 0:
                     self.save()

@@ -70,7 +70,7 @@ class TrainSequenceConfig:
     evaluate_every: int = 1_000
     """Updates between evaluations on data that isn't trained on; 0 for none."""
     evaluate_windows: int = 50
-    """Windows of such an evaluation, which reads on where the one before ended, with an empty memory."""
+    """Windows of such an evaluation, which reads on, with its memory, where the one before ended."""
     memory: CoreConfig = field(default_factory=ExpireSpanConfig)
     pressure: PressureConfig = field(default_factory=PressureConfig)
     learning: SequenceConfig = field(default_factory=SequenceConfig)

@@ -4,7 +4,6 @@ A safetensors file with a JSON document and a digest in its header, as an agent'
 """
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,10 +24,10 @@ from ..agents.checkpoint.file import (
 )
 from ..agents.checkpoint.schema import Count, Number, converted, reading
 from .streams import Stream
-from .training import SequenceTrainer
+from .training import Evaluator, SequenceTrainer
 
 FORMAT = "expirespan-sequence-1"
-GROUPS = ("model", "optimizer", "memory")
+GROUPS = ("model", "optimizer", "memory", "stream", "evaluated memory", "evaluated stream")
 
 
 class Progress(msgspec.Struct, forbid_unknown_fields=True):
@@ -40,15 +39,19 @@ class Progress(msgspec.Struct, forbid_unknown_fields=True):
     controller: dict[str, Any] | None
 
 
-def write(path: Path, trainer: SequenceTrainer, streams: Mapping[str, Stream]) -> None:
-    """Write a checkpoint, with where these streams stand, replacing the one at `path` as a whole or not at all."""
-    groups = (trainer.model.state_dict(), optimizer_tensors(trainer.optimizer), trainer.state.tensors())
+def write(path: Path, trainer: SequenceTrainer, evaluator: Evaluator) -> None:
+    """Write a checkpoint, replacing the one at `path` as a whole or not at all."""
+    groups = (
+        trainer.model.state_dict(),
+        optimizer_tensors(trainer.optimizer),
+        trainer.state.tensors(),
+        arrays(trainer.stream),
+        evaluator.state.tensors(),
+        arrays(evaluator.stream),
+    )
     tensors = {"random": torch.get_rng_state()}
     for name, group in zip(GROUPS, groups, strict=True):
         tensors |= prefixed(name, {key: tensor.detach().cpu().contiguous().clone() for key, tensor in group.items()})
-    for name, stream in streams.items():
-        state = {key: torch.from_numpy(np.array(array)) for key, array in stream.state_dict().items()}
-        tensors |= prefixed(f"stream/{name}", state)
     document = Progress(
         updates=trainer.updates,
         sums=dict(trainer.sums),
@@ -57,6 +60,11 @@ def write(path: Path, trainer: SequenceTrainer, streams: Mapping[str, Stream]) -
     text = json.dumps(msgspec.to_builtins(document))
     data = save(tensors, {"format": FORMAT, "document": text, DIGEST: digest(tensors, text)})
     replace_file(path, lambda unfinished: unfinished.write_bytes(data))
+
+
+def arrays(stream: Stream) -> dict[str, torch.Tensor]:
+    """Where a stream stands."""
+    return {name: torch.from_numpy(np.array(array)) for name, array in stream.state_dict().items()}
 
 
 def read(path: Path) -> tuple[dict[str, torch.Tensor], Progress]:
@@ -78,8 +86,8 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], Progress]:
         return tensors, converted(json.loads(metadata["document"]), Progress)
 
 
-def restore(path: Path, trainer: SequenceTrainer, streams: Mapping[str, Stream]) -> None:
-    """Put a trainer, its streams and torch's generator where they were.
+def restore(path: Path, trainer: SequenceTrainer, evaluator: Evaluator) -> None:
+    """Put a trainer, its evaluator and torch's generator where they were.
 
     Raises as `read` does, and ValueError where the checkpoint is of another model or other streams.
     """
@@ -87,16 +95,17 @@ def restore(path: Path, trainer: SequenceTrainer, streams: Mapping[str, Stream])
     with reading(f"{path} is a checkpoint of another model, or of other data"):
         trainer.model.load_state_dict(under("model", tensors))
         load_optimizer_tensors(trainer.optimizer, under("optimizer", tensors))
-        state = trainer.model.core.restore_state(under("memory", tensors))
-        if len(state) != trainer.stream.batch_size:
-            raise ValueError(f"Expect memories of {trainer.stream.batch_size} rows, actual: {len(state)}")
-        trainer.state, trainer.updates = state, document.updates
+        trainer.updates = document.updates
         trainer.sums.update(document.sums)
         if trainer.controller is not None:
             trainer.controller.load_state_dict(document.controller or {})
-        for name, stream in streams.items():
-            stored = under(f"stream/{name}", tensors)
-            stream.load_state_dict({key: tensor.numpy() for key, tensor in stored.items()})
+        for name, part in (("", trainer), ("evaluated ", evaluator)):
+            state = trainer.model.core.restore_state(under(f"{name}memory", tensors))
+            if len(state) != part.stream.batch_size:
+                raise ValueError(f"Expect memories of {part.stream.batch_size} rows, actual: {len(state)}")
+            part.state = state
+            stored = under(f"{name}stream", tensors)
+            part.stream.load_state_dict({key: tensor.numpy() for key, tensor in stored.items()})
         torch.set_rng_state(tensors["random"])
 
 

@@ -197,25 +197,42 @@ class Evaluation:
         return self.loss / math.log(2)
 
 
-@torch.no_grad()
-def evaluate(model: SequenceModel, stream: Any, segment: int, windows: int | None = None) -> Evaluation:
-    """What a model makes of the next windows of a stream, or of all that is left of one that ends (`Text` as a whole).
+class Evaluator:
+    """Reads on in a stream that isn't trained on, the memory carried from one evaluation to the next.
 
-    Dropout and random shortening are off.
+    A beginning with an empty memory in the midst of an episode would be an error of the evaluation, not of the model.
     """
-    training, device = model.training, model.head.weight.device
-    model.eval()
-    state, done = model.core.initial_state(stream.batch_size), 0
-    loss, scored, wrong, steps, live = 0.0, 0, 0, 0, []
-    while done < windows if windows is not None else not stream.ended:
-        tokens, targets, resets = tensors(stream.read(segment), device)
-        scores, output = model(tokens, state, resets, record=Record.STATE | Record.TRACE)
-        state, done = output.state.compact(), done + 1
-        found = negative_log_likelihood(scores, targets)
-        loss, scored, wrong, steps = loss + found[0].item(), scored + found[1], wrong + found[2], steps + segment
-        kept = mean_live(output.trace)
-        live = [total + segment * now for total, now in zip(live or [0.0] * len(kept), kept, strict=True)]
-    model.train(training)
-    count = max(scored, 1)
-    kept = [total / max(steps, 1) for total in live]
-    return Evaluation(loss / count, wrong / count, scored, steps * stream.batch_size, kept)
+
+    def __init__(self, model: SequenceModel, stream: Any, segment: int) -> None:
+        self.model, self.stream, self.segment = model, stream, segment
+        self.state = model.core.initial_state(stream.batch_size)
+
+    @torch.no_grad()
+    def read(self, windows: int | None = None) -> Evaluation:
+        """What the model makes of the next windows, or of all that is left of a stream that ends (`Text` as a whole).
+
+        Dropout and random shortening are off.
+        """
+        model, stream, segment = self.model, self.stream, self.segment
+        training, device = model.training, model.head.weight.device
+        model.eval()
+        state, done = model.core.refresh(self.state), 0
+        loss, scored, wrong, steps, live = 0.0, 0, 0, 0, []
+        while done < windows if windows is not None else not stream.ended:
+            tokens, targets, resets = tensors(stream.read(segment), device)
+            scores, output = model(tokens, state, resets, record=Record.STATE | Record.TRACE)
+            state, done = output.state.compact(), done + 1
+            found = negative_log_likelihood(scores, targets)
+            loss, scored, wrong, steps = loss + found[0].item(), scored + found[1], wrong + found[2], steps + segment
+            kept = mean_live(output.trace)
+            live = [total + segment * now for total, now in zip(live or [0.0] * len(kept), kept, strict=True)]
+        self.state = state
+        model.train(training)
+        count = max(scored, 1)
+        kept = [total / max(steps, 1) for total in live]
+        return Evaluation(loss / count, wrong / count, scored, steps * stream.batch_size, kept)
+
+
+def evaluate(model: SequenceModel, stream: Any, segment: int, windows: int | None = None) -> Evaluation:
+    """What a model with an empty memory makes of the next windows of a stream (`Evaluator.read`)."""
+    return Evaluator(model, stream, segment).read(windows)

@@ -17,7 +17,7 @@ from expirespan.sequences.checkpoint import read
 from expirespan.sequences.model import SequenceModel
 from expirespan.sequences.recall import Copy, CopyConfig
 from expirespan.sequences.text import Text, TextConfig
-from expirespan.sequences.training import SequenceConfig, SequenceTrainer, evaluate
+from expirespan.sequences.training import Evaluator, SequenceConfig, SequenceTrainer, evaluate
 
 SMALL = "--width 16 --ff-width 16 --max-span 100 --ramp 4 --memory-budget 10 --segment 16 --batch-size 4"
 COPY = "--task copy --task-args length=2 distractors=9 symbols=4"
@@ -64,7 +64,7 @@ def test_a_resumed_training_is_that_of_one_without_a_stop(options: str, tmp_path
         if training.trainer.updates % 5 == 0:
             training.trainer.take_figures()
         if training.trainer.updates % 7 == 0:
-            evaluate(training.trainer.model, training.validation, 16, config.evaluate_windows)
+            training.evaluator.read(config.evaluate_windows)
     training.save()
     (tmp_path / "parts" / "config.json").write_text(to_json(config))
     train_sequence.main(["--resume", str(tmp_path / "parts")])
@@ -85,11 +85,14 @@ def test_every_core_learns_from_a_stream_and_is_evaluated_with_carried_memory(co
         trainer.update()
     figures = trainer.take_figures()
     assert all(map(math.isfinite, figures.values())) and figures["train/grad_norm"] > 0
-    fresh = [Copy(CopyConfig(length=2, distractors=9, symbols=4), batch_size=3, seed=5) for _ in range(2)]
+    fresh = [Copy(CopyConfig(length=2, distractors=9, symbols=4), batch_size=3, seed=5) for _ in range(3)]
     parts, whole = evaluate(model, fresh[0], 4, 10), evaluate(model, fresh[1], 40, 1)
     assert (parts.scored, parts.error) == (whole.scored, whole.error)
     assert parts.loss == pytest.approx(whole.loss, rel=1e-4)
     assert parts.live == pytest.approx(whole.live)
+    evaluator = Evaluator(model, fresh[2], 4)  # its second reading begins within an episode
+    first, second = evaluator.read(4), evaluator.read(6)
+    assert first.loss * first.scored + second.loss * second.scored == pytest.approx(whole.loss * whole.scored, rel=1e-4)
 
 
 def core_settings(core: str) -> Any:
