@@ -26,8 +26,7 @@ from expirespan.cli.sequence_config import (
     to_json,
 )
 from expirespan.sequences.checkpoint import restore, write
-from expirespan.sequences.model import SequenceModel
-from expirespan.sequences.training import Evaluation, Evaluator, SequenceTrainer
+from expirespan.sequences.training import Evaluation, Evaluator, SequenceTrainer, make_model
 from expirespan.train_agent import check_device
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -74,9 +73,7 @@ class Training:
         self.config, self.run = config, run
         torch.manual_seed(config.seed)
         stream, learning = make_stream(config, "train"), config.learning
-        model = SequenceModel(
-            config.memory, stream.vocabulary, stream.classes, tied=learning.tied, dropout=learning.embedding_dropout
-        )
+        model = make_model(config.memory, stream.vocabulary, stream.classes, learning)
         self.trainer = SequenceTrainer(
             model.to(config.device or "cpu"), stream, learning, config.pressure, config.updates
         )

@@ -13,7 +13,7 @@ import tyro
 from ..checks import check_positive, check_whole
 from ..sequences.checkpoint import restore_weights
 from ..sequences.model import SequenceModel
-from ..sequences.training import Evaluation, evaluate
+from ..sequences.training import Evaluation, evaluate, make_model
 from .arguments import read
 from .config import MOST_THREADS
 from .run_folder import CONFIGURATION
@@ -79,8 +79,8 @@ def is_sequence_run(args: list[str]) -> bool:
 
 def load(run: Path, config: TrainSequenceConfig, device: str) -> SequenceModel:
     """The model of a run folder.  Raises FileNotFoundError where it has no checkpoint yet."""
-    stream, learning = make_stream(config, "valid"), config.learning
-    model = SequenceModel(config.memory, stream.vocabulary, stream.classes, tied=learning.tied)
+    stream = make_stream(config, "valid")
+    model = make_model(config.memory, stream.vocabulary, stream.classes, config.learning)
     restore_weights(run / CHECKPOINT, model)
     return model.to(device).eval()
 

@@ -21,6 +21,7 @@ from ..sequences.text import SPLITS, Text, TextConfig
 from ..sequences.training import SequenceConfig
 from .arguments import given, parse_env_args, read
 from .config import MOST_THREADS, check_core_given
+from .presets import PRESETS, with_preset
 from .run_folder import CONFIGURATION
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -41,6 +42,9 @@ DRAWN: dict[str, tuple[type[Any], Callable[..., Stream]]] = {
 class TrainSequenceConfig:
     """Train a model with memory on a stream of tokens: text, copying, recall, or colliding objects."""
 
+    preset: Literal[*PRESETS] | None = None  # pyright: ignore[reportInvalidTypeForm]  # made from the table
+    """Published settings by name, in place of the defaults: enwik8-12l, enwik8-8l, collision-16k, collision-32k,
+    collision-64k or copy-16k; options given beside it replace its own (docs/sequences.md)."""
     task: Literal["text", "collision", "copy", "recall"] = "copy"
     """What is learned: the next byte of a file (text), where two objects collided last (collision), to repeat tokens
     after distractors (copy), values by their keys (recall)."""
@@ -85,7 +89,8 @@ class TrainSequenceConfig:
         if type(self.memory) is not wanted:
             raise TypeError(f"Expect `memory` to be a {wanted.__name__} for {self.core}, actual: {self.memory!r}")
         if (self.task == "text") != (self.data is not None) and self.resume is None:
-            raise ValueError(f"Expect `data` to be given for text alone, actual: {self.data} for {self.task}")
+            wanted = "a file for the task text" if self.task == "text" else f"None for the task {self.task}"
+            raise ValueError(f"Expect `data` to be {wanted}, actual: {self.data}")
         if self.resume is None:
             task_config(self)
 
@@ -123,6 +128,7 @@ def default_config(args: list[str]) -> TrainSequenceConfig:
 
 def parse(args: list[str]) -> TrainSequenceConfig:
     """The configuration that arguments of the command line describe."""
+    args = with_preset(args)
     default = default_config(args)
     asked = {name: value for name, value in given(args).items() if value != "None"}
     check_core_given(asked, default.core, default.memory)

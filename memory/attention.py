@@ -65,13 +65,15 @@ def attend(
     key: Float[Tensor, "B H S K"],
     value: Float[Tensor, "B H S K"],
     bias: Float[Tensor, "B #H T S"],
+    dropout: float = 0.0,
 ) -> tuple[Float[Tensor, "B T read"], Float[Tensor, "B H T S"]]:
     """Multi-head attention over the scores q . k / sqrt(K) + bias: what is read, and the weights softmax(scores).
 
     What is read (D + H numbers) are the averages of all heads, and then COUNT_STEP * log sum_i exp(score_i) of each
-    head: an average alone is the same however often something has been seen.
+    head: an average alone is the same however often something has been seen.  With `dropout` the averages, and only
+    they, are of weights of which this share is dropped.
     """
     scores = query @ key.mT * query.shape[-1] ** -0.5 + bias
     weights = torch.softmax(scores, dim=-1)
-    averages = (weights @ value).transpose(1, 2).flatten(2)
+    averages = (torch.nn.functional.dropout(weights, dropout) @ value).transpose(1, 2).flatten(2)
     return torch.cat([averages, COUNT_STEP * scores.logsumexp(-1).transpose(1, 2)], -1), weights

@@ -122,7 +122,7 @@ class CompressiveLayer(Block):
         weight, bias = self.query_key_value.weight[width:], self.query_key_value.bias[width:]
         stored = nn.functional.linear(self.normed(stored), weight, bias)
         given = (rows, stored, view.span, view, self.heads, 1.0, self.positions)
-        read, reading = compiled.attend_segment(*given, need_weights)
+        read, reading = compiled.attend_segment(*given, need_weights, self.dropped_weights)
         return self.joined(x, self.output(read)), reading
 
     def lost(

@@ -58,7 +58,8 @@ class Block(nn.Module):
 
     With `heads` it has the projections of attention too: `query_key_value`, and `output` of what was read [D + H].
     `gated` puts a GRU's gates in place of the residuals.  Without `pre_norm` the output of each half is normalised
-    instead of its input, as the first transformers did.  Dropout is that of both halves' outputs, in training only.
+    instead of its input, as the first transformers did.  Dropout is that of both halves' outputs, in training only;
+    that of the weights of attention and of the ReLU's output is set by `regularise`.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.join, self.join_feed_forward = (GatedResidual(width) if gated else Residual() for _ in range(2))
         self.pre_norm = pre_norm
+        self.attention_dropout = self.activation_dropout = 0.0
 
     def normed(self, x: Float[Tensor, "B *T D"]) -> Float[Tensor, "B *T D"]:
         """What the memory is made from and asked by: the input after the norm where that comes first."""
@@ -90,6 +92,50 @@ class Block(nn.Module):
         """The stream `x` after what the layer read and after its feed-forward half."""
         x = self.join(x, self.dropout(read))
         if self.pre_norm:
-            return self.join_feed_forward(x, self.dropout(self.feed_forward(self.feed_forward_norm(x))))
+            return self.join_feed_forward(x, self.dropout(self._fed(self.feed_forward_norm(x))))
         x = self.norm(x)
-        return self.feed_forward_norm(self.join_feed_forward(x, self.dropout(self.feed_forward(x))))
+        return self.feed_forward_norm(self.join_feed_forward(x, self.dropout(self._fed(x))))
+
+    @property
+    def dropped_weights(self) -> float:
+        """The share of the weights of attention that is dropped now."""
+        return self.attention_dropout if self.training else 0.0
+
+    def _fed(self, x: Float[Tensor, "B *T D"]) -> Float[Tensor, "B *T D"]:
+        """What the feed-forward half makes of `x`."""
+        if not (self.training and self.activation_dropout):
+            return self.feed_forward(x)
+        up, activation, down = self.feed_forward
+        return down(nn.functional.dropout(activation(up(x)), self.activation_dropout))
+
+
+def blocks_of(core: nn.Module, option: str, attends: bool = False) -> list[Block]:
+    """The layers of a core.  Raises ValueError, which names the option, where it has none, or none that `attends`."""
+    blocks = [module for module in core.modules() if isinstance(module, Block)]
+    if not blocks or (attends and not hasattr(blocks[0], "query_key_value")):
+        raise ValueError(f"Expect `{option}` for a core with layers of attention, actual: {type(core).__name__}")
+    return blocks
+
+
+def regularise(core: nn.Module, *, attention_dropout: float = 0.0, activation_dropout: float = 0.0) -> None:
+    """Let a core drop shares of the weights of attention, and of the ReLU's output, in training.
+
+    Attention with dropout is computed over all pairs of a step and a memory.  Raises ValueError where the core has no
+    layers of attention, which is looked at only for what is above 0.
+    """
+    for name, share in (("attention_dropout", attention_dropout), ("activation_dropout", activation_dropout)):
+        for block in blocks_of(core, name, attends=name == "attention_dropout") if share else ():
+            setattr(block, name, share)
+
+
+def scale_by_depth(core: nn.Module) -> None:
+    """Divide the weights of what each half of N layers adds to the stream by sqrt(2 N), so that its size stays.
+
+    Raises ValueError where the core has no layers of attention.
+    """
+    blocks = blocks_of(core, "depth_scaled", attends=True)
+    with torch.no_grad():
+        for block in blocks:
+            for added in (block.output, block.feed_forward[-1]):
+                assert isinstance(added, nn.Linear)
+                added.weight /= (2 * len(blocks)) ** 0.5

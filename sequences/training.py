@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import check_bool, check_choice, check_not_negative, check_positive, check_whole
-from ..memory import Record, Trace
+from ..memory import CoreConfig, ExpireSpan, Record, Trace
+from ..memory.transformer import regularise, scale_by_depth
 from .model import SequenceModel, negative_log_likelihood
 from .streams import Stream, Window
 
@@ -45,7 +46,18 @@ class SequenceConfig:
     span_lr_scale: float = 1.0
     """Step size of the spans' weights, as a multiple of learning_rate."""
     embedding_dropout: float = 0.0
-    """Dropout of the embedding; the core has its own."""
+    """Dropout of the embedding; the core has its own of both halves of a layer."""
+    attention_dropout: float = 0.0
+    """Share of the weights of attention that are dropped; attention is then computed over all pairs."""
+    activation_dropout: float = 0.0
+    """Share of the output of the ReLU of feed-forward halves that is dropped."""
+    layer_drop: float = 0.0
+    """Share of the layers that a pass leaves out, of expire-span and cores with a window; their memories are written
+    all the same."""
+    depth_scaled: bool = False
+    """Divide the first weights of what each half of N layers adds to the stream by sqrt(2 N)."""
+    shared_positions: bool = False
+    """Of the same cores: all heads and layers share keys of ages, drawn from N(0, 1), as in the paper's code."""
     tied: bool = False
     """Let the head's weights be the embedding's."""
     bf16: bool = False
@@ -63,11 +75,28 @@ class SequenceConfig:
             check_positive(name, getattr(self, name))
         check_not_negative("weight_decay", self.weight_decay)
         check_not_negative("span_lr_scale", self.span_lr_scale)
-        check_not_negative("embedding_dropout", self.embedding_dropout, below=1.0)
-        for name in ("decay", "tied", "bf16"):
+        for name in ("embedding_dropout", "attention_dropout", "activation_dropout", "layer_drop"):
+            check_not_negative(name, getattr(self, name), below=1.0)
+        for name in ("decay", "tied", "bf16", "depth_scaled", "shared_positions"):
             check_bool(name, getattr(self, name))
         if self.weight_decay and self.optimizer != "adamw":
             raise ValueError(f"Expect `weight_decay` to come with adamw, actual: {self.weight_decay} with adam")
+
+
+def make_model(core: CoreConfig, vocabulary: int, classes: int, config: SequenceConfig) -> SequenceModel:
+    """A new model as a training asks for it.  Raises ValueError where its core has no such part."""
+    model = SequenceModel(core, vocabulary, classes, tied=config.tied, dropout=config.embedding_dropout)
+    own = model.core
+    regularise(own, attention_dropout=config.attention_dropout, activation_dropout=config.activation_dropout)
+    if config.depth_scaled:
+        scale_by_depth(own)
+    if isinstance(own, ExpireSpan):
+        own.layer_drop = config.layer_drop
+        if config.shared_positions:
+            own.share_positions()
+    elif asked := [name for name in ("layer_drop", "shared_positions") if getattr(config, name)]:
+        raise ValueError(f"Expect `{asked[0]}` for expire-span or a core with a window, actual: {core.name}")
+    return model
 
 
 class SequenceTrainer:

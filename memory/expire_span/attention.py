@@ -65,6 +65,7 @@ def attend_segment(
     heads: int,
     ramp: float,
     positions: Positions | None,
+    dropout: float = 0.0,
 ) -> tuple[Float[Tensor, "B T read"], Reading]:
     """What each step of a segment reads from the memories that it sees (`attend`), and which these are.
 
@@ -88,7 +89,7 @@ def attend_segment(
     bias = bias.unsqueeze(1)
     if positions is not None:
         bias = bias + position_scores(query, positions, age)
-    read, weights = attend(query, key, value, bias)
+    read, weights = attend(query, key, value, bias, dropout)
     used, late = used_memories(weights, written, steps, view.span, ramp)
     pushed_out = torch.full_like(steps, NEVER)
     if view.gone is not None:

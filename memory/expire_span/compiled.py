@@ -176,13 +176,14 @@ def attend_segment(
     ramp: float,
     positions: Positions | None,
     need_weights: bool,
+    dropout: float = 0.0,
 ) -> tuple[Float[Tensor, "B T read"], Reading]:
     """As `attention.attend_segment`, in C where it can be.
 
-    With `need_weights` torch computes all pairs, and `Reading.weights` is set.
+    With `need_weights` or `dropout` torch computes all pairs, and `Reading.weights` is set.
     """
-    if need_weights or not serves(rows, stored):
-        return attention.attend_segment(rows, stored, span, view, heads, ramp, positions)
+    if need_weights or dropout or not serves(rows, stored):
+        return attention.attend_segment(rows, stored, span, view, heads, ramp, positions, dropout)
     arrays = [array if array is None else array.contiguous() for array in (rows, stored, span, *(positions or NONE))]
     read, *counts = _Attend.apply(view, heads, ramp, *arrays)
     return read, Reading(*counts, weights=None)

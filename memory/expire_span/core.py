@@ -40,6 +40,9 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
         self.layers = nn.ModuleList(self.make_layer() for _ in range(config.layers))
         self.final_norm = nn.LayerNorm(config.width) if config.pre_norm else nn.Identity()
         self.penalty_weight = 0.0
+        self.layer_drop = 0.0
+        """Share of the layers that a pass in training leaves out (LayerDrop; Fan et al., 2020); their memories are
+        written and their spans charged all the same."""
 
     def make_layer(self) -> ExpireSpanLayer:
         """A new layer."""
@@ -50,6 +53,18 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
         for layer in self.layers:
             assert isinstance(layer, ExpireSpanLayer)
             yield layer
+
+    def share_positions(self) -> None:
+        """Give all heads and layers the same keys of ages, drawn anew from N(0, 1), as the paper's code has them.
+
+        Raises ValueError where there are none.
+        """
+        first = next(self.stack())
+        if first.position is None:
+            raise ValueError("Expect `shared_positions` with a position_window above 0, actual: 0")
+        shared = nn.Parameter(torch.randn_like(first.position[:1]))
+        for layer in self.stack():
+            layer.position = shared
 
     def cut(self, longest: float) -> "ExpireSpan":
         """A copy whose spans are clamped to `longest` steps, for attention, deletion and trace alike.
@@ -143,7 +158,9 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
         penalty, facts = x.new_zeros(()), []
         memories, trace = [], []
         for layer, memory in zip(self.stack(), state.layers, strict=True):
-            x, new, kept = layer(x, memory, clock, longest=longest, need_weights=shows)
+            y, new, kept = layer(x, memory, clock, longest=longest, need_weights=shows)
+            dropped = self.training and self.layer_drop and torch.rand(()).item() < self.layer_drop
+            x = x if dropped else y
             if charges:
                 penalty = penalty + span_penalty(kept.span, kept.reading.on_ramp, self.config.ramp)
             if tells:

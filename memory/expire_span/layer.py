@@ -107,7 +107,10 @@ class ExpireSpanLayer(Block):
         """What tells ages apart; None where the window is 0."""
         if self.position is None or self.age_weight is None:
             return None
-        return Positions(self.position, AGE_STEP * self.age_weight)
+        key = self.position
+        if len(key) < self.config.heads:  # heads share their keys (`ExpireSpan.share_positions`)
+            key = key.repeat(self.config.heads, 1, 1)
+        return Positions(key, AGE_STEP * self.age_weight)
 
     def refresh(self, memory: LayerMemory) -> LayerMemory:
         """The same memories with keys, values and spans from the current weights."""
@@ -144,7 +147,7 @@ class ExpireSpanLayer(Block):
         if longest is not None:
             span = span.clamp(max=longest)
         given = (rows, memory.key_value, span, view, heads, ramp, self.positions)
-        read, reading = compiled.attend_segment(*given, need_weights)
+        read, reading = compiled.attend_segment(*given, need_weights, self.dropped_weights)
         return self.joined(x, self.output(read)), new, Kept(span, view, reading)
 
     def step(
@@ -205,7 +208,7 @@ class ExpireSpanLayer(Block):
             bias = bias + position_scores(query, self.positions, age.unsqueeze(1))
         key_value = without_unseen(known.key_value, visible.unsqueeze(1))
         key, value = (split_heads(part, heads) for part in key_value.split(width, 2))
-        read, weights = attend(query, key, value, bias)
+        read, weights = attend(query, key, value, bias, self.dropped_weights)
         y = self.joined(x, self.output(read.squeeze(1)))
         stays, evicted = known.live & (age + 1 < lives), torch.full_like(time, -1)
         if places is not None and known.taken > places:
@@ -224,7 +227,8 @@ class ExpireSpanLayer(Block):
 
         Submodules of another type, size or setting than `__init__` makes, and hooks, are torch's to compute.
         """
-        if shows_attention or (self.training and self.dropout.p) or not compiled.serves(x, memory.key_value):
+        drops = self.training and (self.dropout.p or self.attention_dropout or self.activation_dropout)
+        if shows_attention or drops or not compiled.serves(x, memory.key_value):
             return None
         made: Any = self._modules  # attributes of modules are slow to look up, and a step has little to do
         feed_forward, joins = made["feed_forward"], (made["join"], made["join_feed_forward"])
