@@ -37,8 +37,8 @@ def read(model: SequenceModel, training: bool) -> tuple[torch.Tensor, list[int]]
 
 @pytest.mark.parametrize("option", ["attention_dropout", "activation_dropout", "layer_drop", "embedding_dropout"])
 def test_what_is_dropped_is_dropped_in_training_alone(option: str) -> None:
-    plain, _ = made()
-    dropping, _ = made(**{option: 0.7})
+    options: dict[str, Any] = {option: 0.7}
+    (plain, _), (dropping, _) = made(), made(**options)
     assert torch.equal(read(plain, False)[0], read(dropping, False)[0])
     assert not torch.allclose(read(plain, True)[0], read(dropping, True)[0], atol=1e-3)
 
@@ -87,7 +87,7 @@ def test_heads_and_layers_share_their_keys_of_ages() -> None:
 
 def test_post_norm_with_all_options_keeps_the_laws() -> None:
     shape = ExpireSpanConfig(**{**SHAPE.__dict__, "pre_norm": False, "pre_div": 4.0, "shorten_spans": True})
-    drops = {"attention_dropout": 0.1, "activation_dropout": 0.1, "layer_drop": 0.1}
+    drops: dict[str, Any] = {"attention_dropout": 0.1, "activation_dropout": 0.1, "layer_drop": 0.1}
     check_core(made(shape, shared_positions=True, depth_scaled=True, **drops)[1].eval())
 
 
