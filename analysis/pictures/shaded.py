@@ -1,0 +1,135 @@
+"""The tokens of a recording shaded by their spans, layer by layer (paper, figures of what is kept of a text).
+
+Shades are logarithmic, from white for a span of 0 to the darkest for the longest of the recording; the memories that a
+later step needs are red, the others blue.  A newline is shown as an arrow, and begins a line.
+"""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from matplotlib.font_manager import findfont
+from PIL import Image, ImageDraw, ImageFont
+
+from ..record import EpisodeTrace
+
+RAMPS = {
+    False: ((255, 255, 255), (195, 211, 230), (76, 120, 168), (18, 41, 74)),
+    True: ((255, 245, 238), (244, 195, 168), (228, 87, 50), (143, 29, 6)),
+}
+"""Colours from the shortest to the longest span, by whether the step is relevant."""
+SIGNS = str.maketrans({"\n": "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}", "\t": "\N{RIGHTWARDS ARROW TO BAR}"})
+COLUMNS, MOST_LINES = 100, 60
+"""Characters of a line, and lines of a layer, at most."""
+CELL, LINE, MARGIN, FONT = 9, 20, 20, 15
+"""Pixels: of a character, of a line, around all, and the font's size."""
+
+
+def shade(span: float, longest: float) -> float:
+    """0 for a span of 0, 1 for the longest, logarithmic between them."""
+    return math.log1p(max(span, 0.0)) / math.log1p(max(longest, 1.0)) if span == span else 0.0
+
+
+def color(share: float, relevant: bool) -> tuple[int, int, int]:
+    """The colour of a shade from 0 to 1."""
+    stops = RAMPS[relevant]
+    place = min(max(share, 0.0), 1.0) * (len(stops) - 1)
+    low = min(int(place), len(stops) - 2)
+    first, second = (np.array(stop) for stop in stops[low : low + 2])
+    red, green, blue = np.rint(first + (place - low) * (second - first)).astype(int).tolist()
+    return red, green, blue
+
+
+def ink(share: float) -> str:
+    """What is legible on a shade."""
+    return "white" if share > 0.6 else "black"
+
+
+def longest_span(trace: EpisodeTrace) -> float:
+    """The longest predicted span of a recording, which is the darkest."""
+    return max((float(np.nan_to_num(layer.span).max()) for layer in trace.layers), default=1.0)
+
+
+def ticks(longest: float) -> list[float]:
+    """Spans to name in the legend: powers of ten, and the longest."""
+    powers = [10.0**power for power in range(10) if 10**power < longest / 1.5]
+    return [0.0, *powers, longest]
+
+
+def characters(trace: EpisodeTrace) -> list[tuple[int, int]]:
+    """The steps (first, last) that each label is made of: a character of several bytes is shown once, as one.
+
+    Raises ValueError where the recording is none of tokens.
+    """
+    if trace.labels is None:
+        raise ValueError("Expect `trace` to be recorded from tokens, with labels, actual: without")
+    ends = np.flatnonzero(trace.labels != "").tolist()
+    return list(zip([0, *(end + 1 for end in ends)], ends, strict=False))
+
+
+def lay_out(labels: list[str]) -> Iterator[tuple[int, int, str]]:
+    """Line, column and what is shown of each label; labels that don't fit into a line begin the next one."""
+    line = column = 0
+    for label in labels:
+        shown = label.translate(SIGNS)
+        if column and column + len(shown.rstrip()) > COLUMNS:
+            line, column = line + 1, 0
+        yield line, column, shown
+        column += len(shown)
+        if "\n" in label:
+            line, column = line + 1, 0
+
+
+def draw_shaded(trace: EpisodeTrace, title: str = "") -> Image.Image:
+    """The picture: a legend, then the text once for each layer, each at most `MOST_LINES` long."""
+    groups = characters(trace)
+    assert trace.labels is not None
+    labels = trace.labels.tolist()
+    placed = [place for place in lay_out([labels[last] for _, last in groups]) if place[0] < MOST_LINES]
+    lines = placed[-1][0] + 1 if placed else 0
+    font: ImageFont.FreeTypeFont = ImageFont.truetype(findfont("DejaVu Sans Mono"), FONT)
+    height = 2 * MARGIN + 3 * LINE + len(trace.layers) * (lines + 2) * LINE
+    picture = Image.new("RGB", (2 * MARGIN + COLUMNS * CELL, height), "white")
+    draw, longest = ImageDraw.Draw(picture), longest_span(trace)
+    left_out = f", the first {groups[len(placed) - 1][1] + 1:,} steps" if 0 < len(placed) < len(groups) else ""
+    draw.text((MARGIN, MARGIN), f"{title}{left_out}", fill="black", font=font)
+    _draw_legend(draw, longest, bool(trace.relevant.any()), font)
+    top = MARGIN + 3 * LINE
+    for number, layer in enumerate(trace.layers, 1):
+        said = f"layer {number}: {layer.live.mean():.1f} live memories on average"
+        draw.text((MARGIN, top + LINE // 2), said, fill="black", font=font)
+        top += 2 * LINE
+        for (first, last), (line, column, shown) in zip(groups, placed, strict=False):
+            steps = slice(first, last + 1)
+            share = shade(float(layer.span[steps].max()), longest)
+            x, y = MARGIN + column * CELL, top + line * LINE
+            wide = min(len(shown), COLUMNS - column) * CELL
+            fill = color(share, bool(trace.relevant[steps].any()))
+            draw.rectangle((x, y, x + wide - 1, y + LINE - 2), fill=fill)
+            for place, character in enumerate(shown):
+                draw.text((x + place * CELL, y + 1), character, fill=ink(share), font=font)
+        top += lines * LINE
+    return picture
+
+
+def _draw_legend(draw: ImageDraw.ImageDraw, longest: float, relevant: bool, font: ImageFont.FreeTypeFont) -> None:
+    """Shades with the spans that they stand for."""
+    said, x, y = "span in steps", MARGIN, MARGIN + 3 * LINE // 2
+    draw.text((x, y), said, fill="black", font=font)
+    x += (len(said) + 2) * CELL
+    for kind in (False, True) if relevant else (False,):
+        for span in ticks(longest):
+            share, words = shade(span, longest), f"{span:,.0f}"
+            wide = (len(words) + 2) * CELL
+            draw.rectangle((x, y - 1, x + wide - 1, y + LINE - 3), fill=color(share, kind), outline="#999999")
+            draw.text((x + CELL, y), words, fill=ink(share), font=font)
+            x += wide
+        x += CELL
+        if kind:
+            draw.text((x, y), "needed by a later step", fill="black", font=font)
+
+
+def save_shaded(trace: EpisodeTrace, path: Path, title: str = "") -> None:
+    """Write the picture as a PNG file."""
+    draw_shaded(trace, title).save(path, format="PNG")

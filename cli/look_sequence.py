@@ -1,0 +1,126 @@
+"""What expirespan-evaluate shows of a sequence run beside its figures: recordings, pictures, changes of the memory."""
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from ..analysis import storage
+from ..analysis.inspection import finite
+from ..analysis.interventions import Intervention, forget_steps
+from ..analysis.pictures.shaded import save_shaded
+from ..analysis.pictures.shaded_page import save_shaded_page
+from ..analysis.pictures.timeline import save_timeline
+from ..analysis.record import EpisodeTrace
+from ..analysis.replacing import parse_replacement, replace_word, replacement_lines
+from ..analysis.report import memory_numbers, report_lines
+from ..analysis.sequence import record_tokens, summary
+from ..analysis.sequence_effects import Answers, answers_under, effect_lines, read_all, relevance, standard_effects
+from ..sequences.model import SequenceModel
+from ..sequences.text import TextConfig, split_of
+from ..sequences.training import Evaluation, evaluate
+from ..tab.summary import write_episode
+from .config import budget_of
+from .evaluate_sequence_config import EvaluateSequenceConfig
+from .sequence_config import DRAWN, TrainSequenceConfig, make_episode, make_stream, task_config
+
+
+class Look:
+    """A run that is looked into: what is asked for, its task and its model.
+
+    The first recording is made, and what can't be had raises ValueError, at once.
+    """
+
+    def __init__(
+        self, config: EvaluateSequenceConfig, task: TrainSequenceConfig, model: SequenceModel, updates: int
+    ) -> None:
+        self.config, self.task, self.model, self.updates = config, task, model, updates
+        self.text = task.task not in DRAWN
+        if config.replace is not None and not self.text:
+            raise ValueError(f"Expect `replace` with a text, actual: {config.replace!r} with {task.task}")
+        if config.timeline or config.spans or config.record or config.memory_report:
+            make_episode(task, config.split, max(config.record - 1, 0), config.record_steps)
+            _ = self.first
+
+    @cached_property
+    def first(self) -> EpisodeTrace:
+        """The recording that all pictures show."""
+        return self.recorded(0, attention=self.config.attention or self.config.memory_report)
+
+    def recorded(self, number: int, *, attention: bool) -> EpisodeTrace:
+        """The recording of this number."""
+        episode = make_episode(self.task, self.config.split, number, self.config.record_steps)
+        return record_tokens(self.model, episode, attention=attention, frames=self.config.record > 0)
+
+    @cached_property
+    def title(self) -> str:
+        """Of the pictures."""
+        return f"{self.task.task}, {self.config.split}, {summary(self.first)}"
+
+    def print_figures(self, found: Evaluation, windows: int | None) -> dict[str, Any]:
+        """Print what is kept, and the answers once the memory is changed; the same as JSON knows it.
+
+        `found` is the evaluation of the model as it is, on so many windows.
+        """
+        config, figures = self.config, {}
+        if config.memory_report:
+            numbers = memory_numbers([self.first], budget_of(self.task.pressure))
+            print("\n".join(report_lines(numbers)))
+            figures["kept"] = finite(numbers)
+        if effects := self._effects(found, windows):
+            print("\n".join(effect_lines(effects)))
+            figures["effects"] = finite(effects)
+        if config.replace is not None:
+            old, new = parse_replacement(config.replace)
+            data: TextConfig = task_config(self.task)
+            split, stream = split_of(data, config.split), make_stream(self.task, config.split)
+            replaced = replace_word(self.model, stream, split, old, new, config.record_steps)
+            print("\n".join(replacement_lines(replaced)))
+            figures["replaced"] = finite(replaced)
+        return figures
+
+    def _effects(self, found: Evaluation, windows: int | None) -> dict[str, Answers]:
+        """Answers as it is, and under each change that is asked for."""
+        config, segment, whole = self.config, self.task.learning.segment, windows is None
+        effects: dict[str, Answers] = {}
+        if config.cut_span is not None:
+            stream = make_stream(self.task, config.split, whole=whole)
+            effects["spans cut"] = Answers.of(evaluate(self.model, stream, segment, windows))
+        if config.forget or config.memory_report:
+            stream = make_stream(self.task, config.split, whole=whole)
+            window = read_all(stream, segment, windows)
+            marked = relevance(stream, window)
+            if config.forget:
+                change: Intervention = forget_steps(config.forget)
+                said = ", ".join(map(str, config.forget))
+                effects[f"step{'s' * (len(config.forget) > 1)} {said} forgotten"] = answers_under(
+                    self.model, window, marked, change
+                )
+            if config.memory_report:
+                effects |= standard_effects(self.model, window, marked)
+        return {"as it is": Answers.of(found), **effects} if effects else {}
+
+    def files(self) -> Iterator[Path]:
+        """Write the pictures and recordings asked for."""
+        config, run = self.config, self.config.run
+        if config.timeline:
+            save_timeline(self.first, run / "timeline.png", self.title)
+            yield run / "timeline.png"
+        if config.spans:
+            save_shaded(self.first, run / "spans.png", self.title)
+            yield run / "spans.png"
+            save_shaded_page(self.first, run / "spans.html", self.title, [f"{run}, {self.updates:,} updates"])
+            yield run / "spans.html"
+        if config.record:
+            yield from self._recordings(run / "episodes")
+
+    def _recordings(self, folder: Path) -> Iterator[Path]:
+        with SummaryWriter(str(folder)) as writer:
+            for number in range(self.config.record):
+                trace = self.recorded(number, attention=self.config.attention) if number else self.first
+                name = f"{self.config.split}-{number}"
+                storage.save(trace, folder / f"{name}.npz")
+                write_episode(writer, trace, name, self.updates)
+                yield folder / f"{name}.npz"
