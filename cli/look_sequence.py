@@ -47,12 +47,12 @@ class Look:
     @cached_property
     def first(self) -> EpisodeTrace:
         """The recording that all pictures show."""
-        return self.recorded(0, attention=self.config.attention or self.config.memory_report)
+        return self.recorded(0, attention=self.config.attention, frames=self.config.record > 0)
 
-    def recorded(self, number: int, *, attention: bool) -> EpisodeTrace:
+    def recorded(self, number: int, *, attention: bool, frames: bool) -> EpisodeTrace:
         """The recording of this number."""
         episode = make_episode(self.task, self.config.split, number, self.config.record_steps)
-        return record_tokens(self.model, episode, attention=attention, frames=self.config.record > 0)
+        return record_tokens(self.model, episode, attention=attention, frames=frames)
 
     @cached_property
     def title(self) -> str:
@@ -66,7 +66,8 @@ class Look:
         """
         config, figures = self.config, {}
         if config.memory_report:
-            numbers = memory_numbers([self.first], budget_of(self.task.pressure))
+            traces = [self.recorded(number, attention=True, frames=False) for number in range(max(config.record, 1))]
+            numbers = memory_numbers(traces, budget_of(self.task.pressure))
             print("\n".join(report_lines(numbers)))
             figures["kept"] = finite(numbers)
         if effects := self._effects(found, windows):
@@ -119,7 +120,8 @@ class Look:
     def _recordings(self, folder: Path) -> Iterator[Path]:
         with SummaryWriter(str(folder)) as writer:
             for number in range(self.config.record):
-                trace = self.recorded(number, attention=self.config.attention) if number else self.first
+                asked = {"attention": self.config.attention, "frames": True}
+                trace = self.recorded(number, **asked) if number else self.first
                 name = f"{self.config.split}-{number}"
                 storage.save(trace, folder / f"{name}.npz")
                 write_episode(writer, trace, name, self.updates)

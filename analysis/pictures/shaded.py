@@ -1,11 +1,12 @@
 """The tokens of a recording shaded by their spans, layer by layer (paper, figures of what is kept of a text).
 
-Shades are logarithmic, from white for a span of 0 to the darkest for the longest of the recording; the memories that a
-later step needs are red, the others blue.  A newline is shown as an arrow, and begins a line.
+Shades are logarithmic, from nearly white for the shortest span of the recording to the darkest for the longest; the
+memories that a later step needs are red, the others blue.  A newline is shown as an arrow, and begins a line.
 """
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ..record import EpisodeTrace
 
 RAMPS = {
-    False: ((255, 255, 255), (195, 211, 230), (76, 120, 168), (18, 41, 74)),
+    False: ((247, 250, 253), (195, 211, 230), (76, 120, 168), (18, 41, 74)),
     True: ((255, 245, 238), (244, 195, 168), (228, 87, 50), (143, 29, 6)),
 }
 """Colours from the shortest to the longest span, by whether the step is relevant."""
@@ -26,9 +27,29 @@ CELL, LINE, MARGIN, FONT = 9, 20, 20, 15
 """Pixels: of a character, of a line, around all, and the font's size."""
 
 
-def shade(span: float, longest: float) -> float:
-    """0 for a span of 0, 1 for the longest, logarithmic between them."""
-    return math.log1p(max(span, 0.0)) / math.log1p(max(longest, 1.0)) if span == span else 0.0
+@dataclass(frozen=True)
+class Scale:
+    """Spans as shades from 0 to 1, logarithmic between the shortest and the longest span of a recording."""
+
+    shortest: float
+    longest: float
+
+    @classmethod
+    def of(cls, trace: EpisodeTrace) -> "Scale":
+        """The scale of a recording, one for all its layers."""
+        spans = np.concatenate([layer.span[np.isfinite(layer.span)] for layer in trace.layers] or [np.zeros(1)])
+        return cls(max(float(spans.min()), 0.0), max(float(spans.max()), 0.0)) if len(spans) else cls(0.0, 0.0)
+
+    def shade(self, span: float) -> float:
+        """Of a span; 0 where all are the same, or this one is no number."""
+        low, high, here = (math.log1p(max(value, 0.0)) for value in (self.shortest, self.longest, span))
+        return min(max((here - low) / (high - low), 0.0), 1.0) if high > low and math.isfinite(span) else 0.0
+
+    @property
+    def ticks(self) -> list[float]:
+        """Spans to name in a legend: the shortest, powers of ten, and the longest."""
+        powers = [10.0**power for power in range(10)]
+        return [self.shortest, *(p for p in powers if 1.5 * self.shortest < p < self.longest / 1.5), self.longest]
 
 
 def color(share: float, relevant: bool) -> tuple[int, int, int]:
@@ -44,17 +65,6 @@ def color(share: float, relevant: bool) -> tuple[int, int, int]:
 def ink(share: float) -> str:
     """What is legible on a shade."""
     return "white" if share > 0.6 else "black"
-
-
-def longest_span(trace: EpisodeTrace) -> float:
-    """The longest predicted span of a recording, which is the darkest."""
-    return max((float(np.nan_to_num(layer.span).max()) for layer in trace.layers), default=1.0)
-
-
-def ticks(longest: float) -> list[float]:
-    """Spans to name in the legend: powers of ten, and the longest."""
-    powers = [10.0**power for power in range(10) if 10**power < longest / 1.5]
-    return [0.0, *powers, longest]
 
 
 def characters(trace: EpisodeTrace) -> list[tuple[int, int]]:
@@ -91,10 +101,10 @@ def draw_shaded(trace: EpisodeTrace, title: str = "") -> Image.Image:
     font: ImageFont.FreeTypeFont = ImageFont.truetype(findfont("DejaVu Sans Mono"), FONT)
     height = 2 * MARGIN + 3 * LINE + len(trace.layers) * (lines + 2) * LINE
     picture = Image.new("RGB", (2 * MARGIN + COLUMNS * CELL, height), "white")
-    draw, longest = ImageDraw.Draw(picture), longest_span(trace)
+    draw, scale = ImageDraw.Draw(picture), Scale.of(trace)
     left_out = f", the first {groups[len(placed) - 1][1] + 1:,} steps" if 0 < len(placed) < len(groups) else ""
     draw.text((MARGIN, MARGIN), f"{title}{left_out}", fill="black", font=font)
-    _draw_legend(draw, longest, bool(trace.relevant.any()), font)
+    _draw_legend(draw, scale, bool(trace.relevant.any()), font)
     top = MARGIN + 3 * LINE
     for number, layer in enumerate(trace.layers, 1):
         said = f"layer {number}: {layer.live.mean():.1f} live memories on average"
@@ -102,7 +112,7 @@ def draw_shaded(trace: EpisodeTrace, title: str = "") -> Image.Image:
         top += 2 * LINE
         for (first, last), (line, column, shown) in zip(groups, placed, strict=False):
             steps = slice(first, last + 1)
-            share = shade(float(layer.span[steps].max()), longest)
+            share = scale.shade(float(layer.span[steps].max()))
             x, y = MARGIN + column * CELL, top + line * LINE
             wide = min(len(shown), COLUMNS - column) * CELL
             fill = color(share, bool(trace.relevant[steps].any()))
@@ -113,14 +123,14 @@ def draw_shaded(trace: EpisodeTrace, title: str = "") -> Image.Image:
     return picture
 
 
-def _draw_legend(draw: ImageDraw.ImageDraw, longest: float, relevant: bool, font: ImageFont.FreeTypeFont) -> None:
+def _draw_legend(draw: ImageDraw.ImageDraw, scale: Scale, relevant: bool, font: ImageFont.FreeTypeFont) -> None:
     """Shades with the spans that they stand for."""
     said, x, y = "span in steps", MARGIN, MARGIN + 3 * LINE // 2
     draw.text((x, y), said, fill="black", font=font)
     x += (len(said) + 2) * CELL
     for kind in (False, True) if relevant else (False,):
-        for span in ticks(longest):
-            share, words = shade(span, longest), f"{span:,.0f}"
+        for span in scale.ticks:
+            share, words = scale.shade(span), f"{span:,.0f}"
             wide = (len(words) + 2) * CELL
             draw.rectangle((x, y - 1, x + wide - 1, y + LINE - 3), fill=color(share, kind), outline="#999999")
             draw.text((x + CELL, y), words, fill=ink(share), font=font)

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 
 from ..record import EpisodeTrace
-from .shaded import characters, color, ink, longest_span, shade, ticks
+from .shaded import Scale, characters, color, ink
 
 SHADES = 32
 STYLE = """
@@ -31,18 +31,18 @@ def save_shaded_page(trace: EpisodeTrace, path: Path, title: str, facts: Sequenc
 
 
 def _parts(trace: EpisodeTrace, title: str, facts: Sequence[str]) -> Iterator[str]:
-    longest = longest_span(trace)
+    scale = Scale.of(trace)
     yield f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{escape(title)}</title>'
     yield f"<style>{STYLE}{_classes()}</style>\n<h1>{escape(title)}</h1>"
     if facts:
         yield "<pre>" + escape("\n".join(facts)) + "</pre>"
-    yield '<p class="legend">span in steps, logarithmic: ' + "".join(_legend(longest, False))
+    yield '<p class="legend">span in steps, logarithmic: ' + "".join(_legend(scale, False))
     if trace.relevant.any():
-        yield "; of what a later step needs: " + "".join(_legend(longest, True))
+        yield "; of what a later step needs: " + "".join(_legend(scale, True))
     yield "</p>"
     for number, layer in enumerate(trace.layers, 1):
         yield f"<h2>layer {number}: {layer.live.mean():.1f} live memories on average</h2>"
-        yield '<div class="text">' + "".join(_tokens(trace, number - 1, longest)) + "</div>"
+        yield '<div class="text">' + "".join(_tokens(trace, number - 1, scale)) + "</div>"
 
 
 def _classes() -> str:
@@ -56,16 +56,16 @@ def _classes() -> str:
     return "\n".join(rules)
 
 
-def _class(span: float, longest: float, relevant: bool) -> str:
-    return f"{'r' if relevant else 's'}{round(shade(span, longest) * (SHADES - 1))}"
+def _class(span: float, scale: Scale, relevant: bool) -> str:
+    return f"{'r' if relevant else 's'}{round(scale.shade(span) * (SHADES - 1))}"
 
 
-def _legend(longest: float, relevant: bool) -> Iterator[str]:
-    for span in ticks(longest):
-        yield f'<span class="{_class(span, longest, relevant)}">{span:,.0f}</span>'
+def _legend(scale: Scale, relevant: bool) -> Iterator[str]:
+    for span in scale.ticks:
+        yield f'<span class="{_class(span, scale, relevant)}">{span:,.0f}</span>'
 
 
-def _tokens(trace: EpisodeTrace, number: int, longest: float) -> Iterator[str]:
+def _tokens(trace: EpisodeTrace, number: int, scale: Scale) -> Iterator[str]:
     """The tokens of a layer, each with what is known of it as a tooltip."""
     assert trace.labels is not None
     layer, labels = trace.layers[number], trace.labels.tolist()
@@ -76,5 +76,5 @@ def _tokens(trace: EpisodeTrace, number: int, longest: float) -> Iterator[str]:
         if trace.events is not None and trace.events[last]:
             said += f", {trace.events[last]}"
         shown = escape(labels[last]).replace("\n", '<span class="sign">&#8629;</span>\n')
-        name = _class(span, longest, bool(trace.relevant[steps].any()))
+        name = _class(span, scale, bool(trace.relevant[steps].any()))
         yield f'<span class="{name}" title="{escape(said)}">{shown}</span>'
