@@ -7,7 +7,7 @@ are the spans of the word's bytes, the surprise of all that follows, and that of
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -59,26 +59,41 @@ def parse_replacement(text: str) -> tuple[bytes, bytes]:
     return old.encode(), new.encode()
 
 
-def replace_word(
-    model: SequenceModel, stream: Any, split: np.ndarray, old: bytes, new: bytes, steps: int
-) -> Replacement:
-    """Read about `steps` bytes of a split (uint8 [N]) around its first `old`, with and without it.
+class Passage(NamedTuple):
+    """A text with a word in it."""
 
-    Raises ValueError where the split does not hold the word with a byte after it, or `steps` are too few to read it.
+    place: int
+    """Of the word, in bytes from the beginning of the split."""
+    before: bytes
+    word: bytes
+    after: bytes
+    """At least one byte."""
+
+
+def find_passage(split: np.ndarray, word: bytes, steps: int) -> Passage:
+    """Some `steps` bytes of a split (uint8 [N]) around the first place of a word that is followed by something.
+
+    Raises ValueError where the split has no such place, or `steps` are too few to read beyond the word.
     """
-    place = split.tobytes().find(old)
-    if place < 0 or place + len(old) >= len(split):
-        raise ValueError(f"Expect `replace` to name a word of the text, actual: {old.decode()!r}, which is not in it")
+    place = split.tobytes().find(word)
+    if place < 0 or place + len(word) >= len(split):
+        raise ValueError(f"Expect `replace` to name a word of the text, actual: {word.decode()!r}, which is not in it")
     begin = max(0, place - steps // BEFORE)
-    text = split[begin : begin + steps + 1].tobytes()
-    at = place - begin
-    after = text[at + len(old) :]
-    if not after:
-        said = f"at least {at + len(old)} to read {old.decode()!r}"
+    text, at = split[begin : begin + steps + 1].tobytes(), place - begin
+    if not text[at + len(word) :]:
+        said = f"at least {at + len(word)} to read on after {word.decode()!r}"
         raise ValueError(f"Expect `record_steps` to be {said}, actual: {steps}")
+    return Passage(place, text[:at], word, text[at + len(word) :])
+
+
+def replace_word(model: SequenceModel, stream: Any, passage: Passage, new: bytes) -> Replacement:
+    """Read a passage of a text's stream with its word and with another one in its place."""
+    place, before, old, after = passage
     again = [n for n in range(len(after)) if after.startswith(old, n)]
-    read = [(word, record_tokens(model, _episode(stream, text[:at] + word + after))) for word in (old, new)]
-    original, replaced = (_kept(word, trace, at, again, len(old)) for word, trace in read)
+    original, replaced = (
+        _kept(word, record_tokens(model, _episode(stream, before + word + after)), len(before), again, len(old))
+        for word in (old, new)
+    )
     return Replacement(place=place, after=len(after), again=len(again), original=original, replaced=replaced)
 
 

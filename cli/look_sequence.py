@@ -14,12 +14,12 @@ from ..analysis.pictures.shaded import save_shaded
 from ..analysis.pictures.shaded_page import save_shaded_page
 from ..analysis.pictures.timeline import save_timeline
 from ..analysis.record import EpisodeTrace
-from ..analysis.replacing import parse_replacement, replace_word, replacement_lines
+from ..analysis.replacing import Passage, find_passage, parse_replacement, replace_word, replacement_lines
 from ..analysis.report import memory_numbers, report_lines
 from ..analysis.sequence import record_tokens, summary
 from ..analysis.sequence_effects import Answers, answers_under, effect_lines, read_all, relevance, standard_effects
 from ..sequences.model import SequenceModel
-from ..sequences.text import TextConfig, split_of
+from ..sequences.text import split_of
 from ..sequences.training import Evaluation, evaluate
 from ..tab.summary import write_episode
 from .config import budget_of
@@ -37,9 +37,12 @@ class Look:
         self, config: EvaluateSequenceConfig, task: TrainSequenceConfig, model: SequenceModel, updates: int
     ) -> None:
         self.config, self.task, self.model, self.updates = config, task, model, updates
-        self.text = task.task not in DRAWN
-        if config.replace is not None and not self.text:
-            raise ValueError(f"Expect `replace` with a text, actual: {config.replace!r} with {task.task}")
+        self.passage: Passage | None = None
+        if config.replace is not None:
+            if task.task in DRAWN:
+                raise ValueError(f"Expect `replace` with a text, actual: {config.replace!r} with {task.task}")
+            split = split_of(task_config(task), config.split)
+            self.passage = find_passage(split, parse_replacement(config.replace)[0], config.record_steps)
         if config.timeline or config.spans or config.record or config.memory_report:
             make_episode(task, config.split, max(config.record - 1, 0), config.record_steps)
             _ = self.first
@@ -73,11 +76,9 @@ class Look:
         if effects := self._effects(found, windows):
             print("\n".join(effect_lines(effects)))
             figures["effects"] = finite(effects)
-        if config.replace is not None:
-            old, new = parse_replacement(config.replace)
-            data: TextConfig = task_config(self.task)
-            split, stream = split_of(data, config.split), make_stream(self.task, config.split)
-            replaced = replace_word(self.model, stream, split, old, new, config.record_steps)
+        if config.replace is not None and self.passage is not None:
+            stream, (_, new) = make_stream(self.task, config.split), parse_replacement(config.replace)
+            replaced = replace_word(self.model, stream, self.passage, new)
             print("\n".join(replacement_lines(replaced)))
             figures["replaced"] = finite(replaced)
         return figures
