@@ -1,6 +1,6 @@
 """The record of one episode: which memories each layer wrote, how long they stayed, and what happened meanwhile.
 
-Built step by step from what a core says about itself (`LayerTrace`), so it works for every core that has one.  On disk
+Of a sequence model it is a stretch of tokens (sequence.py).  Built from what a core says about itself (`LayerTrace`), so it works for every core that has one.  On disk
 it is one NumPy archive (storage.py).
 """
 

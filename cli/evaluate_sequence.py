@@ -117,5 +117,5 @@ def check_core(config: EvaluateSequenceConfig, model: SequenceModel) -> None:
     for option in ("timeline", "spans", "memory_report", "record", "replace"):
         if getattr(config, option):
             check_keeps_memories(model, f"for `{option}`")
-    if config.forget:
+    if config.forget or config.memory_report:
         check_editable(model)

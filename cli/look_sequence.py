@@ -1,7 +1,7 @@
 """What expirespan-evaluate shows of a sequence run beside its figures: recordings, pictures, changes of the memory."""
 
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ..analysis import storage
 from ..analysis.inspection import finite
-from ..analysis.interventions import Intervention, forget_steps
+from ..analysis.interventions import forget_steps
 from ..analysis.pictures.shaded import save_shaded
 from ..analysis.pictures.shaded_page import save_shaded_page
 from ..analysis.pictures.timeline import save_timeline
@@ -84,25 +84,21 @@ class Look:
         return figures
 
     def _effects(self, found: Evaluation, windows: int | None) -> dict[str, Answers]:
-        """Answers as it is, and under each change that is asked for."""
-        config, segment, whole = self.config, self.task.learning.segment, windows is None
-        effects: dict[str, Answers] = {}
+        """Answers as it is and under each change that is asked for; nothing where none is."""
+        config, segment = self.config, self.task.learning.segment
+        stream = partial(make_stream, self.task, config.split, whole=windows is None)
+        effects = {"as it is": Answers.of(found)}
         if config.cut_span is not None:
-            stream = make_stream(self.task, config.split, whole=whole)
-            effects["spans cut"] = Answers.of(evaluate(self.model, stream, segment, windows))
-        if config.forget or config.memory_report:
-            stream = make_stream(self.task, config.split, whole=whole)
-            window = read_all(stream, segment, windows)
-            marked = relevance(stream, window)
+            effects[f"spans cut to {config.cut_span:g}"] = Answers.of(evaluate(self.model, stream(), segment, windows))
+        if config.forget or (config.memory_report and self.task.task in DRAWN):  # a text marks no step
+            window = read_all(stream(), segment, windows)
+            marked = relevance(stream(), window)
             if config.forget:
-                change: Intervention = forget_steps(config.forget)
-                said = ", ".join(map(str, config.forget))
-                effects[f"step{'s' * (len(config.forget) > 1)} {said} forgotten"] = answers_under(
-                    self.model, window, marked, change
-                )
+                change = forget_steps(config.forget)
+                effects["chosen steps forgotten"] = answers_under(self.model, window, marked, change)
             if config.memory_report:
                 effects |= standard_effects(self.model, window, marked)
-        return {"as it is": Answers.of(found), **effects} if effects else {}
+        return effects if len(effects) > 1 else {}
 
     def files(self) -> Iterator[Path]:
         """Write the pictures and recordings asked for."""
@@ -121,8 +117,9 @@ class Look:
     def _recordings(self, folder: Path) -> Iterator[Path]:
         with SummaryWriter(str(folder)) as writer:
             for number in range(self.config.record):
-                asked = {"attention": self.config.attention, "frames": True}
-                trace = self.recorded(number, **asked) if number else self.first
+                trace = self.first
+                if number:
+                    trace = self.recorded(number, attention=self.config.attention, frames=True)
                 name = f"{self.config.split}-{number}"
                 storage.save(trace, folder / f"{name}.npz")
                 write_episode(writer, trace, name, self.updates)

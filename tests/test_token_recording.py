@@ -234,7 +234,13 @@ def test_a_run_is_looked_into(run: Callable[[str], Path], tmp_path: Path, capsys
     asked = "--memory-report --spans --timeline --record 2 --attention --cut-span 3 --forget 0 1 --windows 3"
     evaluate_main([str(folder), *asked.split(), "--json", str(tmp_path / "f.json")])
     printed = capsys.readouterr().out
-    for words in ("memory over 2 episodes", "lifetime of to copy", "as it is", "spans cut", "steps 0, 1 forgotten"):
+    for words in (
+        "memory over 2 episodes",
+        "lifetime of to copy",
+        "as it is",
+        "spans cut to 3",
+        "chosen steps forgotten",
+    ):
         assert words in printed
     assert "relevant steps swapped" in printed
     for name in ("spans.png", "spans.html", "timeline.png", "episodes/test-0.npz", "episodes/test-1.npz"):
@@ -277,6 +283,7 @@ def test_what_a_core_cannot_show_is_refused_before_any_work(tmp_path: Path, caps
     for options, message in (
         ("--spans", "memories of single steps, such as expire-span, for `spans`, actual: lstm"),
         ("--record 1", "for `record`, actual: lstm"),
+        ("--memory-report", "for `memory_report`, actual: lstm"),
         ("--forget 1", "memories can be edited one by one, such as expire-span, actual: lstm"),
         ("--cut-span 3", "spans can be cut, such as expire-span, actual: lstm"),
         ("--replace a=b", "for `replace`, actual: lstm"),
