@@ -169,6 +169,11 @@ def test_lines_are_broken_at_newlines_and_where_they_are_full() -> None:
     assert placed[3:5] == [(1, 1, "k12 "), (1, 5, "k12 ")] and placed[-2:] == [(1, 97, "k12 "), (2, 0, "k12 ")]
 
 
+def test_a_space_at_the_end_of_a_full_line_begins_the_next() -> None:
+    placed = list(lay_out([*"x" * 100, " ", "x"]))
+    assert [place[:2] for place in placed[-3:]] == [(0, 99), (1, 0), (1, 1)]
+
+
 def test_pictures_show_the_text_and_the_page_runs_nothing() -> None:
     trace = made_up(31, 2)
     with pytest.raises(ValueError, match="`trace` to be recorded from tokens, with labels, actual: without"):

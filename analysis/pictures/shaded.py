@@ -83,7 +83,7 @@ def lay_out(labels: list[str]) -> Iterator[tuple[int, int, str]]:
     line = column = 0
     for label in labels:
         shown = label.translate(SIGNS)
-        if column and column + len(shown.rstrip()) > COLUMNS:
+        if column and column + max(len(shown.rstrip()), 1) > COLUMNS:
             line, column = line + 1, 0
         yield line, column, shown
         column += len(shown)
