@@ -1,7 +1,7 @@
 """The record of one episode: which memories each layer wrote, how long they stayed, and what happened meanwhile.
 
-Of a sequence model it is a stretch of tokens (sequence.py).  Built from what a core says about itself (`LayerTrace`), so
-it works for every core that has one.  On disk it is one NumPy archive (storage.py).
+Of a sequence model it is a stretch of tokens (sequence.py).  Built from what a core says about itself (`LayerTrace`),
+so it works for every core that has one.  On disk it is one NumPy archive (storage.py).
 """
 
 from collections.abc import Sequence
