@@ -1,10 +1,11 @@
-"""A word of a text replaced by another: does the memory keep it because of what it is (paper, section 5.3, "Egypt")?
+"""A word of a text replaced by another: does the memory keep it because of what it is (paper, "Egypt")?
 
 The text is read twice, as it is and with the first occurrence of the word replaced, from an empty memory on.  Compared
 are the spans of the word's bytes, the surprise of all that follows, and that of the word where it comes again.
 """
 
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -56,7 +57,7 @@ def parse_replacement(text: str) -> tuple[bytes, bytes]:
     old, equals, new = text.partition("=")
     if not equals or not old or not new or old == new:
         raise ValueError(f"Expect `replace` to be two different words as OLD=NEW, actual: {text!r}")
-    return old.encode(), new.encode()
+    return os.fsencode(old), os.fsencode(new)
 
 
 class Passage(NamedTuple):
@@ -75,14 +76,15 @@ def find_passage(split: np.ndarray, word: bytes, steps: int) -> Passage:
 
     Raises ValueError where the split has no such place, or `steps` are too few to read beyond the word.
     """
-    place = split.tobytes().find(word)
+    place, name = split.tobytes().find(word), repr(word.decode(errors="replace"))
     if place < 0 or place + len(word) >= len(split):
-        raise ValueError(f"Expect `replace` to name a word of the text, actual: {word.decode()!r}, which is not in it")
+        raise ValueError(f"Expect `replace` to name a word of the text, actual: {name}, which is not in it")
     begin = max(0, place - steps // BEFORE)
     text, at = split[begin : begin + steps + 1].tobytes(), place - begin
     if not text[at + len(word) :]:
-        said = f"at least {at + len(word)} to read on after {word.decode()!r}"
-        raise ValueError(f"Expect `record_steps` to be {said}, actual: {steps}")
+        raise ValueError(
+            f"Expect `record_steps` to be at least {at + len(word)} to read on after {name}, actual: {steps}"
+        )
     return Passage(place, text[:at], word, text[at + len(word) :])
 
 

@@ -59,17 +59,16 @@ def answers_under(
     tokens, targets, resets = tensors(window, model.head.weight.device)
     training, state = model.training, model.core.initial_state(len(tokens))
     model.eval()
-    scores = []
+    loss, scored, wrong = 0.0, 0, 0
     for step in range(tokens.shape[1]):
         now = slice(step, step + 1)
-        score, output = model(tokens[:, now], state, resets[:, now])
+        scores, output = model(tokens[:, now], state, resets[:, now])
         state = intervene(output.state, marked[:, step].to(tokens.device))
-        scores.append(score[targets[:, step] >= 0, 0])
+        found = negative_log_likelihood(scores, targets[:, now])
+        loss, scored, wrong = loss + found[0].item(), scored + found[1], wrong + found[2]
     model.train(training)
-    wanted = targets.T[targets.T >= 0]
-    loss, scored, wrong = negative_log_likelihood(torch.cat(scores).unsqueeze(0), wanted.unsqueeze(0))
     count = max(scored, 1)
-    return Answers(bits=loss.item() / count / math.log(2), error=wrong / count)
+    return Answers(bits=loss / count / math.log(2), error=wrong / count)
 
 
 def standard_effects(model: SequenceModel, window: Window, relevant: Bool[np.ndarray, "B T"]) -> dict[str, Answers]:

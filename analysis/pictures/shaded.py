@@ -113,14 +113,27 @@ def draw_shaded(trace: EpisodeTrace, title: str = "") -> Image.Image:
         for (first, last), (line, column, shown) in zip(groups, placed, strict=False):
             steps = slice(first, last + 1)
             share = scale.shade(float(layer.span[steps].max()))
-            x, y = MARGIN + column * CELL, top + line * LINE
-            wide = min(len(shown), COLUMNS - column) * CELL
             fill = color(share, bool(trace.relevant[steps].any()))
-            draw.rectangle((x, y, x + wide - 1, y + LINE - 2), fill=fill)
-            for place, character in enumerate(shown):
-                draw.text((x + place * CELL, y + 1), character, fill=ink(share), font=font)
+            _draw_token(draw, column, top + line * LINE, shown, fill, ink(share), font)
         top += lines * LINE
     return picture
+
+
+def _draw_token(
+    draw: ImageDraw.ImageDraw,
+    column: int,
+    y: int,
+    shown: str,
+    fill: tuple[int, int, int],
+    pen: str,
+    font: ImageFont.FreeTypeFont,
+) -> None:
+    """A token on its shade; a space that ends it may reach beyond the line, and is cut."""
+    x = MARGIN + column * CELL
+    wide = min(len(shown), COLUMNS - column) * CELL
+    draw.rectangle((x, y, x + wide - 1, y + LINE - 2), fill=fill)
+    for place, character in enumerate(shown):
+        draw.text((x + place * CELL, y + 1), character, fill=pen, font=font)
 
 
 def _draw_legend(draw: ImageDraw.ImageDraw, scale: Scale, relevant: bool, font: ImageFont.FreeTypeFont) -> None:
