@@ -1,7 +1,6 @@
 """Evaluate the agent of a run folder: what it earns, what it keeps, and whether it keeps the right things."""
 
 import json
-import math
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -28,7 +27,7 @@ from expirespan.analysis.pictures.timeline import save_timeline
 from expirespan.analysis.play import Episode, Task, play_episode
 from expirespan.checks import check_not_negative, check_whole
 from expirespan.cli.arguments import leave, parse_env_args, read
-from expirespan.cli.config import BEST, CHECKPOINT, EVALUATION_SEED, TrainConfig, read_run
+from expirespan.cli.config import BEST, CHECKPOINT, EVALUATION_SEED, TrainConfig, budget_of, read_run
 from expirespan.cli.evaluate_sequence import evaluate_run, is_sequence_run
 from expirespan.envs import make_viewed
 from expirespan.envs.make import BrokenEnvironment, step_limit
@@ -242,17 +241,11 @@ def _short_names(runs: list[Path]) -> dict[str, Path]:
     return names if len(names) == len(runs) else {str(run): run for run in runs}
 
 
-def budget_of(run: TrainConfig) -> int | None:
-    """How many memories a run was asked to hold per layer."""
-    asked = run.pressure.memory_budget if run.pressure.has_budget else None
-    return None if asked is None else max(1, math.floor(asked))
-
-
 def report_memory(policy: MemoryActorCriticPolicy, config: EvaluateConfig, task: Task) -> dict[str, Any]:
     """Print the memory report of this agent, or that of two side by side.  Returns them by run."""
 
     def inspect(asked: MemoryActorCriticPolicy, run: Path) -> Inspection:
-        budget, greedy = budget_of(read_run(run)), not config.sample
+        budget, greedy = budget_of(read_run(run).pressure), not config.sample
         return inspect_memory(
             asked, task.single, task.batched, config.episodes, config.seed, greedy, budget, task.max_steps
         )

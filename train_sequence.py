@@ -20,6 +20,7 @@ from expirespan.cli.sequence_config import (
     CHECKPOINT,
     TrainSequenceConfig,
     default_config,
+    make_episode,
     make_stream,
     parse,
     read_run,
@@ -27,6 +28,7 @@ from expirespan.cli.sequence_config import (
 )
 from expirespan.sequences.checkpoint import restore, write
 from expirespan.sequences.training import Evaluation, Evaluator, SequenceTrainer, make_model
+from expirespan.tab.token_recording import RecordTokens
 from expirespan.train_agent import check_device
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -39,11 +41,12 @@ def resumed(asked: TrainSequenceConfig, run: Path) -> TrainSequenceConfig:
     """
     plain = options(default_config([]))
     changed = [name for name, value in options(asked).items() if value != plain[name]]
-    if extra := [name for name in changed if name not in ("resume", "updates", "device")]:
-        raise ValueError(f"Expect `resume` with no other options than updates and device, actual: {', '.join(extra)}")
+    if extra := [name for name in changed if name not in ("resume", "updates", "device", "timeline_every")]:
+        said = "no other options than updates, device and timeline_every"
+        raise ValueError(f"Expect `resume` with {said}, actual: {', '.join(extra)}")
     config = read_run(run)
-    updates = asked.updates if "updates" in changed else config.updates
-    return replace(config, updates=updates, device=asked.device or config.device)
+    again: dict[str, Any] = {name: getattr(asked, name) for name in ("updates", "timeline_every") if name in changed}
+    return replace(config, device=asked.device or config.device, **again)
 
 
 class Events:
@@ -78,6 +81,9 @@ class Training:
             model.to(config.device or "cpu"), stream, learning, config.pressure, config.updates
         )
         self.evaluator = Evaluator(self.trainer.model, make_stream(config, "valid"), learning.segment)
+        self.recording: RecordTokens | None = None
+        if config.timeline_every and model.core.keeps_memories:
+            self.recording = RecordTokens(make_episode(config, "valid", 0, config.timeline_steps), "valid-0")
         self.signal: int | None = None
         self.evaluated: Evaluation | None = None
         if (run / CHECKPOINT).is_file():
@@ -109,9 +115,13 @@ class Training:
                 if config.evaluate_every and done % config.evaluate_every == 0:
                     self.evaluated = self.evaluator.read(config.evaluate_windows)
                     events.write(named(self.evaluated), done)
+                if config.timeline_every and done % config.timeline_every == 0 and self.recording is not None:
+                    self.recording.write(trainer.model, events.writer, done)
                 if done % config.checkpoint_every == 0:
                     self.save()
         self.save()
+        if self.recording is not None and self.signal is None:
+            self.recording.write(trainer.model, events.writer, trainer.updates)
 
 
 def named(found: Evaluation) -> dict[str, float]:
@@ -180,7 +190,11 @@ def closing_lines(run: Path, training: Training, stopped: bool) -> Iterator[str]
             f", live memories {lives}" if lives else ""
         )
     yield "Next:"
-    yield f"  tensorboard --logdir {folder}"
+    if training.recording is not None:
+        yield f"  expirespan-evaluate {folder} --memory-report --spans   # how it answers and what it keeps"
+        yield f"  tensorboard --logdir {folder}   # curves, and the Memory tab with recorded tokens"
+    else:
+        yield f"  tensorboard --logdir {folder}"
     yield f"  expirespan-train-sequence --resume {folder} --updates {2 * updates}   # as many again"
 
 

@@ -18,6 +18,7 @@ from ..agents.actions import environment_actions, environment_masks, read_masks
 from ..agents.gymnasium_vec_env import GymnasiumVecEnv
 from ..agents.policy import MemoryActorCriticPolicy
 from ..checks import check_whole
+from ..sequences.model import SequenceModel
 from .frames import AgentView
 from .interventions import Intervention
 from .numbers import retention_score
@@ -174,8 +175,8 @@ def record_episode(
         return _recorded(policy, TimeLimit(env, max_steps), seed, deterministic, on_step, attention, frames)
 
 
-def check_keeps_memories(policy: MemoryActorCriticPolicy, purpose: str) -> None:
-    """Raise ValueError where the policy's core keeps no memories of single steps, which `purpose` needs."""
+def check_keeps_memories(policy: MemoryActorCriticPolicy | SequenceModel, purpose: str) -> None:
+    """Raise ValueError where the core of a policy or model keeps no memories of single steps, which `purpose` needs."""
     if not policy.core.keeps_memories:
         raise ValueError(
             f"Expect a core that keeps memories of single steps, such as expire-span, {purpose}, "

@@ -5,7 +5,7 @@ What it kept, what its decisions depend on, and what becomes of them once the me
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
 import gymnasium as gym
@@ -129,7 +129,7 @@ def side_by_side(first: Inspection, second: Inspection, names: tuple[str, str]) 
 
 def as_json(found: Inspection) -> dict[str, Any]:
     """The report as JSON knows it: no NaN and no infinity."""
-    return _finite(asdict(found))
+    return finite(found)
 
 
 class _Observed(gym.Wrapper):
@@ -215,11 +215,14 @@ def _mean(values: list[float]) -> float:
     return sum(known) / len(known) if known else float("nan")
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """What dataclasses and their parts hold, as JSON knows it: None in place of NaN and infinity."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
     if isinstance(value, dict):
-        return {name: _finite(part) for name, part in value.items()}
+        return {name: finite(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
+        return [finite(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

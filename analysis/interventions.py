@@ -7,6 +7,7 @@ episodes under one (what it costs), `action_changes` follows the path taken with
 from collections.abc import Callable, Collection, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,13 +19,17 @@ from ..agents.actions import environment_actions, environment_masks
 from ..agents.gymnasium_vec_env import GymnasiumVecEnv
 from ..agents.policy import MemoryActorCriticPolicy
 from ..memory import Cuttable, Editable, ExpireSpanState, LayerMemory
+from ..sequences.model import SequenceModel
 
 Intervention = Callable[[ExpireSpanState, Tensor], ExpireSpanState]
 """(the state of B rows after a step, bool [B] whether the environment called that step relevant) -> another state."""
 
 
-def cut_spans(policy: MemoryActorCriticPolicy, longest: float) -> MemoryActorCriticPolicy:
-    """A copy of the policy whose spans are clamped to `longest` steps; the policy itself stays as it is."""
+Model = TypeVar("Model", MemoryActorCriticPolicy, SequenceModel)
+
+
+def cut_spans(policy: Model, longest: float) -> Model:
+    """A copy of a policy or sequence model whose spans are clamped to `longest` steps; itself it stays as it is."""
     if not isinstance(policy.core, Cuttable):
         raise ValueError(
             f"Expect a core whose spans can be cut, such as expire-span, actual: {policy.core_config.name}"
@@ -34,9 +39,9 @@ def cut_spans(policy: MemoryActorCriticPolicy, longest: float) -> MemoryActorCri
     return copied
 
 
-def check_editable(policy: MemoryActorCriticPolicy) -> None:
-    """Raise ValueError where the memories of the policy's core can't be taken out or replaced one by one."""
-    if not isinstance(policy.initial_state(1), Editable):
+def check_editable(policy: MemoryActorCriticPolicy | SequenceModel) -> None:
+    """Raise ValueError where the memories of a policy's or model's core can't be taken out or replaced one by one."""
+    if not isinstance(policy.core.initial_state(1), Editable):
         raise ValueError(
             "Expect a core whose memories can be edited one by one, such as expire-span, "
             f"actual: {policy.core_config.name}"

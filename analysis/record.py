@@ -1,7 +1,7 @@
 """The record of one episode: which memories each layer wrote, how long they stayed, and what happened meanwhile.
 
-Built step by step from what a core says about itself (`LayerTrace`), so it works for every core that has one.  On disk
-it is one NumPy archive (storage.py).
+Of a sequence model it is a stretch of tokens (sequence.py).  Built from what a core says about itself (`LayerTrace`),
+so it works for every core that has one.  On disk it is one NumPy archive (storage.py).
 """
 
 from collections.abc import Sequence
@@ -71,6 +71,11 @@ class EpisodeTrace:
     """What the environment says of the observation of each step in `info["event"]`, "" for nothing; unicode [T]."""
     frames: np.ndarray | None = None
     """Pictures of what the agent saw; uint8 [T, height, width, 3], or with one channel where they are grey."""
+    labels: np.ndarray | None = None
+    """The text of each step's token, which joined give what was read; unicode [T], "" for a part of a character whose
+    last byte is still to come.  None where steps are not tokens."""
+    value_name: str = "value"
+    """What `values` are."""
     episode_end: str = ""
     """Why the episode ended: "terminated", "truncated", or "" where that was not recorded."""
 
@@ -116,7 +121,7 @@ class EpisodeRecorder:
         frame: np.ndarray | None = None,
     ) -> None:
         """One step: what the core kept ([1, 1] tensors), and what the environment showed and answered."""
-        self._attention.append(tuple(_strongest(layer.attention, len(self._layers)) for layer in trace))
+        self._attention.append(tuple(strongest(layer.attention, len(self._layers)) for layer in trace))
         self._layers.append(
             tuple(layer if layer.attention is None else replace(layer, attention=None) for layer in trace)
         )
@@ -133,7 +138,7 @@ class EpisodeRecorder:
             raise ValueError("Expect an episode of at least 1 step, actual: 0")
         frames = [frame for frame in self._frames if frame is not None]
         return EpisodeTrace(
-            layers=tuple(self._layer(number) for number in range(len(self._layers[0]))),
+            layers=layer_records(self._layers, self._attention),
             relevant=np.array(self._relevant),
             rewards=np.array(self._rewards),
             actions=np.array(self._actions),
@@ -144,37 +149,49 @@ class EpisodeRecorder:
             episode_end=episode_end,
         )
 
-    def _layer(self, number: int) -> LayerRecord:
-        steps = [step[number] for step in self._layers]
-        written = np.arange(len(steps))
-        deleted = np.minimum(written + _series([step.lifetime for step in steps]), len(steps))
-        evicted, pushed_out = np.zeros(len(steps), dtype=bool), _series([step.evicted for step in steps])
-        for now in np.flatnonzero(pushed_out >= 0).tolist():
-            deleted[pushed_out[now]], evicted[pushed_out[now]] = now + 1, True
-        return LayerRecord(
-            span=_series([step.span for step in steps]),
-            deleted=deleted,
-            evicted=evicted,
-            live=_series([step.live for step in steps]),
-            attention=_joined([step[number] for step in self._attention]),
-        )
+
+def layer_records(
+    traces: Sequence[Sequence[LayerTrace]], attention: Sequence[Sequence[AttentionRecord | None]]
+) -> tuple[LayerRecord, ...]:
+    """The record of each layer, from successive traces of one row and what is worth recording of their attention.
+
+    The first step of the first trace is the only one of them that an episode begins at.
+    """
+    numbers = range(len(traces[0]))
+    return tuple(_layer([part[n] for part in traces], [part[n] for part in attention]) for n in numbers)
 
 
-def _series(steps: Sequence[Tensor]) -> np.ndarray:
-    """One number a step ([1, 1] tensors) as an array [T]."""
-    return torch.cat([step.flatten() for step in steps]).cpu().numpy()
+def _layer(parts: Sequence[LayerTrace], attention: Sequence[AttentionRecord | None]) -> LayerRecord:
+    lifetime = _series([part.lifetime for part in parts])
+    steps = len(lifetime)
+    deleted = np.minimum(np.arange(steps) + lifetime, steps)
+    evicted, pushed_out = np.zeros(steps, dtype=bool), _series([part.evicted for part in parts])
+    for now in np.flatnonzero(pushed_out >= 0).tolist():
+        deleted[pushed_out[now]], evicted[pushed_out[now]] = now + 1, True
+    return LayerRecord(
+        span=_series([part.span for part in parts]),
+        deleted=deleted,
+        evicted=evicted,
+        live=_series([part.live for part in parts]),
+        attention=_joined(attention),
+    )
 
 
-def _strongest(attention: AttentionTrace | None, step: int) -> AttentionRecord | None:
-    """The weights worth recording of one step."""
+def _series(parts: Sequence[Tensor]) -> np.ndarray:
+    """Numbers of successive steps ([1, steps] tensors) as an array [T]."""
+    return torch.cat([part.flatten() for part in parts]).cpu().numpy()
+
+
+def strongest(attention: AttentionTrace | None, first: int) -> AttentionRecord | None:
+    """The weights worth recording of the steps of a trace, which begins at the step `first` of its episode."""
     if attention is None:
         return None
-    weight, birth = attention.weight[0, 0].cpu().numpy(), attention.birth[0].cpu().numpy()
-    chosen = np.flatnonzero(weight >= LEAST_WEIGHT)
+    weight, birth = attention.weight[0].cpu().numpy(), attention.birth[0].cpu().numpy()
+    query, slot = np.nonzero(weight >= LEAST_WEIGHT)
     return AttentionRecord(
-        query=np.full(len(chosen), step, dtype=np.int32),
-        memory=birth[chosen].astype(np.int32),
-        weight=weight[chosen].astype(np.float32),
+        query=(first + query).astype(np.int32),
+        memory=birth[slot].astype(np.int32),
+        weight=weight[query, slot].astype(np.float32),
     )
 
 

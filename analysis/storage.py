@@ -6,6 +6,7 @@ Arrays of an episode of T steps (what each means stands in trace.py):
 - `relevant` bool [T], `rewards` float32 [T], `actions` [T, ...], `values` float32 [T], `episode_end` text;
 - `events` text [T], `frames` uint8 [T, height, width, 3 or 1] (grey) and `action_names` text [actions], where there are
   any;
+- `labels` text [T] where steps are tokens, `value_name` text where `values` are not an agent's;
 - for each layer n from 1 on, `layer_n_span` float32 [T], `layer_n_deleted` int32 [T], `layer_n_evicted` bool [T],
   `layer_n_live` int32 [T], and where attention was recorded `layer_n_attention_query` int32 [N],
   `layer_n_attention_memory` int32 [N], `layer_n_attention_weight` float32 [N].
@@ -145,6 +146,10 @@ def to_arrays(trace: EpisodeTrace) -> Arrays:
         arrays["events"] = trace.events
     if trace.frames is not None:
         arrays["frames"] = trace.frames
+    if trace.labels is not None:
+        arrays["labels"] = trace.labels
+    if trace.value_name != EpisodeTrace.value_name:
+        arrays["value_name"] = np.array(trace.value_name)
     for number, layer in enumerate(trace.layers, 1):
         start = f"layer_{number}"
         arrays[f"{start}_span"] = layer.span.astype(np.float32)
@@ -184,8 +189,8 @@ def _expected(arrays: Mapping[str, Any]) -> dict[str, tuple[str, tuple[int, ...]
     }
     found["actions"] = ("iufb", (*steps, *shapes.get("actions", ())[1:]))
     found |= {name: (kinds, steps) for name, kinds in OF_STEPS.items()}
-    if "events" in arrays:
-        found["events"] = ("U", steps)
+    texts = {"events": steps, "labels": steps, "value_name": ()}
+    found |= {name: ("U", shape) for name, shape in texts.items() if name in arrays}
     if "frames" in arrays:
         found["frames"] = ("u", (*steps, *shapes["frames"][1:3], 1 if shapes["frames"][3:] == (1,) else 3))
     if "action_names" in arrays:
@@ -213,6 +218,9 @@ def from_arrays(arrays: Arrays) -> EpisodeTrace:
         raise ValueError("an archive of something else")
     if int(arrays["version"]) != VERSION:
         raise ValueError(f"version {int(arrays['version'])} of the format where {VERSION} can be read")
+    for array in arrays.values():
+        if array.dtype.kind == "U":
+            array.tolist()  # fails where a number is no character's
     return EpisodeTrace(
         layers=tuple(_read_layer(arrays, f"layer_{number}") for number in range(1, layers_of(arrays) + 1)),
         relevant=arrays["relevant"],
@@ -222,6 +230,8 @@ def from_arrays(arrays: Arrays) -> EpisodeTrace:
         values=arrays["values"],
         events=arrays.get("events"),
         frames=arrays.get("frames"),
+        labels=arrays.get("labels"),
+        value_name=str(arrays.get("value_name", EpisodeTrace.value_name)),
         episode_end=str(arrays["episode_end"]),
     )
 

@@ -1,6 +1,7 @@
 """What is to be trained: the options of the command line, one or several stages of them, and a run's config.json."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -256,3 +257,9 @@ def _parse_stage(shared: list[str], table: dict[str, Any], number: int) -> Train
         check_changeable(table)
         config = parse([*shared, *own])
         return replace(config, total_steps=config.total_steps or TOTAL_STEPS, stages=None)
+
+
+def budget_of(pressure: PressureConfig) -> int | None:
+    """How many memories a run was asked to hold per layer."""
+    asked = pressure.memory_budget if pressure.has_budget else None
+    return None if asked is None else max(1, math.floor(asked))

@@ -3,66 +3,26 @@
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-import tyro
 
-from ..checks import check_positive, check_whole
+from ..analysis.evaluation import check_keeps_memories
+from ..analysis.interventions import check_editable, cut_spans
 from ..sequences.checkpoint import restore_weights
 from ..sequences.model import SequenceModel
+from ..sequences.streams import Stream
 from ..sequences.training import Evaluation, evaluate, make_model
 from .arguments import read
-from .config import MOST_THREADS
+from .evaluate_sequence_config import EvaluateSequenceConfig
+from .look_sequence import Look
 from .run_folder import CONFIGURATION
 from .sequence_config import CHECKPOINT, DRAWN, KIND, TrainSequenceConfig, make_stream, read_run
 
 DRAWN_WINDOWS = 100
 """Windows of an evaluation on a task that never ends."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateSequenceConfig:
-    """Evaluate the model of a run folder on data that it was not trained on, with carried memory."""
-
-    run: Annotated[Path, tyro.conf.Positional]
-    """Run folder of expirespan-train-sequence."""
-    split: Literal["train", "valid", "test"] = "test"
-    """Which part of the data."""
-    windows: int | None = None
-    """Windows of the training's length to read.  None for the whole split of a text, once, and for 100 of a task that
-    never ends."""
-    task_args: tuple[str, ...] = ()
-    """Arguments of the task, as NAME=VALUE, in place of those of training: other distances, say."""
-    batch_size: int | None = None
-    """Rows of the stream; None for as many as in training.  Of a text read as a whole, each row is a part of it."""
-    device: str = "cpu"
-    """Where the model lives: cpu or cuda."""
-    threads: int = 1
-    """Threads of torch on the CPU."""
-    json: Path | None = None
-    """Write the figures to this file."""
-    sample_text: int = 0
-    """Print so many bytes that the model writes after the prompt."""
-    prompt: str = "The "
-    """What the sampled text begins with."""
-    temperature: float = 1.0
-    """By which scores are divided before a byte is drawn."""
-    seed: int = 0
-    """Of the sampled text."""
-
-    def __post_init__(self) -> None:
-        for name in ("windows", "batch_size"):
-            if getattr(self, name) is not None:
-                check_whole(name, getattr(self, name), at_least=1)
-        check_whole("threads", self.threads, at_least=1, at_most=MOST_THREADS)
-        check_whole("sample_text", self.sample_text, at_least=0)
-        check_whole("seed", self.seed, at_least=0, at_most=2**32 - 1)
-        check_positive("temperature", self.temperature)
-        if not self.prompt:
-            raise ValueError("Expect `prompt` to hold at least one byte, actual: none")
 
 
 def is_sequence_run(args: list[str]) -> bool:
@@ -77,12 +37,12 @@ def is_sequence_run(args: list[str]) -> bool:
     return False
 
 
-def load(run: Path, config: TrainSequenceConfig, device: str) -> SequenceModel:
-    """The model of a run folder.  Raises FileNotFoundError where it has no checkpoint yet."""
+def load(run: Path, config: TrainSequenceConfig, device: str) -> tuple[SequenceModel, int]:
+    """The model of a run folder, and the updates it has had.  Raises FileNotFoundError where there is none yet."""
     stream = make_stream(config, "valid")
     model = make_model(config.memory, stream.vocabulary, stream.classes, config.learning)
-    restore_weights(run / CHECKPOINT, model)
-    return model.to(device).eval()
+    updates = restore_weights(run / CHECKPOINT, model)
+    return model.to(device).eval(), updates
 
 
 @torch.no_grad()
@@ -117,7 +77,7 @@ def evaluate_run(args: list[str], check_device: Any) -> None:
     check_device(config.device)
     torch.set_num_threads(config.threads)
     trained = read_run(config.run)
-    model = load(config.run, trained, config.device)
+    model, updates = load(config.run, trained, config.device)
     text = trained.task not in DRAWN
     if config.sample_text:
         if not text:
@@ -129,15 +89,33 @@ def evaluate_run(args: list[str], check_device: Any) -> None:
     learning = replace(trained.learning, batch_size=config.batch_size or trained.learning.batch_size)
     asked = replace(trained, learning=learning, task_args=config.task_args or trained.task_args)
     whole = text and config.windows is None
-    stream = make_stream(asked, config.split, whole=whole)
-    if stream.vocabulary != model.embedding.num_embeddings or stream.classes != model.head.out_features:
-        said = f"a task of {model.embedding.num_embeddings} tokens and {model.head.out_features} classes"
-        raise ValueError(f"Expect `task_args` of {said}, actual: {stream.vocabulary} and {stream.classes}")
-    begun, segment = time.perf_counter(), trained.learning.segment
-    found = evaluate(model, stream, segment, None if whole else config.windows or DRAWN_WINDOWS)
+    check_same_task(model, make_stream(asked, config.split, whole=whole))
+    check_core(config, model)
+    look = Look(config, asked, model if config.cut_span is None else cut_spans(model, config.cut_span), updates)
+    begun, windows = time.perf_counter(), None if whole else config.windows or DRAWN_WINDOWS
+    found = evaluate(model, make_stream(asked, config.split, whole=whole), trained.learning.segment, windows)
     seconds = time.perf_counter() - begun
     print(f"{config.run}, {config.split}:")
     print(*lines(found, text, seconds, found.steps), sep="\n")
+    figures = asdict(found) | {"bits": found.bits, "split": config.split, "run": str(config.run)}
+    figures |= look.print_figures(found, windows)
     if config.json is not None:
-        figures = asdict(found) | {"bits": found.bits, "split": config.split, "run": str(config.run)}
         config.json.write_text(json.dumps(figures, indent=2))
+    for path in look.files():
+        print(f"wrote {path}")
+
+
+def check_same_task(model: SequenceModel, stream: Stream) -> None:
+    """Raise ValueError where a stream has other tokens or classes than the model."""
+    if stream.vocabulary != model.embedding.num_embeddings or stream.classes != model.head.out_features:
+        said = f"a task of {model.embedding.num_embeddings} tokens and {model.head.out_features} classes"
+        raise ValueError(f"Expect `task_args` of {said}, actual: {stream.vocabulary} and {stream.classes}")
+
+
+def check_core(config: EvaluateSequenceConfig, model: SequenceModel) -> None:
+    """Raise ValueError where what is asked for can't be had of the model's core."""
+    for option in ("timeline", "spans", "memory_report", "record", "replace"):
+        if getattr(config, option):
+            check_keeps_memories(model, f"for `{option}`")
+    if config.forget or config.memory_report:
+        check_editable(model)

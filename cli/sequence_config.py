@@ -3,7 +3,7 @@
 import difflib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -15,6 +15,7 @@ from ..checks import check_whole
 from ..memory import CORES, CoreConfig, ExpireSpanConfig, PressureConfig, core_config
 from ..sequences.collision import Collision
 from ..sequences.collision_world import CollisionConfig
+from ..sequences.episode import TokenEpisode, read_episode
 from ..sequences.recall import AssociativeRecall, AssociativeRecallConfig, Copy, CopyConfig
 from ..sequences.streams import Stream
 from ..sequences.text import SPLITS, Text, TextConfig
@@ -66,7 +67,8 @@ class TrainSequenceConfig:
     out: Path | None = None
     """Run folder, which must not exist or be empty; runs/TASK-TIME where None."""
     resume: Path | None = None
-    """Run folder to go on with.  Everything else but updates and device then comes from its configuration."""
+    """Run folder to go on with.  Everything else but updates, device and timeline_every then comes from its
+    configuration."""
     log_every: int = 50
     """Updates between two points of the curves."""
     checkpoint_every: int = 1_000
@@ -75,16 +77,22 @@ class TrainSequenceConfig:
     """Updates between evaluations on data that isn't trained on; 0 for none."""
     evaluate_windows: int = 50
     """Windows of such an evaluation, which reads on, with its memory, where the one before ended."""
+    timeline_every: int = 5_000
+    """Updates between recordings for TensorBoard, pictures and Memory tab, beside the one at the end; 0 for none at
+    all."""
+    timeline_steps: int = 1_000
+    """Tokens of such a recording, at most: the beginning of what isn't trained on, up to the first reset."""
     memory: CoreConfig = field(default_factory=ExpireSpanConfig)
     pressure: PressureConfig = field(default_factory=PressureConfig)
     learning: SequenceConfig = field(default_factory=SequenceConfig)
 
     def __post_init__(self) -> None:
-        for name in ("updates", "log_every", "checkpoint_every", "evaluate_windows"):
+        for name in ("updates", "log_every", "checkpoint_every", "evaluate_windows", "timeline_steps"):
             check_whole(name, getattr(self, name), at_least=1)
         check_whole("threads", self.threads, at_least=1, at_most=MOST_THREADS)
         check_whole("seed", self.seed, at_least=0, at_most=2**32 - 1)
-        check_whole("evaluate_every", self.evaluate_every, at_least=0)
+        for name in ("evaluate_every", "timeline_every"):
+            check_whole(name, getattr(self, name), at_least=0)
         wanted = type(core_config(self.core))
         if type(self.memory) is not wanted:
             raise TypeError(f"Expect `memory` to be a {wanted.__name__} for {self.core}, actual: {self.memory!r}")
@@ -118,6 +126,16 @@ def make_stream(config: TrainSequenceConfig, split: str, *, whole: bool = False)
     if config.task not in DRAWN:
         return Text(own, batch_size=rows, split=split, seed=config.seed, whole=whole)
     return DRAWN[config.task][1](own, batch_size=rows, seed=config.seed + SPLITS.index(split) * SPLIT_SEED)
+
+
+def make_episode(config: TrainSequenceConfig, split: str, number: int, steps: int) -> TokenEpisode:
+    """An episode of a split to look at, of at most so many steps: of a text those after number * steps bytes.
+
+    Raises ValueError where the data is missing or ends before.
+    """
+    text = config.task not in DRAWN
+    one = replace(config, learning=replace(config.learning, batch_size=1), seed=config.seed + number * (not text))
+    return read_episode(make_stream(one, split, whole=text), steps, number * steps * text)
 
 
 def default_config(args: list[str]) -> TrainSequenceConfig:

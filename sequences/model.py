@@ -22,6 +22,7 @@ class SequenceModel(nn.Module):
         if tied and classes != vocabulary:
             said = f"False where the classes ({classes}) are not the tokens ({vocabulary})"
             raise ValueError(f"Expect `tied` to be {said}, actual: True")
+        self.core_config = core
         self.core: MemoryCore[Any] = core.build()
         width = self.core.width
         self.embedding = nn.Embedding(vocabulary, width)

@@ -19,6 +19,8 @@ MOST_EPISODES = 8
 """Episodes kept unpacked."""
 MOST_MEMORIES = 48
 """Live memories of a layer that a step lists."""
+BEFORE, AFTER, LEAD = 60, 30, 6
+"""Tokens shown before and after a step's, and before that of a memory."""
 EVALUATION = "episodes"
 """Folder below a run's where expirespan-evaluate writes the events of its episodes: TensorBoard's run RUN/episodes."""
 
@@ -57,7 +59,9 @@ class Episode:
             "rewards": _range(trace.rewards),
             "has_events": trace.events is not None and bool((trace.events != "").any()),
             "has_frames": storage.has_frames(self._data),
+            "has_labels": trace.labels is not None,
             "value_range": _range(trace.values),
+            "value_name": trace.value_name,
             "relevant": np.flatnonzero(trace.relevant).tolist(),
             "layers": [self._describe_layer(number) for number in range(len(trace.layers))],
         }
@@ -82,6 +86,7 @@ class Episode:
             "reward": _number(trace.rewards[step]),
             "relevant": bool(trace.relevant[step]),
             "event": "" if trace.events is None else str(trace.events[step]),
+            "text": None if trace.labels is None else text_around(trace.labels, step, BEFORE, AFTER),
             "layers": [self._describe_memories(number, step) for number in range(len(trace.layers))],
         }
 
@@ -102,11 +107,18 @@ class Episode:
                     "span": _number(layer.span[memory]),
                     "weight": round(float(weight[memory]), 4),
                     "relevant": bool(self.trace.relevant[memory]),
+                    "text": None if self.trace.labels is None else text_around(self.trace.labels, memory, LEAD, 0)[:2],
                     "row": int(bars.row[memory]),
                 }
                 for memory in chosen.tolist()
             ],
         }
+
+
+def text_around(labels: np.ndarray, step: int, left: int, right: int) -> list[str]:
+    """The text of some tokens before a step's, this token, and the text of some after it."""
+    before, after = labels[max(0, step - left) : step], labels[step + 1 : step + 1 + right]
+    return ["".join(before.tolist()), str(labels[step]), "".join(after.tolist())]
 
 
 def attention_of(layer: LayerRecord, step: int) -> np.ndarray:

@@ -129,7 +129,7 @@ class LayerBars:
 def series_tile(trace: EpisodeTrace, level: int, index: int) -> np.ndarray:
     """Curves over the columns of one tile, float32 [layers + 4, TILE], NaN past the end of the episode.
 
-    Most live memories of each layer, mean value, total reward, relevant steps, steps with an event.
+    Most live memories of each layer, mean of known values, total reward, relevant steps, steps with an event.
     """
     width, first = 1 << level, index * TILE << level
     last = min(first + (TILE << level), len(trace.relevant))
@@ -140,8 +140,9 @@ def series_tile(trace: EpisodeTrace, level: int, index: int) -> np.ndarray:
     steps, columns = slice(first, last), slice(0, len(starts))
     for number, layer in enumerate(trace.layers):
         curves[number, columns] = np.maximum.reduceat(layer.live[steps], starts)
-    count = np.diff(np.append(starts, last - first))
-    curves[-4, columns] = np.add.reduceat(trace.values[steps].astype(np.float64), starts) / count
+    values = trace.values[steps].astype(np.float64)
+    known = np.add.reduceat(np.isfinite(values).astype(np.int64), starts)
+    curves[-4, columns] = np.where(known, np.add.reduceat(np.nan_to_num(values), starts) / np.maximum(known, 1), np.nan)
     curves[-3, columns] = np.add.reduceat(trace.rewards[steps], starts)
     curves[-2, columns] = np.add.reduceat(trace.relevant[steps].astype(np.int64), starts)
     spoken = np.zeros(last - first, dtype=np.int64) if trace.events is None else (trace.events[steps] != "")

@@ -31,7 +31,7 @@ class Listing:
     name: str
     """Tells episodes of one training step apart, such as the seed that the episode was played with."""
     step: int
-    """Environment steps that the agent had trained for."""
+    """Environment steps that the agent had trained for, or updates of a sequence model."""
     steps: int
     """Steps of the episode."""
     layers: int

@@ -4,6 +4,7 @@ Skipped with a reason where Playwright or a Chromium is missing.  CHROMIUM names
 """
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -16,7 +17,7 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
-from expirespan import evaluate, train_agent
+from expirespan import evaluate, train_agent, train_sequence
 
 pytest.importorskip("playwright", reason="the browser test needs Playwright: pip install -e '.[browser]'")
 CHROMIUM = os.environ.get("CHROMIUM") or next(
@@ -397,3 +398,28 @@ def test_two_training_steps_side_by_side_in_both_themes(page: Any, address: str,
     until(lambda: "second" in link_of(page))
     page.screenshot(path=tmp_path / f"{theme}.png")
     assert (tmp_path / f"{theme}.png").stat().st_size > 10_000
+
+
+def test_tokens_and_their_pictures_are_shown_as_text(browser: Any, tmp_path: Path) -> None:
+    task = "--task collision --task-args grid=4 colors=2 --timeline-steps 100 --timeline-every 2"
+    sizes = "--width 16 --ff-width 16 --max-span 40 --ramp 4 --memory-budget 8 --segment 16 --batch-size 2"
+    options = f"{task} {sizes} --updates 2 --evaluate-every 0"
+    train_sequence.main([*options.split(), "--out", str(tmp_path / "run")])
+    with board(tmp_path) as at:
+        until(lambda: LISTED in answer(f"{at}data/plugins_listing"), limit=30)
+        opened = browser.new_page(viewport={"width": 1400, "height": 1000})
+        frame = open_tab(opened, f"{at}#expirespan_memory")
+        until(lambda: shown(frame, "episode") == "valid-0")
+        details = frame.locator(".details")
+        frame.locator("canvas.timeline").press("End")
+        until(lambda: "step 99" in details.inner_text())
+        said = details.inner_text()
+        for word in ("token", "predicts", "surprise in bits"):
+            assert word in said
+        assert "action" not in said and "reward" not in said
+        assert re.fullmatch(r"r\d c\d (red|cyan) .*", details.locator(".text").inner_text().split("\n")[-1])
+        assert re.fullmatch(r"r\d|c\d|red\??|cyan\??", details.locator(".memory .token").first.inner_text())
+        until(lambda: details.locator("canvas").count() > 0)
+        assert "right answer" in frame.locator(".summary").inner_text()
+        opened.screenshot(path=tmp_path / "tokens.png")
+        opened.close()

@@ -143,7 +143,7 @@ def test_a_timeline_draws_lifetimes_pale_and_predicted_spans_strong_and_both_lay
 
 def test_a_timeline_without_relevant_steps_says_so() -> None:
     trace = replace(recorded(), relevant=np.zeros(len(recorded().relevant), dtype=bool))
-    assert words_of(draw_timeline(trace))[-1] == "the environment marks no step of this episode as relevant"
+    assert words_of(draw_timeline(trace))[-1] == "no step of this episode is marked as relevant"
 
 
 def test_curves_list_the_tenth_layer_after_the_second() -> None:

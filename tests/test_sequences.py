@@ -155,8 +155,8 @@ def test_a_run_is_evaluated_and_writes_text(tmp_path: Path, text: Path, capsys: 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--task text", "Expect `data` to be given for text alone, actual: None for text"),
-        ("--task copy --data x", "Expect `data` to be given for text alone, actual: x for copy"),
+        ("--task text", "Expect `data` to be a file for the task text, actual: None"),
+        ("--task copy --data x", "Expect `data` to be None for the task copy, actual: x"),
         ("--task text --data nowhere", "Expect `path` to be a file, actual: nowhere"),
         (
             "--task copy --task-args lenght=3",

@@ -49,6 +49,20 @@ def test_values_are_unknown_unless_recorded() -> None:
     assert bare.values.shape == (STEPS,) and np.isnan(bare.values).all()
 
 
+def test_tokens_are_stored_with_their_text() -> None:
+    labels = np.array(["é", "", "\n", " ", "\\x00", "<b>", "漢"])
+    trace = replace(episode(), labels=labels, value_name="surprise in bits")
+    read = storage.from_bytes(storage.to_bytes(trace))
+    assert read.labels is not None and read.labels.tolist() == labels.tolist()
+    assert read.value_name == "surprise in bits" and storage.from_bytes(changed()).value_name == "value"
+    assert storage.from_bytes(changed()).labels is None
+
+
+def no_character() -> np.ndarray:
+    """Text whose numbers are beyond Unicode's last one."""
+    return np.full(STEPS, 0x110000, dtype="<u4").view("<U1")
+
+
 def changed(**arrays: np.ndarray | None) -> bytes:
     """An episode's file with some arrays replaced, or left out where None."""
     file, whole = io.BytesIO(), storage.to_arrays(episode()) | arrays
@@ -88,6 +102,11 @@ def bomb() -> bytes:
         (changed(layer_2_span=np.array(["long"] * STEPS)), "layer_2_span of type <U4"),
         (changed(layer_1_deleted=np.zeros(STEPS, dtype=np.int32)), "layer_1_deleted with steps before"),
         (changed(layer_1_attention_memory=np.full(13, 6, dtype=np.int32)), "layer_1_attention with pairs of steps"),
+        (changed(labels=np.zeros(STEPS, dtype=np.int32)), r"labels of type int32 and shape \(7,\)"),
+        (changed(labels=np.array(["a"])), r"labels of type <U1 and shape \(1,\) where the shape is \(7,\)"),
+        (changed(value_name=np.array(["a"])), "value_name of type <U1"),
+        (changed(labels=no_character()), "to be a whole"),
+        (changed(events=no_character()), "to be a whole"),
         (of_objects(), "to be a whole recorded episode"),
         (bomb(), "unpacks to"),
     ],

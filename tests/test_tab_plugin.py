@@ -145,9 +145,22 @@ def test_numbers_that_are_not_finite_are_told_as_unknown(tmp_path: Path) -> None
     assert [tab.json("/step", step=step)["reward"] for step in range(5)] == [0, None, 1, None, 0]
 
 
+def test_a_step_of_tokens_tells_the_text_around_it_and_that_of_each_memory(tmp_path: Path) -> None:
+    labels = np.array(["<b>", *"0123456789", "\n"])
+    trace = replace(made_up(12, 1), labels=labels, value_name="surprise in bits")
+    write(tmp_path / "a", episode_summary(trace, "7", 2000))
+    tab = Tab(tmp_path)
+    about, step = tab.json("/episode"), tab.json("/step", step=9)
+    assert about["has_labels"] and about["value_name"] == "surprise in bits"
+    assert step["text"] == ["<b>01234567", "8", "9\n"]
+    texts = {memory["written"]: memory["text"] for memory in step["layers"][0]["memories"]}
+    assert texts[9] == ["234567", "8"]
+
+
 def test_a_step_tells_what_is_live_and_attended_to(tab: Tab) -> None:
     step = tab.json("/step", step=1)
     assert step["event"] == "<img src=x onerror=alert(1)>" and step["action"] == f"action {TRACE.actions[1]}"
+    assert step["text"] is None and not tab.json("/episode")["has_labels"]
     assert step["value"] == pytest.approx(float(TRACE.values[1]))
     for number, layer in enumerate(step["layers"]):
         deleted = TRACE.layers[number].deleted

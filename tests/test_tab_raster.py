@@ -1,5 +1,7 @@
 """Lanes, tiles and curves of the tab, against loops over memories and steps."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from expirespan.tab.raster import (
@@ -81,3 +83,9 @@ def test_curves_are_maxima_means_and_sums_of_their_columns() -> None:
     assert curves[2, 3] == pytest.approx(trace.values[12:16].mean())
     assert curves[3, last] == 1 and curves[4, 3] == trace.relevant[12:16].sum() and curves[5, 0] == 1
     assert np.isnan(curves[:, last + 1 :]).all() and np.isfinite(curves[:, : last + 1]).all()
+
+
+def test_the_value_of_a_column_is_the_mean_of_those_that_are_known() -> None:
+    values = np.array([1, np.nan, 3, 5, np.nan, np.nan, np.nan, np.nan, 2], dtype=np.float32)
+    curves = series_tile(replace(made_up(9, 1), values=values), 2, 0)
+    np.testing.assert_array_equal(curves[-4, :4], [3, np.nan, 2, np.nan])

@@ -29,7 +29,7 @@ KINDS = {
 }
 RAMP = "pale end of a bar: past its predicted span the memory fades out"
 DIAGONAL = "diagonal: the present step, where every bar begins"
-NO_RELEVANT = "the environment marks no step of this episode as relevant"
+NO_RELEVANT = "no step of this episode is marked as relevant"
 LAYER_LINES = (("#8db6e2", "-", 3.2), ("#b3541e", "--", 1.4), ("#2f7d4f", ":", 1.5), ("#7a4fa3", "-.", 1.5))
 """Colour, stroke and width of a layer's count: where two layers hold the same, the gaps show the one beneath."""
 

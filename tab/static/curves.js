@@ -20,7 +20,7 @@ export function paintCurves(picture, draw, top) {
   line(draw, value, { color: picture.ink, dash: [], width: 1.5 }, (v) => worth + CURVE - 2 - (v - low) * scale);
   draw.restore();
   caption(picture, draw, "live", `${most}`, "0", live);
-  caption(picture, draw, "value", about.value_range ? format(high) : "", about.value_range ? format(low) : "", worth);
+  caption(picture, draw, about.value_name.split(" ")[0], about.value_range ? format(high) : "", about.value_range ? format(low) : "", worth);
 }
 
 /** Points x, y, x, y, ... of each layer's live memories and of the value in view; calls `mark` for each column. */

@@ -13,6 +13,11 @@ export function element(name, attributes = {}, ...children) {
   return made;
 }
 
+const SIGNS = { " ": "␣", "\n": "↵", "\t": "⇥" };
+
+/** A token's text with signs for what can't be seen. */
+const visible = (text) => (text.length > 1 ? text.trimEnd() : SIGNS[text] ?? text);
+
 export class Details {
   constructor(box) {
     this.box = box;
@@ -20,22 +25,34 @@ export class Details {
   }
 
   /** Show a step's answer of the server, with the pictures that have come (a Map from step to canvas). */
-  show(step, layers, pictures, hasFrames) {
+  show(step, layers, pictures, about) {
     const key = `${step.step}/${layers}/${pictures.size}`;
     if (this.shown === key) return;
     this.shown = key;
-    this.box.replaceChildren(this.facts(step), ...layers.map((layer) => this.layer(step, layer, pictures, hasFrames)));
+    this.box.replaceChildren(this.facts(step, about), ...(step.text ? [this.text(step)] : []), ...layers.map((layer) => this.layer(step, layer, pictures, about.has_frames)));
   }
 
-  facts(step) {
+  /** The token in the text around it, with whose relevance it is marked. */
+  text({ text: [before, token, after], relevant }) {
+    const mark = element("mark", { className: relevant ? "relevant" : "" }, token.length > 1 ? token : visible(token));
+    return element("p", { className: "text" }, before, mark, element("span", { className: "later" }, after));
+  }
+
+  /** A memory's token; a single character after those before it, which alone says little. */
+  token([before, token]) {
+    const lead = token.length > 1 ? "" : [...before].map(visible).join("");
+    return element("span", { className: "token" }, element("span", { className: "later" }, lead), element("b", {}, visible(token)));
+  }
+
+  facts(step, about) {
     const fact = (name, value) => element("span", { className: "fact" }, element("b", {}, name), ` ${value}`);
     const facts = element(
       "div",
       { className: "facts" },
       fact("step", step.step.toLocaleString("en")),
-      fact("action", step.action.replace(/^action /, "")),
-      fact("value", format(step.value)),
-      fact("reward", format(step.reward)),
+      ...(step.text ? [fact("token", visible(step.text[1])), fact("predicts", visible(step.action))] : [fact("action", step.action.replace(/^action /, ""))]),
+      fact(about.value_name, format(step.value)),
+      ...(step.text ? [] : [fact("reward", format(step.reward))]),
     );
     if (step.relevant) facts.append(element("span", { className: "fact relevant" }, "relevant: a later step needs this observation"));
     if (step.event) facts.append(fact("event", step.event));
@@ -64,6 +81,7 @@ export class Details {
     } else if (hasFrames) {
       item.append(element("span", { className: "blank" }));
     }
+    if (memory.text) item.append(this.token(memory.text));
     item.append(element("span", {}, `step ${memory.written}`));
     if (attention) {
       const bar = element("span", { className: "weight" });

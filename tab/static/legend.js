@@ -38,7 +38,7 @@ export function legend(about, layers, color, theme) {
   }
   if (about.layers.some((layer) => layer.evictions)) found.push(entry("evicted", "evicted: the capacity pushed it out before it expired (zoom in)"));
   if (about.layers.some((layer) => layer.attention)) found.push(entry("frame", "attended to at the cursor's step, thicker for more"));
-  if (about.rewards?.[1] > 0) found.push(entry("dot", "reward above 0"));
+  if (about.rewards?.[1] > 0) found.push(entry("dot", about.has_labels ? "right answer" : "reward above 0"));
   if (about.rewards?.[0] < 0) found.push(entry("ring", "reward below 0"));
   if (about.has_events) found.push(entry("square", "event"));
   for (const layer of layers) found.push(curve(layer, theme));

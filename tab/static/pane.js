@@ -144,7 +144,7 @@ export class Pane {
     const evictions = about.layers.reduce((sum, layer) => sum + layer.evictions, 0);
     this.summary.textContent = [
       counted(about.steps, "step"),
-      `return ${format(about.total_reward)}`,
+      about.has_labels ? counted(about.total_reward, "right answer") : `return ${format(about.total_reward)}`,
       ...(about.episode_end ? [about.episode_end] : []),
       ...(about.relevant.length ? [counted(about.relevant.length, "relevant step")] : []),
       counted(evictions, "eviction"),
@@ -167,7 +167,7 @@ export class Pane {
     const step = episode.step(cursor);
     if (!step) return;
     const wanted = unique(layers.flatMap((layer) => step.layers[layer].memories.map((memory) => memory.written)));
-    this.details.show(step, layers, episode.pictures(wanted), episode.about.has_frames);
+    this.details.show(step, layers, episode.pictures(wanted), episode.about);
   }
 }
 
