@@ -18,7 +18,7 @@ from expirespan.analysis.pictures.shaded_page import shaded_page
 from expirespan.analysis.replacing import find_passage, parse_replacement, replace_word
 from expirespan.analysis.sequence import record_tokens, summary
 from expirespan.analysis.sequence_effects import answers_under, read_all, relevance, standard_effects
-from expirespan.cli.sequence_config import from_json, read_run
+from expirespan.cli.sequence_config import read_run
 from expirespan.evaluate import main as evaluate_main
 from expirespan.memory import ExpireSpan, core_config
 from expirespan.sequences import AssociativeRecall, AssociativeRecallConfig, Text, TextConfig
