@@ -98,18 +98,15 @@ def check_budget(pressure: PressureConfig, memory: ExpireSpanConfig) -> None:
         )
 
 
-GAIN_AFTER_MET = 0.1
-"""Share of the pull that is left for a layer which has come down to its budget before: what it then holds too much
-comes from passing trouble of the policy, and a strong pull would reach the rare memories once the common ones are
-gone.  A layer that holds little because its episodes are short has not come down: its spans are long."""
-RECOVERY = 0.25
-"""Share of the training over which that pull comes back to its whole strength in a layer that stays above its budget:
-trouble that does not pass is a habit.  (With the small share alone, layers ended at twice their budget.)"""
+PATIENCE = 0.25
+"""Share of the training over which the pull comes back in a layer that had come down to its budget and now stays above
+it.  At first what it holds too much comes from passing trouble of the policy, and a pull would reach the rare memories
+once the common ones are gone; trouble that does not pass is a habit.  (A layer that holds little because its episodes
+are short has not come down: its spans are long.)  It is also the share of the training for which the pull waits for a
+memory to be used, as `COLLAPSE_GUARD` says: the task may not need any."""
 COLLAPSE_GUARD = 0.25
 """While no memory is in use, the pull stops in a layer whose longest span has fallen below this share of the longest
 possible: what is rare there looks like what is common, and would go with it before the task can say anything."""
-PATIENCE = 0.5
-"""Share of the training after which it no longer waits for a memory to be used: the task may not need any."""
 ALARMING = 0.02
 """Share of the memories in use from which on those used late are lengthened with the whole strength."""
 NEEDED = 0.5
@@ -193,8 +190,7 @@ class SpanPressure:
 
         `since` is the share of the training that has passed since there was none.
         """
-        patience_lost = min(since / RECOVERY, 1.0)
-        strength = GAIN_AFTER_MET + (1 - GAIN_AFTER_MET) * patience_lost if met else 1.0
+        strength = min(since / PATIENCE, 1.0) if met else 1.0
         return self.config.budget_pull * min(max(excess, 0.0), 1.0) * strength
 
     @staticmethod
