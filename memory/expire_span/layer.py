@@ -111,10 +111,16 @@ class ExpireSpanLayer(Block):
 
     def refresh(self, memory: LayerMemory) -> LayerMemory:
         """The same memories with keys, values and spans from the current weights."""
-        width, inner = self.config.width, self.normed(memory.hidden)
+        width, inner = self.config.width, memory.hidden
         weight, bias = self.query_key_value.weight[width:], self.query_key_value.bias[width:]
-        key_value = nn.functional.linear(inner, weight, bias)
-        return replace(memory, key_value=key_value, span=self.span(inner), buffer=None)
+        if self.pre_norm and type(self.norm) is nn.LayerNorm:
+            # Gain and shift go into the weights: gradients then end at these, and none is computed for every memory.
+            inner = nn.functional.layer_norm(inner, (width,), eps=self.norm.eps)
+            weight, bias = weight * self.norm.weight, bias + weight @ self.norm.bias
+        else:
+            inner = self.normed(inner)
+        key_value, span = nn.functional.linear(inner, weight, bias), self.span(self.normed(memory.hidden))
+        return replace(memory, key_value=key_value, span=span, buffer=None)
 
     def forward(
         self,
