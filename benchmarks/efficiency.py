@@ -4,7 +4,7 @@ An update is one segment of a sequence model: forward, backward and a step of Ad
 memory that holds `--live` memories a layer; those of Expire-Span may be spread over a longer context
 (`held_memory.py`).  All cores of a width and a number of memories take turns, round after round, in one process and one
 thread; milliseconds are medians of processor time.  Megabytes are the peak of two updates over what a process of its
-own needed before the model was made, so weights, gradients, Adam's moments and the memory are in it (Linux; with
+own needed before the model was made, the smaller figure of two processes, so weights, gradients, Adam's moments and the memory are in it (Linux; with
 `--device cuda` the most that torch has allocated).
 
     python benchmarks/efficiency.py                  # all, to docs/data/efficiency.csv
@@ -58,10 +58,13 @@ def peak(of: Size, rows: int, layers: int, device: str) -> float:
 
 
 def peaks(sizes: list[Size], *shape: Any) -> dict[Size, float]:
-    """`peak` of each, every time in a copy of this process, which must have done nothing but import."""
+    """`peak` of each, every time in a copy of this process, which must have done nothing but import.
+
+    The smaller one of two copies: once in a while the allocator keeps half as much again.
+    """
     with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:
-        found = pool.starmap(peak, [(of, *shape) for of in sizes], chunksize=1)
-    return dict(zip(sizes, found, strict=True))
+        found = pool.starmap(peak, [(of, *shape) for of in sizes for _ in range(2)], chunksize=1)
+    return dict(zip(sizes, map(min, found[::2], found[1::2]), strict=True))
 
 
 def times(sizes: Iterable[Size], rounds: int, *shape: Any) -> dict[Size, float]:
