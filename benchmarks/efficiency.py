@@ -4,8 +4,8 @@ An update is one segment of a sequence model: forward, backward and a step of Ad
 memory that holds `--live` memories a layer; those of Expire-Span may be spread over a longer context
 (`held_memory.py`).  All cores of a width and a number of memories take turns, round after round, in one process and one
 thread; milliseconds are medians of processor time.  Megabytes are the peak of two updates over what a process of its
-own needed before the model was made, the smaller figure of two processes, so weights, gradients, Adam's moments and the memory are in it (Linux; with
-`--device cuda` the most that torch has allocated).
+own held before the model was made, the smaller of two tries: weights, gradients, Adam's moments and the memory are in
+it (Linux; with `--device cuda` it is the most that torch has allocated).
 
     python benchmarks/efficiency.py                  # all, to docs/data/efficiency.csv
     python benchmarks/efficiency.py --cores expire-span dense --widths 128 --live 500
@@ -118,7 +118,7 @@ def groups(cores: list[str], widths: list[int], lives: list[int], contexts: list
 
 def table(results: Path) -> Iterator[str]:
     """The CSV as a Markdown table, with what each core takes beside the dense Expire-Span of the same memories."""
-    found = lines(results)
+    found = sorted(lines(results), key=lambda line: [int(line[name]) for name in ("width", "live", "context")])
     dense = {(of["width"], of["live"], of["context"]): of for of in found if of["core"] == "dense"}
     yield "| width | live memories | context | core | ms | MB | time / dense | memory / dense |"
     yield "|---|---|---|---|---|---|---|---|"
