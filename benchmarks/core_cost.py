@@ -104,12 +104,17 @@ def measure(core: str, width: int, live: int) -> float:
     """`peak`, in this process."""
     torch.set_num_threads(1)
     timed = Timed(core, width, live)
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back to the system, or a segment would take it first
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-    before = resident("VmRSS")
+    before = forget_peak()
     timed.train()
     return resident("VmHWM") - before
+
+
+def forget_peak() -> float:
+    """Let `resident("VmHWM")` be the peak from now on; the megabytes of now."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back to the system, or a segment would take it first
+    Path("/proc/self/clear_refs").write_text("5")
+    return resident("VmRSS")
 
 
 def resident(entry: str) -> float:

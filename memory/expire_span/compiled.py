@@ -26,7 +26,7 @@ from . import attention
 from .attention import NEVER, MemoryView, Reading
 from .slots import LayerMemory
 
-VERSION = 9
+VERSION = 10
 """Of kernels.c."""
 TYPES = {torch.float32: "float", torch.float64: "double"}
 BUILDS = {"AVX512": ("_kernels_avx512", "_kernels_avx2", "_kernels"), "AVX2": ("_kernels_avx2", "_kernels")}
@@ -63,7 +63,7 @@ def library() -> ctypes.CDLL | None:
     return next((found for found in map(load, builds()) if found is not None), None)
 
 
-FUNCTIONS = {"read": (0, 9), "read_backward": (0, 8), "act": (3, 13)}
+FUNCTIONS = {"read": (0, 9), "read_backward": (0, 9), "act": (3, 13)}
 """How many numbers and how many addresses each function takes after the address of a segment or a layer."""
 
 
@@ -213,7 +213,7 @@ class _Attend(torch.autograd.Function):
         live, pushed_out = torch.zeros_like(view.since), torch.full_like(view.since, NEVER)
         counts = (seen, on_ramp, used, late, live, pushed_out)
         _call("read", rows.dtype, _segment(view, heads, ramp, *arrays), read, peak, inverse_sum, *counts)
-        ctx.save_for_backward(peak, inverse_sum, rows, span, position, age_bias)
+        ctx.save_for_backward(read, peak, inverse_sum, rows, span, position, age_bias)
         # Not saved as the others: a later step may write into a free slot of it, which nobody here sees.
         ctx.given = view, heads, ramp, stored.detach()
         ctx.mark_non_differentiable(*counts)
@@ -227,13 +227,13 @@ class _Attend(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         if grad_read is None:  # nobody asked for what was read
             return (None,) * 8
-        peak, inverse_sum, rows, span, position, age_bias = ctx.saved_tensors
+        read, peak, inverse_sum, rows, span, position, age_bias = ctx.saved_tensors
         view, heads, ramp, stored = ctx.given
         arrays, grad_read = (rows, stored, span, position, age_bias), grad_read.contiguous()
         _address("grad_read", grad_read, rows.dtype, (*rows.shape[:2], rows.shape[2] // 3 + heads))
         grads = [None if array is None else torch.zeros_like(array) for array in arrays]
         segment = _segment(view, heads, ramp, *arrays)
-        _call("read_backward", rows.dtype, segment, peak, inverse_sum, grad_read, *grads)
+        _call("read_backward", rows.dtype, segment, peak, inverse_sum, read, grad_read, *grads)
         return None, None, None, *grads
 
 

@@ -113,11 +113,23 @@ class ExpireSpanLayer(Block):
         return Positions(key, AGE_STEP * self.age_weight)
 
     def refresh(self, memory: LayerMemory) -> LayerMemory:
-        """The same memories with keys, values and spans from the current weights."""
-        width, inner = self.config.width, self.normed(memory.hidden)
+        """The same memories with keys, values and spans from the current weights.
+
+        Where the norm is torch's, its gain and shift go into the weights: gradients end there, and none is computed for
+        every memory.
+        """
+        width, norm, predictor, inner = self.config.width, self.norm, self.span, memory.hidden
         weight, bias = self.query_key_value.weight[width:], self.query_key_value.bias[width:]
-        key_value = nn.functional.linear(inner, weight, bias)
-        return replace(memory, key_value=key_value, span=self.span(inner), buffer=None)
+        usual = type(norm) is nn.LayerNorm and norm.bias is not None and not hooked(norm) and not hooked(predictor)
+        if self.pre_norm and usual and not torch.is_autocast_enabled(inner.device.type):
+            inner = nn.functional.layer_norm(inner, (width,), eps=norm.eps)
+            by_span = inner @ (predictor.weight * norm.weight) + predictor.weight @ norm.bias
+            span = predictor.of_products(by_span)
+            weight, bias = weight * norm.weight, bias + weight @ norm.bias
+        else:
+            inner = self.normed(inner)
+            span = predictor(inner)
+        return replace(memory, key_value=nn.functional.linear(inner, weight, bias), span=span, buffer=None)
 
     def forward(
         self,

@@ -167,8 +167,10 @@ class SpanPredictor(nn.Module):
         if torch.is_autocast_enabled(hidden.device.type):
             with torch.autocast(hidden.device.type, enabled=False):
                 return self(hidden.to(self.weight.dtype))
-        logits = hidden @ self.weight
-        if self.pre_div != 1:
-            logits = logits / self.pre_div
+        return self.of_products(hidden @ self.weight)
+
+    def of_products(self, products: Float[Tensor, "B *S"]) -> Float[Tensor, "B *S"]:
+        """The span in steps where w . h is known."""
+        logits = products / self.pre_div if self.pre_div != 1 else products
         span = self.max_span * torch.sigmoid(logits + self.bias)
         return span if self.longest >= self.max_span else span.clamp(max=self.longest)

@@ -12,7 +12,7 @@
 #undef Block
 #undef WIDE
 #undef COUNT_STEP
-#undef AGES
+#undef TOGETHER
 #undef FAINTEST
 #undef LONGEST
 #undef LEAST
