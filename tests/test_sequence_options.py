@@ -145,3 +145,8 @@ def test_a_preset_that_there_is_not_is_named(capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit) as left:
         train_sequence.main(["--preset", "enwik9"])
     assert str(left.value).startswith("expirespan-train-sequence: Expect `preset` to be one of enwik8-12l, ")
+
+
+def test_large_numbers_may_be_written_as_people_do() -> None:
+    config = parse("--task copy --updates 1e4 --evaluate-every 2k --timeline-steps=4_000".split())
+    assert (config.updates, config.evaluate_every, config.timeline_steps) == (10_000, 2_000, 4_000)
