@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import torch
-from expirespan.benchmarks.dense_expire_span import DenseConfig, DenseExpireSpan
+from dense_expire_span import DenseConfig, DenseExpireSpan
 from expirespan.memory import ExpireSpan, ExpireSpanConfig, Record
 from reference import randomize
 from torch import Tensor
