@@ -148,5 +148,5 @@ def test_a_preset_that_there_is_not_is_named(capsys: pytest.CaptureFixture[str])
 
 
 def test_large_numbers_may_be_written_as_people_do() -> None:
-    config = parse("--task copy --updates 1e4 --evaluate-every 2k --timeline-steps=4_000".split())
+    config = parse([*"--task copy --updates 1e4 --evaluate-every 2k --timeline-steps=4_000".split()])
     assert (config.updates, config.evaluate_every, config.timeline_steps) == (10_000, 2_000, 4_000)
