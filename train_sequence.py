@@ -19,7 +19,6 @@ from expirespan.cli.run_folder import CONFIGURATION, check_new, in_use, on_signa
 from expirespan.cli.sequence_config import (
     CHECKPOINT,
     TrainSequenceConfig,
-    default_config,
     make_episode,
     make_stream,
     parse,
@@ -33,20 +32,20 @@ from expirespan.train_agent import check_device
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+ANEW = ("updates", "learning_rate", "device", "timeline_every")
+"""Options that may change when a run is resumed."""
+
 
 def resumed(asked: TrainSequenceConfig, run: Path) -> TrainSequenceConfig:
-    """The configuration of a run folder, for as many updates and on the device that are asked for.
+    """The configuration with which a run folder goes on.
 
-    Raises ValueError where anything else is.
+    Raises ValueError where more than `ANEW` is not as in its own.
     """
-    plain = options(default_config([]))
-    changed = [name for name, value in options(asked).items() if value != plain[name]]
-    if extra := [name for name in changed if name not in ("resume", "updates", "device", "timeline_every")]:
-        said = "no other options than updates, device and timeline_every"
+    stored = options(read_run(run)) | {"resume": run}
+    if extra := [name for name, value in options(asked).items() if name not in ANEW and stored.get(name) != value]:
+        said = f"no other options than {', '.join(ANEW[:-1])} and {ANEW[-1]}"
         raise ValueError(f"Expect `resume` with {said}, actual: {', '.join(extra)}")
-    config = read_run(run)
-    again: dict[str, Any] = {name: getattr(asked, name) for name in ("updates", "timeline_every") if name in changed}
-    return replace(config, device=asked.device or config.device, **again)
+    return replace(asked, resume=None)
 
 
 class Events:

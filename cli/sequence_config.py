@@ -61,14 +61,14 @@ class TrainSequenceConfig:
     seed: int = 0
     """Seed of weights, of where training begins in a text, and of what other tasks draw."""
     device: str | None = None
-    """Where the model lives: cpu or cuda; None for cpu, or for where that of a resumed run lived."""
+    """Where the model lives: cpu or cuda; None for cpu.  That of a resumed run stays where it lived."""
     threads: int = 1
     """Threads of torch on the CPU."""
     out: Path | None = None
     """Run folder, which must not exist or be empty; runs/TASK-TIME where None."""
     resume: Path | None = None
-    """Run folder to go on with.  Everything else but updates, device and timeline_every then comes from its
-    configuration."""
+    """Run folder to go on with.  Its configuration stands in place of the defaults, and only updates, learning_rate,
+    device and timeline_every may be given anew."""
     log_every: int = 50
     """Updates between two points of the curves."""
     checkpoint_every: int = 1_000
@@ -139,8 +139,11 @@ def make_episode(config: TrainSequenceConfig, split: str, number: int, steps: in
 
 
 def default_config(args: list[str]) -> TrainSequenceConfig:
-    """The defaults of the core that these arguments of the command line name."""
-    core = given(args).get("core", "")
+    """The configuration of the run that these arguments of the command line resume, or the defaults of their core."""
+    asked = given(args)
+    if (run := asked.get("resume", "None")) != "None":
+        return read_run(Path(run))
+    core = asked.get("core", "")
     return TrainSequenceConfig(**({"core": core, "memory": CORES[core]()} if core in CORES else {}))
 
 

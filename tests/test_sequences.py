@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from expirespan import train_sequence
-from expirespan.cli.sequence_config import TrainSequenceConfig, from_json, make_stream, parse, to_json
+from expirespan.cli.sequence_config import TrainSequenceConfig, from_json, make_stream, parse, read_run, to_json
 from expirespan.evaluate import main as evaluate_main
 from expirespan.memory import CORES, ExpireSpanConfig, PressureConfig, Record, core_config
 from expirespan.sequences.checkpoint import read
@@ -73,6 +73,23 @@ def test_a_resumed_training_is_that_of_one_without_a_stop(options: str, tmp_path
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():
         assert torch.equal(tensor, theirs[name]), name
+
+
+def test_a_run_goes_on_with_what_may_change_and_nothing_else(tmp_path: Path) -> None:
+    folder = run(tmp_path / "run", f"{COPY} {SMALL} --updates 2 --learning-rate 2e-3 --evaluate-every 0")
+    before = read_run(folder)
+    defaults = TrainSequenceConfig()  # what is asked for counts where it is a default, too
+    asked = f"--updates {defaults.updates} --learning-rate {defaults.learning.learning_rate} --timeline-every 3".split()
+    config = train_sequence.resumed(parse(["--resume", str(folder), *asked]), folder)
+    assert (config.updates, config.learning.learning_rate, config.timeline_every) == (10_000, 1e-3, 3)
+    assert (config.resume, config.memory, config.task_args) == (None, before.memory, before.task_args)
+    for words in ("--seed 1", "--width 32", "--preset collision-16k"):
+        said = "no other options than updates, learning_rate, device and timeline_every, actual: "
+        with pytest.raises(SystemExit, match=f"Expect `resume` with {said}{words.split()[0][2:]}"):
+            train_sequence.main(["--resume", str(folder), *words.split()])
+    train_sequence.main(["--resume", str(folder), "--updates", "3", "--learning-rate", "1e-3"])
+    assert read(folder / "checkpoint.safetensors")[1].updates == 3
+    assert read_run(folder).learning.learning_rate == 1e-3
 
 
 @pytest.mark.parametrize("core", TINY)
@@ -218,5 +235,5 @@ def test_a_signal_saves_and_the_training_goes_on(
     monkeypatch.setattr(SequenceTrainer, "update", stopping)
     assert train_sequence.train(config) == 15
     assert "Stopped and saved at 11 updates" in capsys.readouterr().out
-    assert train_sequence.train(TrainSequenceConfig(resume=tmp_path / "run")) is None
+    assert train_sequence.train(parse(["--resume", str(tmp_path / "run")])) is None
     assert read(tmp_path / "run" / "checkpoint.safetensors")[1].updates == 30
