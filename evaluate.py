@@ -26,7 +26,7 @@ from expirespan.analysis.pictures.filmstrip import save_episode_gif, save_filmst
 from expirespan.analysis.pictures.timeline import save_timeline
 from expirespan.analysis.play import Episode, Task, play_episode
 from expirespan.checks import check_not_negative, check_whole
-from expirespan.cli.arguments import leave, parse_env_args, read
+from expirespan.cli.arguments import check_target, leave, parse_env_args, read
 from expirespan.cli.config import BEST, CHECKPOINT, EVALUATION_SEED, TrainConfig, budget_of, read_run
 from expirespan.cli.evaluate_sequence import evaluate_run, is_sequence_run
 from expirespan.envs import make_viewed
@@ -137,8 +137,8 @@ def check_surroundings(config: EvaluateConfig) -> None:
         read_run(config.compare)
         if not (config.compare / config.checkpoint).is_file():
             raise ValueError(f"Expect `compare` to be a run with a {config.checkpoint}, actual: {config.compare}")
-    if config.json is not None and not config.json.parent.is_dir():
-        raise ValueError(f"Expect `json` to be a file in an existing folder, actual: {config.json}")
+    if config.json is not None:
+        check_target("json", config.json)
 
 
 def check_spaces(policy: MemoryActorCriticPolicy, env: VectorEnv, compared: Path | None = None) -> None:
@@ -346,7 +346,7 @@ def main(args: list[str] | None = None) -> None:
             evaluate_run(args, check_device)
         else:
             evaluate(read(EvaluateConfig, args, "expirespan-evaluate"))
-    except (ValueError, TypeError, FileNotFoundError, BrokenEnvironment) as error:
+    except (ValueError, TypeError, OSError, BrokenEnvironment) as error:
         leave("expirespan-evaluate", error)
     except KeyboardInterrupt:
         sys.exit("expirespan-evaluate: stopped before the end")

@@ -76,6 +76,7 @@ class Training:
         torch.manual_seed(config.seed)
         stream, learning = make_stream(config, "train"), config.learning
         model = make_model(config.memory, stream.vocabulary, stream.classes, learning)
+        model.core.check_settings(config.pressure)
         self.trainer = SequenceTrainer(
             model.to(config.device or "cpu"), stream, learning, config.pressure, config.updates
         )
@@ -124,9 +125,9 @@ class Training:
 
 
 def named(found: Evaluation) -> dict[str, float]:
-    """An evaluation's figures by their tags."""
+    """An evaluation's figures by their tags; of the answers none where nothing was scored."""
     lives = {f"eval/live_layer_{number}": live for number, live in enumerate(found.live, 1)}
-    return {"eval/bits": found.bits, "eval/error": found.error} | lives
+    return ({"eval/bits": found.bits, "eval/error": found.error} if found.scored else {}) | lives
 
 
 def shown(config: TrainSequenceConfig, figures: dict[str, float], speed: float, trainer: Any) -> dict[str, str]:
@@ -152,7 +153,7 @@ def train(config: TrainSequenceConfig) -> int | None:
         run, config = resume, resumed(config, resume)
     else:
         run = check_new(config.out or Path("runs") / f"{config.task}-{datetime.now():%Y%m%d-%H%M%S}")
-    check_device(config.device or "cpu")
+    check_device("cpu" if config.device is None else config.device)
     torch.set_num_threads(config.threads)
     with ExitStack() as held:
         if resume is not None:
@@ -185,9 +186,10 @@ def closing_lines(run: Path, training: Training, stopped: bool) -> Iterator[str]
     yield f"Trained for {updates:,} updates"
     if (found := training.evaluated) is not None:
         lives = ", ".join(f"{live:.0f}" for live in found.live)
-        yield f"  {found.bits:.3f} bits, error {found.error:.1%} of {found.scored:,} scored steps" + (
-            f", live memories {lives}" if lives else ""
-        )
+        answers = f"{found.bits:.3f} bits, error {found.error:.1%} of {found.scored:,} scored steps"
+        if not found.scored:
+            answers = "no step was scored in the last evaluation: a larger evaluate_windows would reach one"
+        yield f"  {answers}" + (f", live memories {lives}" if lives else "")
     yield "Next:"
     if training.recording is not None:
         yield f"  expirespan-evaluate {folder} --memory-report --spans   # how it answers and what it keeps"

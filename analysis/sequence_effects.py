@@ -26,9 +26,9 @@ class Answers:
     """How a model answered."""
 
     bits: float
-    """Mean surprise of the targets, a scored step."""
+    """Mean surprise of the targets, a scored step; NaN where none is."""
     error: float
-    """Share of wrong answers."""
+    """Share of wrong answers; NaN where none is scored."""
 
     @classmethod
     def of(cls, found: Evaluation) -> "Answers":
@@ -42,6 +42,13 @@ def read_all(stream: Any, segment: int, windows: int | None) -> Window:
     while len(found) < windows if windows is not None else not stream.ended:
         found.append(stream.read(segment))
     return join(found)
+
+
+def longest_read(window: Window) -> int:
+    """The last step after a reset that a window reads, of all its rows."""
+    steps = np.broadcast_to(np.arange(window.resets.shape[1]), window.resets.shape)
+    begun = np.maximum.accumulate(np.where(window.resets, steps, 0), axis=1)
+    return int((steps - begun).max())
 
 
 def relevance(stream: Any, window: Window) -> Bool[np.ndarray, "B T"]:
@@ -67,7 +74,7 @@ def answers_under(
         found = negative_log_likelihood(scores, targets[:, now])
         loss, scored, wrong = loss + found[0].item(), scored + found[1], wrong + found[2]
     model.train(training)
-    count = max(scored, 1)
+    count = scored or math.nan
     return Answers(bits=loss / count / math.log(2), error=wrong / count)
 
 

@@ -20,6 +20,7 @@ import tyro
 COUNTS = (
     *("total_steps", "updates", "n_steps", "batch_size", "max_episode_steps", "episodes"),
     *("log_every", "checkpoint_every", "evaluate_every", "timeline_every", "timeline_steps", "record_steps"),
+    *("windows", "evaluate_windows", "sample_text"),
 )
 """Options that are large numbers, which may be written as 1e6, 1_000_000 or 1M too."""
 UNITS = {"": 1, "k": 1_000, "M": 1_000_000}
@@ -111,13 +112,24 @@ def _whole(name: str, text: str) -> str:
     return str(int(number))
 
 
-def parse_env_args(pairs: Collection[str]) -> dict[str, Any]:
-    """NAME=VALUE pairs as arguments; a VALUE is read as JSON where it is JSON, else as text."""
+def check_target(name: str, path: Path) -> None:
+    """Raise ValueError where no file can be written to a path."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValueError(f"Expect `{name}` to be a file in an existing folder, actual: {path}")
+
+
+def parse_env_args(pairs: Collection[str], option: str = "env_args") -> dict[str, Any]:
+    """NAME=VALUE pairs as arguments; a VALUE is read as JSON where it is JSON, else as text.
+
+    Raises ValueError, which names the option that they come from, for anything else and for a name given twice.
+    """
     arguments: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name.isidentifier():
-            raise ValueError(f"Expect `env_args` to be NAME=VALUE, actual: {pair!r}")
+            raise ValueError(f"Expect `{option}` to be NAME=VALUE, actual: {pair!r}")
+        if name in arguments:
+            raise ValueError(f"Expect `{option}` to name {name} once, actual: {pair!r} as well")
         try:
             arguments[name] = json.loads(value)
         except json.JSONDecodeError:

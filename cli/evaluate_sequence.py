@@ -1,6 +1,7 @@
 """expirespan-evaluate for a run of expirespan-train-sequence: what its model makes of data not trained on."""
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -56,7 +57,8 @@ def sample(model: SequenceModel, prompt: bytes, count: int, temperature: float) 
         scores, output = model(token, state, (reset if not step else ~reset).to(device))
         state = output.state
         if step >= len(prompt) - 1:
-            shares = torch.softmax(scores[0, 0].float() / temperature, 0)
+            chances = scores[0, 0].double()
+            shares = torch.softmax((chances - chances.max()) / temperature, 0)
             tokens.append(int(torch.multinomial(shares, 1)))
             written.append(tokens[-1])
     return bytes(written)
@@ -83,7 +85,9 @@ def evaluate_run(args: list[str], check_device: Any) -> None:
         if not text:
             raise ValueError(f"Expect `sample_text` to be 0 for a task other than text, actual: {config.sample_text}")
         torch.manual_seed(config.seed)
-        written = sample(model, config.prompt.encode(), config.sample_text, config.temperature)
+        if config.cut_span is not None:
+            model = cut_spans(model, config.cut_span)
+        written = sample(model, os.fsencode(config.prompt), config.sample_text, config.temperature)
         print(config.prompt + written.decode(errors="replace"))
         return
     learning = replace(trained.learning, batch_size=config.batch_size or trained.learning.batch_size)
@@ -95,6 +99,9 @@ def evaluate_run(args: list[str], check_device: Any) -> None:
     begun, windows = time.perf_counter(), None if whole else config.windows or DRAWN_WINDOWS
     found = evaluate(model, make_stream(asked, config.split, whole=whole), trained.learning.segment, windows)
     seconds = time.perf_counter() - begun
+    if not found.scored:
+        said = "at which no step is scored"
+        raise ValueError(f"Expect `windows` to reach a scored step, actual: {found.steps:,} steps {said}")
     print(f"{config.run}, {config.split}:")
     print(*lines(found, text, seconds, found.steps), sep="\n")
     figures = asdict(found) | {"bits": found.bits, "split": config.split, "run": str(config.run)}

@@ -1,6 +1,6 @@
 """The options of expirespan-evaluate for a run of expirespan-train-sequence."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,6 +8,7 @@ import tyro
 
 from ..analysis.replacing import parse_replacement
 from ..checks import check_not_negative, check_positive, check_whole
+from .arguments import check_target
 from .config import MOST_THREADS
 
 
@@ -75,11 +76,21 @@ class EvaluateSequenceConfig:
         check_positive("temperature", self.temperature)
         if not self.prompt:
             raise ValueError("Expect `prompt` to hold at least one byte, actual: none")
-        for step in self.forget:
-            check_whole("forget", step, at_least=0)
+        check_whole("forget", min(self.forget, default=0), at_least=0)
         if self.cut_span is not None:
             check_not_negative("cut_span", self.cut_span)
         if self.replace is not None:
             parse_replacement(self.replace)
+        if self.json is not None:
+            check_target("json", self.json)
+        if self.sample_text:
+            self._check_sample()
         if self.attention and not self.record:
             raise ValueError("Expect `attention` to come with `record`, actual: record 0")
+
+    def _check_sample(self) -> None:
+        """Raise ValueError for an option that a sampled text makes no use of."""
+        used = ("run", "device", "threads", "sample_text", "prompt", "temperature", "seed", "cut_span")
+        for option in fields(self):
+            if option.name not in used and (value := getattr(self, option.name)) != option.default:
+                raise ValueError(f"Expect `{option.name}` not to be given beside `sample_text`, actual: {value}")

@@ -17,7 +17,15 @@ from ..analysis.record import EpisodeTrace
 from ..analysis.replacing import Passage, find_passage, parse_replacement, replace_word, replacement_lines
 from ..analysis.report import memory_numbers, report_lines
 from ..analysis.sequence import record_tokens, summary
-from ..analysis.sequence_effects import Answers, answers_under, effect_lines, read_all, relevance, standard_effects
+from ..analysis.sequence_effects import (
+    Answers,
+    answers_under,
+    effect_lines,
+    longest_read,
+    read_all,
+    relevance,
+    standard_effects,
+)
 from ..sequences.model import SequenceModel
 from ..sequences.text import split_of
 from ..sequences.training import Evaluation, evaluate
@@ -94,6 +102,9 @@ class Look:
             window = read_all(stream(), segment, windows)
             marked = relevance(stream(), window)
             if config.forget:
+                if max(config.forget) > (last := longest_read(window)):
+                    said = f"steps that are read, up to {last:,} after a reset"
+                    raise ValueError(f"Expect `forget` to name {said}, actual: {max(config.forget)}")
                 change = forget_steps(config.forget)
                 effects["chosen steps forgotten"] = answers_under(self.model, window, marked, change)
             if config.memory_report:

@@ -9,6 +9,7 @@ training begins without memories where the paper's begins with blank ones.
 from dataclasses import dataclass
 
 from ..checks import check_choice
+from .arguments import given
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,15 @@ PRESETS = {
 
 
 def with_preset(args: list[str]) -> list[str]:
-    """The arguments of a command line after the options of the preset that they name, if any.
+    """The arguments of a command line after the options of the preset that they name last, if any.
 
-    Raises ValueError where there is no preset of that name.
+    A budget that is given replaces the penalty of the preset.  A run that is resumed has the options of its own preset
+    already.  Raises ValueError where there is no preset of that name.
     """
-    for word, after in zip(args, [*args[1:], ""], strict=True):
-        name, equals, value = word.partition("=")
-        if name == "--preset":
-            chosen = value if equals else after
-            check_choice("preset", chosen, PRESETS)
-            return [*PRESETS[chosen].options.split(), *args]
-    return args
+    asked = given(args)
+    chosen = asked.get("preset", "None")
+    if chosen == "None" or "resume" in asked:
+        return args
+    check_choice("preset", chosen, PRESETS)
+    without = ["--penalty-weight", "None"] if asked.get("memory_budget", "None") != "None" else []
+    return [*PRESETS[chosen].options.split(), *without, *args]

@@ -106,7 +106,7 @@ class TrainSequenceConfig:
 def task_config(config: TrainSequenceConfig) -> Any:
     """The arguments of the task.  Raises ValueError where it has none of a name, or one is out of its bounds."""
     kind: Any = DRAWN[config.task][0] if config.task in DRAWN else TextConfig
-    values = parse_env_args(config.task_args)
+    values = parse_env_args(config.task_args, "task_args")
     names = [f.name for f in fields(kind) if f.name != "path"]
     if unknown := [name for name in values if name not in names]:
         near = difflib.get_close_matches(unknown[0], names, 1)
@@ -148,12 +148,17 @@ def default_config(args: list[str]) -> TrainSequenceConfig:
 
 
 def parse(args: list[str]) -> TrainSequenceConfig:
-    """The configuration that arguments of the command line describe."""
+    """The configuration that arguments of the command line describe.  Raises ValueError where they describe none."""
     args = with_preset(args)
     default = default_config(args)
     asked = {name: value for name, value in given(args).items() if value != "None"}
+    if "resume" in asked and asked.get("core", default.core) != default.core:
+        raise ValueError(f"Expect `core` to be {default.core}, that of the run to resume, actual: {asked['core']}")
     check_core_given(asked, default.core, default.memory)
-    return read(tyro.conf.OmitArgPrefixes[TrainSequenceConfig], args, "expirespan-train-sequence", default)
+    config = read(tyro.conf.OmitArgPrefixes[TrainSequenceConfig], args, "expirespan-train-sequence", default)
+    if config.data is not None and not config.data.is_file():
+        raise ValueError(f"Expect `data` to be an existing file, actual: {config.data}")
+    return config
 
 
 GROUPS, PATHS = ("memory", "pressure", "learning"), ("data", "out", "resume")

@@ -32,7 +32,7 @@ class TextConfig:
     """The byte that ends a document: the step after it is a reset.  None: memory goes on through all documents."""
 
     def __post_init__(self) -> None:
-        if len(self.shares) != len(SPLITS):
+        if not isinstance(self.shares, tuple) or len(self.shares) != len(SPLITS):
             raise ValueError(f"Expect `shares` to be one for each of {', '.join(SPLITS)}, actual: {self.shares}")
         for share in self.shares:
             check_share("shares", share)

@@ -211,9 +211,9 @@ class Evaluation:
     """What a model makes of a stream."""
 
     loss: float
-    """Mean negative log-likelihood in nats a scored step."""
+    """Mean negative log-likelihood in nats a scored step; NaN where none is."""
     error: float
-    """Share of scored steps at which the likeliest class was another."""
+    """Share of scored steps at which the likeliest class was another; NaN where none is."""
     scored: int
     steps: int
     """Steps read, all rows together."""
@@ -257,8 +257,8 @@ class Evaluator:
             live = [total + segment * now for total, now in zip(live or [0.0] * len(kept), kept, strict=True)]
         self.state = state
         model.train(training)
-        count = max(scored, 1)
         kept = [total / max(steps, 1) for total in live]
+        count = scored or math.nan
         return Evaluation(loss / count, wrong / count, scored, steps * stream.batch_size, kept)
 
 

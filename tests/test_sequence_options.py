@@ -150,3 +150,10 @@ def test_a_preset_that_there_is_not_is_named(capsys: pytest.CaptureFixture[str])
 def test_large_numbers_may_be_written_as_people_do() -> None:
     config = parse([*"--task copy --updates 1e4 --evaluate-every 2k --timeline-steps=4_000".split()])
     assert (config.updates, config.evaluate_every, config.timeline_steps) == (10_000, 2_000, 4_000)
+
+
+def test_the_last_preset_holds_and_a_budget_replaces_its_penalty() -> None:
+    config = parse(["--preset", "copy-16k", "--preset", "collision-16k", "--memory-budget", "200"])
+    assert (config.preset, config.task) == ("collision-16k", "collision")
+    assert config.pressure.memory_budget == 200 and config.pressure.penalty_weight is None
+    assert parse(["--preset", "None"]).preset is None

@@ -174,7 +174,11 @@ def test_a_run_is_evaluated_and_writes_text(tmp_path: Path, text: Path, capsys: 
     [
         ("--task text", "Expect `data` to be a file for the task text, actual: None"),
         ("--task copy --data x", "Expect `data` to be None for the task copy, actual: x"),
-        ("--task text --data nowhere", "Expect `path` to be a file, actual: nowhere"),
+        ("--task text --data nowhere", "Expect `data` to be an existing file, actual: nowhere"),
+        ("--task copy --task-args length", "Expect `task_args` to be NAME=VALUE, actual: 'length'"),
+        ("--task copy --task-args length=5 length=6", "Expect `task_args` to name length once, actual: 'length=6' as"),
+        ("--task copy --memory-budget 5", "Expect `memory_budget` to be at least 16, which a layer holds with a ramp"),
+        ("--task copy --device=", "Expect `device` to be cpu"),
         (
             "--task copy --task-args lenght=3",
             "Expect `task_args` to be arguments of copy .*: lenght; did you mean len",
@@ -237,3 +241,35 @@ def test_a_signal_saves_and_the_training_goes_on(
     assert "Stopped and saved at 11 updates" in capsys.readouterr().out
     assert train_sequence.train(parse(["--resume", str(tmp_path / "run")])) is None
     assert read(tmp_path / "run" / "checkpoint.safetensors")[1].updates == 30
+
+
+def test_where_nothing_is_scored_there_are_no_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    written: dict[str, float] = {}
+    monkeypatch.setattr(train_sequence.Events, "write", lambda self, figures, updates: written.update(figures))
+    task = "--task copy --task-args length=2 distractors=400 symbols=4"
+    folder = run(tmp_path / "run", f"{task} {SMALL} --updates 2 --evaluate-every 1 --evaluate-windows 1")
+    assert "eval/live_layer_1" in written and not {"eval/bits", "eval/error"} & written.keys()
+    assert "no step was scored in the last evaluation" in capsys.readouterr().out
+    config = parse([*task.split(), *SMALL.split()])
+    found = evaluate(train_sequence.Training(config, folder).trainer.model, make_stream(config, "test"), 16, 1)
+    assert found.scored == 0 and math.isnan(found.loss) and math.isnan(found.error)
+    with pytest.raises(SystemExit, match="Expect `windows` to reach a scored step, actual: 64 steps at which no step"):
+        evaluate_main([str(folder), "--windows", "1"])
+
+
+def test_what_cannot_be_done_for_a_run_is_told_before_the_work(tmp_path: Path) -> None:
+    folder = run(tmp_path / "run", f"{COPY} {SMALL} --updates 2 --evaluate-every 0")
+    asked = (
+        (f"--json {tmp_path}", "Expect `json` to be a file in an existing folder, actual: "),
+        (f"--json {tmp_path / 'none' / 'x.json'}", "Expect `json` to be a file in an existing folder, actual: "),
+        ("--sample-text 5 --spans", "Expect `spans` not to be given beside `sample_text`, actual: True"),
+        ("--sample-text 5 --task-args a=b", "Expect `task_args` not to be given beside `sample_text`"),
+        ("--windows 4 --forget 1000", "Expect `forget` to name steps that are read, up to 1. after a reset, actual"),
+    )
+    for words, message in asked:
+        with pytest.raises(SystemExit, match=message):
+            evaluate_main([str(folder), *words.split()])
+    with pytest.raises(SystemExit, match="Expect `core` to be expire-span, that of the run to resume, actual: lstm"):
+        train_sequence.main(["--resume", str(folder), "--core", "lstm"])
