@@ -1,0 +1,130 @@
+"""One training in several processes, by torch.distributed: what they have in common.
+
+Each process has rows of its own (environments, or rows of a stream).  Gradients, statistics and decisions are of all
+processes, so that N processes with B / N rows each are the same training as one with B.  Process 0 writes files.
+
+Every process must call the functions marked "all" in the same order; in a training of one process they return what they
+are given.  Without `torch.distributed.init_process_group` there is one process.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch import distributed as dist
+
+Value = TypeVar("Value")
+
+
+def count() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """The number of this process, from 0 on."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def launched() -> bool:
+    """Whether torchrun (or `--workers`) started this process as one of several, or as the only one of its kind."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def restarted() -> bool:
+    """Whether torchrun started the processes again, after one of them had failed (`--max-restarts`)."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+@contextmanager
+def joined_by_torchrun() -> Iterator[None]:
+    """Connect this process with the others where torchrun started it: gloo for CPUs, NCCL for GPUs."""
+    if not launched():
+        yield
+        return
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def own_device(device: str) -> str:
+    """The device of this process where that of all is asked for: "cuda" is a GPU of its own."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" and launched() else device
+
+
+def total(own: Tensor) -> Tensor:
+    """All: the sum over the processes; `own` stays as it is."""
+    if count() == 1:
+        return own
+    summed = own.detach().clone()
+    dist.all_reduce(summed)
+    return summed
+
+
+def mean(own: Tensor) -> Tensor:
+    """All: the mean over the processes."""
+    return own if count() == 1 else total(own) / count()
+
+
+def mean_figures(own: Mapping[str, float]) -> dict[str, float]:
+    """All: means over the processes of numbers with the same names everywhere."""
+    if count() == 1:
+        return dict(own)
+    return dict(zip(own, mean(torch.tensor([*own.values()], dtype=torch.float64)).tolist(), strict=True))
+
+
+def moments(own: Float[Tensor, "N *shape"]) -> tuple[int, Float[Tensor, " *shape"], Float[Tensor, " *shape"]]:
+    """All: how many values the processes have, their mean and their variance (divided by their number), in float64."""
+    values, size = own.double(), len(own) * count()
+    average = total(values.sum(0)) / size
+    return size, average, total(((values - average) ** 2).sum(0)) / size
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """All: replace gradients by their means over the processes."""
+    if count() == 1:
+        return
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    flat = mean(torch.cat([gradient.flatten() for gradient in gradients]))
+    for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
+def concatenated(own: Float[Tensor, "N *shape"]) -> Float[Tensor, "M *shape"]:
+    """All: the tensors of all processes, which have the same shape, one after another."""
+    if count() == 1:
+        return own
+    parts = [torch.empty_like(own) for _ in range(count())]
+    dist.all_gather(parts, own.contiguous())
+    return torch.cat(parts)
+
+
+def gathered(own: Value) -> list[Value]:
+    """All: the objects of all processes, by their numbers."""
+    if count() == 1:
+        return [own]
+    found: list[Any] = [None] * count()
+    dist.all_gather_object(found, own)
+    return found
+
+
+def of_first(own: Value) -> Value:
+    """All: the object of process 0."""
+    if count() == 1:
+        return own
+    found = [own]
+    dist.broadcast_object_list(found, src=0)
+    return found[0]
+
+
+def copy_first(module: nn.Module) -> None:
+    """All: give a module the weights and buffers that it has in process 0."""
+    if count() > 1:
+        for tensor in module.state_dict().values():
+            dist.broadcast(tensor, src=0)
