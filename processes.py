@@ -7,7 +7,10 @@ Every process must call the functions marked "all" in the same order; in a train
 are given.  Without `torch.distributed.init_process_group` there is one process.
 """
 
+import ctypes
 import os
+import signal
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -18,6 +21,21 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 Value = TypeVar("Value")
+SIGNAL_OF_PARENTS_DEATH = 1
+"""PR_SET_PDEATHSIG of Linux."""
+
+
+class OthersEnded(RuntimeError):
+    """Another process of the training has ended, so this one can't go on."""
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """Let errors of communication be `OthersEnded`."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OthersEnded(f"Expect all {count()} processes to go on, actual: one has ended ({error})") from error
 
 
 def count() -> int:
@@ -46,6 +64,8 @@ def joined_by_torchrun() -> Iterator[None]:
     if not launched():
         yield
         return
+    if sys.platform == "linux":  # where the launcher is killed, stop as it would have asked for
+        ctypes.CDLL(None).prctl(SIGNAL_OF_PARENTS_DEATH, signal.SIGTERM)
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield
@@ -63,13 +83,19 @@ def total(own: Tensor) -> Tensor:
     if count() == 1:
         return own
     summed = own.detach().clone()
-    dist.all_reduce(summed)
+    with _together():
+        dist.all_reduce(summed)
     return summed
 
 
 def mean(own: Tensor) -> Tensor:
     """All: the mean over the processes."""
     return own if count() == 1 else total(own) / count()
+
+
+def all_of_them(own: bool) -> bool:
+    """All: whether it is true in every process."""
+    return own if count() == 1 else bool(total(torch.tensor(int(own))) == count())
 
 
 def mean_figures(own: Mapping[str, float]) -> dict[str, float]:
@@ -101,7 +127,8 @@ def concatenated(own: Float[Tensor, "N *shape"]) -> Float[Tensor, "M *shape"]:
     if count() == 1:
         return own
     parts = [torch.empty_like(own) for _ in range(count())]
-    dist.all_gather(parts, own.contiguous())
+    with _together():
+        dist.all_gather(parts, own.contiguous())
     return torch.cat(parts)
 
 
@@ -110,7 +137,8 @@ def gathered(own: Value) -> list[Value]:
     if count() == 1:
         return [own]
     found: list[Any] = [None] * count()
-    dist.all_gather_object(found, own)
+    with _together():
+        dist.all_gather_object(found, own)
     return found
 
 
@@ -119,12 +147,14 @@ def of_first(own: Value) -> Value:
     if count() == 1:
         return own
     found = [own]
-    dist.broadcast_object_list(found, src=0)
+    with _together():
+        dist.broadcast_object_list(found, src=0)
     return found[0]
 
 
 def copy_first(module: nn.Module) -> None:
     """All: give a module the weights and buffers that it has in process 0."""
     if count() > 1:
-        for tensor in module.state_dict().values():
-            dist.broadcast(tensor, src=0)
+        with _together():
+            for tensor in module.state_dict().values():
+                dist.broadcast(tensor, src=0)

@@ -12,11 +12,12 @@ from shlex import quote
 from typing import Any
 
 import torch
+from expirespan import processes
 from expirespan.agents.callbacks import CheckpointCallback, ProgressCallback
 from expirespan.agents.checkpoint.file import read_checkpoint, replace_file, under
 from expirespan.agents.checkpoint.model import stored_spaces
 from expirespan.agents.learn.on_policy import MemoryOnPolicyAlgorithm
-from expirespan.cli.arguments import foreign_place, leave, options, parse_env_args
+from expirespan.cli.arguments import foreign_place, options, parse_env_args
 from expirespan.cli.config import (
     ALGORITHMS,
     BEST,
@@ -32,12 +33,17 @@ from expirespan.cli.config import (
     to_json,
 )
 from expirespan.cli.run_folder import CONFIGURATION, check_new, in_use, on_signals
-from expirespan.cli.stages import in_stage, position
+from expirespan.cli.stages import Position, in_stage, position
+from expirespan.cli.workers import check_rows, leave_one, run_workers, tell
 from expirespan.envs import make_batched, make_viewed
 from expirespan.envs.make import BrokenEnvironment
 from expirespan.tab.recording import RecordEpisodes
+from gymnasium.vector import VectorEnv
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 from torch.utils.tensorboard import SummaryWriter
+
+ANEW = ("total_steps", "device", "workers", "timeline_every")
+"""Options that may change when a run is resumed."""
 
 
 def check_device(device: str) -> None:
@@ -77,14 +83,19 @@ def start_from(model: MemoryOnPolicyAlgorithm, run: Path, config: TrainConfig) -
     model.reward_scale.adopt(document["reward_scale"])
 
 
+def environments(config: TrainConfig) -> VectorEnv:
+    """Those of this process."""
+    rows = config.num_envs // processes.count()
+    return make_batched(config.env, rows, parse_env_args(config.env_args), config.view_size)
+
+
 def new_model(config: TrainConfig) -> MemoryOnPolicyAlgorithm:
     """An untrained agent in its environments."""
-    env = make_batched(config.env, config.num_envs, parse_env_args(config.env_args), config.view_size)
     return ALGORITHMS[config.algo](
         "MemoryPolicy",
-        env,
+        environments(config),
         seed=config.seed,
-        device=config.device or "cpu",
+        device=processes.own_device(config.device or "cpu"),
         policy_kwargs={"core": config.core, "memory": config.memory},
         **asdict(config.learning) | asdict(config.pressure),
     )
@@ -94,8 +105,8 @@ def agent(stages: Stages, number: int, run: Path) -> MemoryOnPolicyAlgorithm:
     """The agent of a stage: the one of the checkpoint, or else a new one with the weights of the stage before."""
     config, at = stages[number - 1], position(run / CHECKPOINT)
     if at.stage == number:
-        env = make_batched(config.env, config.num_envs, parse_env_args(config.env_args), config.view_size)
-        return load_model(run, env, config.device or "cpu", force_reset=False)
+        device = processes.own_device(config.device or "cpu")
+        return load_model(run, environments(config), device, force_reset=False)
     model = new_model(config)
     source = run if at.stage else config.init_from
     if source is not None:
@@ -133,8 +144,10 @@ def resumed(asked: TrainConfig, run: Path) -> Stages:
     """
     plain = options(default_config(["--algo", asked.algo]))
     changed = [name for name, value in options(asked).items() if value != plain[name]]
-    if extra := [name for name in changed if name not in ("resume", "total_steps", "device", "timeline_every")]:
-        said = "no other options than total_steps, device and timeline_every"
+    if extra := [
+        name for name in changed if name not in ("resume", "total_steps", "device", "workers", "timeline_every")
+    ]:
+        said = "no other options than total_steps, device, workers and timeline_every"
         raise ValueError(f"Expect `resume` with {said}, actual: {', '.join(extra)}")
     *earlier, last = read_stages(run)
     if asked.total_steps is not None:
@@ -183,18 +196,25 @@ def train(*stages: TrainConfig) -> int | None:
     """Train through these stages (`parse_stages`), one for a plain run, or go on training.
 
     Returns the number of the signal that stopped it, None at its end.  Raises ValueError, before any training, where a
-    stage can't be trained or not after the ones before, or where another process trains in the folder.
+    stage can't be trained or not after the ones before, or where another training goes on in the folder.  Several
+    processes (processes.py) train one agent.
     """
-    if (resume := stages[0].resume) is not None:
-        run, stages = resume, resumed(stages[0], resume)
-    else:
-        run = new_folder(stages[-1])
+    first, out = processes.rank() == 0, stages[-1].out
+    if (run := stages[0].resume) is not None:
+        stages = resumed(stages[0], run)
+    elif processes.restarted() and out is not None and (out / CONFIGURATION).is_file():
+        run = out
+    if not (resumes := run is not None):
+        run = processes.of_first(new_folder(stages[-1]) if first else None)
+    assert run is not None
+    for stage in stages:
+        check_rows("num_envs", stage.num_envs, processes.count())
     check_device(stages[0].device or "cpu")
     torch.set_num_threads(stages[0].threads)
     with ExitStack() as held:
-        if resume is not None:  # before its checkpoint is read, which another process may be about to replace
+        if resumes and first:  # before its checkpoint is read, which another training may be about to replace
             held.enter_context(in_use(run))
-        return train_in(run, stages, held, resumes=resume is not None)
+        return train_in(run, stages, held, resumes)
 
 
 def train_in(run: Path, stages: Stages, held: ExitStack, resumes: bool) -> int | None:
@@ -202,26 +222,21 @@ def train_in(run: Path, stages: Stages, held: ExitStack, resumes: bool) -> int |
     at = position(run / CHECKPOINT)
     number = at.next_stage(steps_of(stages))
     if number > len(stages):
-        print(f"{run} has already trained for {at.steps} steps; ask for more with --total-steps")
+        tell(f"{run} has already trained for {at.steps} steps; ask for more with --total-steps")
         return None
     if not at.stage:
         check_stages(stages)
         if resumes:
-            print(f"{run} holds no checkpoint: training begins anew, at step 0")
+            tell(f"{run} holds no checkpoint: training begins anew, at step 0")
     model = agent(stages, number, run)
-    if not resumes:
-        held.enter_context(in_use(run))
-    replace_file(run / CONFIGURATION, lambda path: path.write_text(to_json(stages)))
-    inexactly = "so that what follows is not what an uninterrupted run would have done"
-    if at.stage == number and model._last_obs is None:
-        said = f"with new episodes: {stages[number - 1].env} can't restore where its episodes stood"
-        print(f"Training goes on from {at.steps:,} steps {said}, {inexactly}")
-    if (threads := torch.get_num_threads()) != (at.threads or threads):
-        said = f"with {threads} threads of torch instead of {at.threads}, which add up in another order"
-        print(f"Training goes on from {at.steps:,} steps {said}, {inexactly}")
+    if first := processes.rank() == 0:
+        if not resumes:
+            held.enter_context(in_use(run))
+        replace_file(run / CONFIGURATION, lambda path: path.write_text(to_json(stages)))
+    tell_what_differs(model, at, stages[number - 1].env if at.stage == number else "")
     saving = CheckpointCallback(run / CHECKPOINT, run / BEST, stages[0].checkpoint_every)
-    logger = Logger(str(run), [Events(run, model.num_timesteps if resumes else None)])
-    print(f"Training into {run}; watch it with: tensorboard --logdir {quote(str(run))}")
+    logger = Logger(str(run), [Events(run, model.num_timesteps if resumes else None)] if first else [])
+    tell(f"Training into {run}; watch it with: tensorboard --logdir {quote(str(run))}")
     with on_signals(saving.interrupt), telling_how_to_go_on(run):
         progress = train_stage(model, stages, number, saving, logger)
         while number < len(stages) and not saving.stopping:
@@ -229,9 +244,25 @@ def train_in(run: Path, stages: Stages, held: ExitStack, resumes: bool) -> int |
             model = agent(stages, number, run)
             progress = train_stage(model, stages, number, saving, logger)
     saving.stopped = saving.stopped or number < len(stages)  # or asked to in the last rollout of a stage
-    for line in closing_lines(run, saving, progress):
-        print(line)
+    if first:
+        print(*closing_lines(run, saving, progress), sep="\n")
     return saving.signal if saving.stopped else None
+
+
+def tell_what_differs(model: MemoryOnPolicyAlgorithm, at: Position, env: str) -> None:
+    """Say where training goes on from this position otherwise than it would have without an interruption.
+
+    `env` is the environment that its episodes were of; "" where others begin.
+    """
+    inexactly = "so that what follows is not what an uninterrupted run would have done"
+    if env and model._last_obs is None:
+        why = f"{env} can't restore where its episodes stood"
+        if at.processes != processes.count():
+            why = f"another number of processes than {at.processes} can't go on with theirs"
+        tell(f"Training goes on from {at.steps:,} steps with new episodes: {why}, {inexactly}")
+    if (threads := torch.get_num_threads()) != (at.threads or threads):
+        said = f"with {threads} threads of torch instead of {at.threads}, which add up in another order"
+        tell(f"Training goes on from {at.steps:,} steps {said}, {inexactly}")
 
 
 @contextmanager
@@ -240,12 +271,10 @@ def telling_how_to_go_on(run: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        steps = position(run / CHECKPOINT).steps
-        saved = f"Its checkpoint is of {steps:,} steps" if steps else "There is no checkpoint yet"
-        hint = f"Training stopped. {saved}; go on with: expirespan-train --resume {quote(str(run))}"
+        hint = f"Training stopped. {how_to_go_on(run)}"
         if foreign_place(error):
             raise StoppedByEnvironment(hint) from error
-        print(hint, file=sys.stderr)
+        tell(hint, file=sys.stderr)
         raise
 
 
@@ -256,12 +285,13 @@ def train_stage(
     config, (*_, total) = stages[number - 1], steps_of(stages[:number])
     name = f"stage {number} of {len(stages)}" if len(stages) > 1 else ""
     if name:
-        print(f"{name.capitalize()}: {config.env} {' '.join(config.env_args)}".rstrip() + f", {total:,} steps")
+        tell(f"{name.capitalize()}: {config.env} {' '.join(config.env_args)}".rstrip() + f", {total:,} steps")
     model.set_logger(logger)
     progress = ProgressCallback(total, name)
     left = model.stage_began + total - model.num_timesteps
+    beside = [*recording(model, config), progress] if processes.rank() == 0 else []
     try:
-        model.learn(left, callback=[saving, *recording(model, config), progress], reset_num_timesteps=False)
+        model.learn(left, callback=[saving, *beside], reset_num_timesteps=False)
     finally:
         progress.close()
     assert model.env is not None
@@ -297,24 +327,57 @@ def closing_lines(run: Path, saving: CheckpointCallback, progress: ProgressCallb
         yield f"  expirespan-train --resume {folder} --total-steps {2 * steps}   # {again}"
 
 
+def workers_of(stages: Stages) -> int:
+    """The processes that are asked for on this machine: of a resumed run those that trained it, else 1."""
+    config = stages[0]
+    before = 1 if config.resume is None else position(config.resume / CHECKPOINT).processes
+    return config.workers or before
+
+
+def train_in_workers(stages: Stages, args: list[str], workers: int) -> None:
+    """Train in several processes on this machine.  Raises ValueError as `train` does, and where one was killed."""
+    for stage in stages:
+        check_rows("num_envs", stage.num_envs, workers)
+    run = stages[0].resume
+    if run is None:
+        run = new_folder(stages[-1])
+        args = [*args, "--out", str(run)]
+    if killed := run_workers("expirespan.train_agent", args, workers):
+        sys.exit(f"expirespan-train: {killed}. {how_to_go_on(run)}")
+
+
+def how_to_go_on(run: Path) -> str:
+    """What of an interrupted training is saved, and the command that goes on from there."""
+    steps = position(run / CHECKPOINT).steps
+    saved = f"Its checkpoint is of {steps:,} steps" if steps else "There is no checkpoint yet"
+    return f"{saved}; go on with: expirespan-train --resume {quote(str(run))}"
+
+
 def main(args: list[str] | None = None) -> None:
     """The command line: parse, train, and turn errors about arguments into one line.
 
     Exits with 128 and the number of the signal where one stopped the training, which is saved; with 130 for a Ctrl-C
     before it begins or after it was saved.
     """
+    asked = sys.argv[1:] if args is None else args
     try:
-        stopped = train(*parse_stages(sys.argv[1:] if args is None else args))
+        stages = parse_stages(asked)
+        if (workers := workers_of(stages)) > 1 and not processes.launched():
+            train_in_workers(stages, asked, workers)
+            return
+        with processes.joined_by_torchrun():
+            stopped = train(*stages)
     except KeyboardInterrupt:
         print("expirespan-train: interrupted", file=sys.stderr)
         sys.exit(130)
     except StoppedByEnvironment as error:
         traceback.print_exception(error.__cause__)
         sys.exit(str(error))
-    except (ValueError, TypeError, OSError, BrokenEnvironment) as error:
-        leave("expirespan-train", error)
-    if stopped is not None:
-        sys.exit(128 + stopped)
+    except (ValueError, TypeError, OSError, BrokenEnvironment, processes.OthersEnded) as error:
+        leave_one("expirespan-train", error)
+    else:
+        if stopped is not None:
+            sys.exit(128 + stopped)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import TensorBoardOutputFormat
 from tqdm import tqdm
 
-from .checkpoint.file import read_checkpoint, replace_by_copy
+from .. import processes
+from .checkpoint.file import read_checkpoint, replace_by_copy, write_checkpoint
+from .checkpoint.model import describe, own_part
 from .learn.on_policy import MemoryOnPolicyAlgorithm
 
 MARGIN = 0.1
@@ -30,7 +32,8 @@ class CheckpointCallback(MemoryCallback):
 
     Of the checkpoints saved so far, `best` is a copy of the one whose latest training episodes earned most on average,
     of equal ones the newest; the first of a new stage replaces it, as returns of other tasks can't be compared.  A
-    stop that is asked for finishes the rollout and its update, saves and stops.
+    stop that is asked for finishes the rollout and its update, saves and stops.  Several processes stop together, and
+    the first of them writes what all need to continue.
     """
 
     def __init__(self, path: Path, best: Path, every: int) -> None:
@@ -61,6 +64,7 @@ class CheckpointCallback(MemoryCallback):
 
     def _on_rollout_start(self) -> None:
         # Called before the first step of a rollout: the update after the last one is done.
+        self.signal = max(processes.gathered(self.signal or 0)) or None
         if self.stopping or self.model.num_timesteps >= self._next:
             self.save()
             self._next = self.saved_at + self.every
@@ -72,12 +76,15 @@ class CheckpointCallback(MemoryCallback):
             if isinstance(output, TensorBoardOutputFormat):
                 with suppress(OSError):  # the checkpoint may still find room
                     output.writer.flush()
-        self.model.save(self.path)
         self.saved_at = self.model.num_timesteps
         now = standing(self.model.ep_info_buffer or ())
-        if now >= self._standing:
-            self._standing = now
-            replace_by_copy(self.path, self.best)
+        parts = processes.gathered(own_part(self.model)) if processes.count() > 1 else []
+        if processes.rank() == 0:
+            write_checkpoint(self.path, *describe(self.model, parts[1:]))
+            if now >= self._standing:
+                replace_by_copy(self.path, self.best)
+        self._standing = max(now, self._standing)
+        processes.gathered(None)  # the others go on once it is written
 
     def _on_step(self) -> bool:
         return not self.stopped

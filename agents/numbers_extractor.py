@@ -11,6 +11,8 @@ from gymnasium import spaces
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import Tensor
 
+from .. import processes
+
 MOST_COUNTED = 1_000_000
 """Observations that the running statistics count for at most: later ones then outweigh the oldest."""
 FARTHEST = 10.0
@@ -52,9 +54,8 @@ class NumbersExtractor(FlattenExtractor):
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def observe(self, observations: Tensor) -> None:
-        """Take the mean and the variance of a Box's numbers [N, ...] into the running ones."""
-        numbers = super().forward(observations).double()
-        size, mean, var = len(numbers), numbers.mean(0), numbers.var(0, correction=0)
+        """Take the mean and the variance of a Box's numbers [N, ...], in all processes, into the running ones."""
+        size, mean, var = processes.moments(super().forward(observations))
         share = size / (self.count.double() + size)
         apart = mean - self.mean
         self.var.copy_((1 - share) * self.var + share * var + share * (1 - share) * apart**2)

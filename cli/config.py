@@ -25,11 +25,13 @@ from .stages import CHANGEABLE, as_arguments, check_changeable, differences, in_
 
 CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
 ALGORITHMS: dict[str, type[MemoryPPO | MemoryA2C]] = {"ppo": MemoryPPO, "a2c": MemoryA2C}
-FORMAT = 2
+FORMAT = 3
 """Of config.json; a file of this format holds every option, one without a number may lack those that came later."""
 TOTAL_STEPS = 1_000_000
 MOST_ENVS = 2**16
 """Environments side by side, at most."""
+MOST_WORKERS = 1024
+"""Processes on one machine, at most."""
 MOST_THREADS = 256
 """Threads of torch, at most: with a million of them it ends in a segmentation fault."""
 EVALUATION_SEED = 1_000_000
@@ -63,6 +65,9 @@ class TrainConfig:
     """Where the policy lives: cpu or cuda; None for cpu, or for where that of a resumed run lived."""
     threads: int = 1
     """Threads of torch on the CPU.  For networks of this size a second one costs more than it brings."""
+    workers: int | None = None
+    """Processes that train together on this machine, each with its share of the environments; None for 1, or for those
+    of a resumed run.  The training is the same.  torchrun starts them on several machines (docs/processes.md)."""
     out: Path | None = None
     """Run folder, which must not exist or be empty; runs/ENVIRONMENT-TIME where None."""
     init_from: Path | None = None
@@ -74,8 +79,8 @@ class TrainConfig:
     algorithm), such as learning_rate = 3e-4.  Options before the first table, and those of the command line, which
     replace them, hold for every stage; a stage's own replace both.  docs/curricula.md has an example."""
     resume: Path | None = None
-    """Run folder to go on with.  Everything else but total_steps, device and timeline_every then comes from its
-    configuration."""
+    """Run folder to go on with.  Everything else but total_steps, device, workers and timeline_every then comes from
+    its configuration."""
     checkpoint_every: int = 100_000
     """Steps between checkpoints.  The best so far, by the return of its latest 100 training episodes, is kept too."""
     timeline_every: int = 250_000
@@ -88,6 +93,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check_whole("num_envs", self.num_envs, at_least=1, at_most=MOST_ENVS)
         check_whole("threads", self.threads, at_least=1, at_most=MOST_THREADS)
+        if self.workers is not None:
+            check_whole("workers", self.workers, at_least=1, at_most=MOST_WORKERS)
         check_whole("checkpoint_every", self.checkpoint_every, at_least=1)
         if self.total_steps is not None:
             check_whole("total_steps", self.total_steps, at_least=1)
@@ -176,8 +183,10 @@ def from_json(text: str) -> Stages:
     with reading("The configuration of the run can't be read"):
         values = json.loads(text)
         older = "format" not in values
-        if (written_as := values.pop("format", FORMAT)) != FORMAT:
-            raise ValueError(f"Expect the format {FORMAT}, or none as older runs have it, actual: {written_as!r}")
+        if (written_as := values.pop("format", FORMAT)) not in (2, FORMAT):
+            raise ValueError(f"Expect the format 2 or {FORMAT}, or none as older runs have it, actual: {written_as!r}")
+        if written_as == 2:  # of before there were several processes
+            values.setdefault("workers", None)
         if older:  # of before there were other cores, and before there was this choice
             values.setdefault("core", "expire-span")
             values["learning"].setdefault("normalize_observations", False)

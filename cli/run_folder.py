@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from .. import processes
 from ..agents.checkpoint.file import remove_unfinished
 
 try:
@@ -53,11 +54,15 @@ def in_use(run: Path) -> Iterator[None]:
 
 @contextmanager
 def on_signals(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Call this for the first of `SIGNALS`; a second one has its usual effect, and so have all of them afterwards."""
+    """Call this for the first of `SIGNALS`; a second one has its usual effect, and so have all of them afterwards.
+
+    Whoever started several processes hands each signal on, and may send another; these are all as the first.
+    """
     before = {}
 
     def first(number: int, frame: FrameType | None) -> None:
-        restore()
+        if not processes.launched():
+            restore()
         handle(number, frame)
 
     def restore() -> None:

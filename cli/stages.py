@@ -99,6 +99,8 @@ class Position:
     """Steps trained before that stage."""
     steps: int = 0
     """Steps trained in all."""
+    processes: int = 1
+    """Processes that trained it."""
     threads: int | None = None
     """Threads of torch that it was trained with; None where that isn't known."""
 
@@ -120,4 +122,10 @@ def position(checkpoint: Path) -> Position:
     document = read_checkpoint(checkpoint)[1]
     # Checkpoints from before there were stages name none.
     stage, began = document.get("stage", 1), document.get("stage_began", 0)
-    return Position(stage=stage, began=began, steps=document["num_timesteps"], threads=document.get("threads"))
+    return Position(
+        stage=stage,
+        began=began,
+        steps=document["num_timesteps"],
+        processes=document["processes"],
+        threads=document.get("threads"),
+    )

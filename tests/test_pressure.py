@@ -9,7 +9,6 @@ from expirespan.memory import ExpireSpan, ExpireSpanConfig, Record
 from expirespan.memory.expire_span.budget import (
     LayerFigures,
     PressureConfig,
-    SpanFacts,
     SpanPressure,
     check_budget,
     smallest_budget,
@@ -149,9 +148,8 @@ def test_the_pull_waits_for_a_use_of_memory_before_it_takes_the_longest_spans() 
 
 
 def test_what_is_used_late_is_lengthened_in_proportion_up_to_one_in_fifty() -> None:
-    pressure, nothing = SpanPressure(PressureConfig(late_pull=0.4)), torch.zeros(())
-    counts = ((200, 0), (200, 1), (200, 9), (0, 0))
-    pulls = [pressure.counterpull(SpanFacts(nothing, nothing, used, late)) for used, late in counts]
+    pressure = SpanPressure(PressureConfig(late_pull=0.4))
+    pulls = [pressure.counterpull(used, late) for used, late in ((200.0, 0.0), (200.0, 1.0), (200.0, 9.0), (0.0, 0.0))]
     assert pulls == pytest.approx([0.0, 0.1, 0.4, 0.0])
 
 
@@ -204,7 +202,8 @@ def test_going_up_the_overdue_rent_lengthens_the_spans_of_memories_used_late() -
         layer.query_key_value.weight *= 3  # sharp attention
     output = core(x, core.initial_state(3), resets, record=Record.FACTS)
     (facts,) = output.facts
-    assert 0 < facts.late <= facts.used
+    _, _, used, late = facts.counts.tolist()
+    assert 0 < late <= used
     before = [parameter.clone() for parameter in layer.span.parameters()]
     controller = core.controller(PressureConfig(late_pull=0.1, memory_budget=2.0))
     controller.observe(output)

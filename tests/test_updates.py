@@ -57,7 +57,10 @@ def literal_update(model: MemoryPPO | MemoryA2C, epochs: int, clip: float | None
                 objective = torch.minimum(ratio * gain, ratio.clamp(1 - clip, 1 + clip) * gain)
             error = (now.values - batch.returns) ** 2
             loss = -objective.mean() + 0.7 * error.mean() - 0.17 * now.entropy.mean()
-            charged = torch.stack([layer.rent for layer in now.core.facts]).sum()
+            charged = torch.zeros(())
+            for layer in now.core.facts:
+                idle, used = layer.counts[:2].tolist()
+                charged = charged + layer.idle_rent - layer.used_rent * idle / max(used, 1)
             rent = torch.autograd.grad(charged, list(spans.values()), retain_graph=True)
             adam.zero_grad()
             loss.backward()
@@ -115,9 +118,7 @@ def test_rent_is_the_logarithm_of_one_and_the_span_in_ramps() -> None:
 
 def test_memories_in_use_are_credited_with_as_much_as_the_others_are_charged() -> None:
     span, seen = torch.tensor([[4.0, 4.0, 12.0]]), torch.tensor([[3.0, 5.0, 2.0]])
-    used = torch.tensor([[False, False, True]])
+    idle, used = (span_rent(span, seen * torch.tensor(chosen), ramp=4.0) for chosen in ([1, 1, 0], [0, 0, 1]))
     charged, credited = (3 + 5) * 0.6931472, 8 * 1.3862944  # log 2 and log 4; 8 steps seen on either side
-    assert contrast(span, seen, used, ramp=4.0).item() == pytest.approx(charged - credited)
-    assert contrast(span, seen, torch.zeros_like(used), ramp=4.0).item() == pytest.approx(
-        span_rent(span, seen, ramp=4.0).item()
-    )
+    assert contrast(idle, used, 8.0, 2.0).item() == pytest.approx(charged - credited)
+    assert contrast(idle, torch.zeros(()), 8.0, 0.0).item() == idle.item()

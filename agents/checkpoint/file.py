@@ -141,7 +141,7 @@ def read_checkpoint(source: Target) -> tuple[dict[str, Tensor], dict[str, Any]]:
         migrate(tensors, document, stored_as)
         complete = stored_as == FORMATS[-1]
         check_document(document, complete)
-        check_tensors(tensors)
+        check_tensors(tensors, len(document["others"]))
     return tensors, document | {COMPLETE: complete}
 
 
@@ -156,17 +156,21 @@ def digest(tensors: dict[str, Tensor], document: str) -> str:
     return found.hexdigest()
 
 
-GROUPS, SINGLE = (
-    ("policy/", "optimizer/", "memory/", "env/", "last_obs/"),
-    ("last_episode_starts", "random/torch", "random/cuda"),
-)
+SHARED = ("policy/", "optimizer/")
+OWN, SINGLE = ("memory/", "env/", "last_obs/"), ("last_episode_starts", "random/torch", "random/cuda")
+"""What each process has of its own: groups of tensors, and single ones."""
 
 
-def check_tensors(tensors: dict[str, Tensor]) -> None:
-    """Raise ValueError that names a tensor of no group, with NaN or infinite numbers, or with broken bools."""
+def check_tensors(tensors: dict[str, Tensor], others: int) -> None:
+    """Raise ValueError that names a tensor of no group, with NaN or infinite numbers, or with broken bools.
+
+    The tensors of so many other processes than the first stand under process1/ and so on.
+    """
+    prefixes = tuple(f"process{number}/" for number in range(1, others + 1))
     for name, tensor in tensors.items():
-        if not name.startswith(GROUPS) and name not in SINGLE:
-            raise ValueError(f"Expect tensors of {', '.join((*GROUPS, *SINGLE))}, actual: {name}")
+        own = next((name.removeprefix(prefix) for prefix in prefixes if name.startswith(prefix)), name)
+        if not (name.startswith(SHARED) or own.startswith(OWN) or own in SINGLE):
+            raise ValueError(f"Expect tensors of {', '.join((*SHARED, *OWN, *SINGLE))}, actual: {name}")
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise ValueError(f"Expect `{name}` to be finite, actual: {tensor[~tensor.isfinite()][0].item()}")
         # A bool of another byte is neither true nor false.

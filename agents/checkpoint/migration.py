@@ -1,5 +1,6 @@
 """Checkpoints of earlier formats, brought to the present one as they are read.
 
+- Format 9 tells how many processes trained together; before it there was one.
 - Format 8 has one name for the first norm of every core's layers.  Memories of gtrxl and adaptive-span stand in slots,
   each with its time of birth, and their layers have spans, all of them the window: of older files of these only the
   weights are taken, Adam's state and episodes begin anew.  The weights of compressive stand in another order, so its
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from ...memory.window import SATURATED
 
-FORMATS = tuple(f"expirespan-checkpoint-{number}" for number in range(1, 9))
+FORMATS = tuple(f"expirespan-checkpoint-{number}" for number in range(1, 10))
 """From the oldest to the present one."""
 BEFORE_FORMAT_3 = {"heads": 2, "position_window": 0}
 
@@ -43,14 +44,15 @@ def migrate(tensors: dict[str, Tensor], document: dict[str, Any], stored_as: str
         document["controller"] = document.pop("pressure")
         _forget_adam(tensors)
     document.setdefault("pending_log", {})
+    document |= {"processes": 1, "others": []}
     policy = document["arguments"].get("policy_kwargs") or {}
     core = policy.get("core", "expire-span")
     _rename_norms(tensors)
-    if core == "compressive":
+    if number < 8 and core == "compressive":
         _forget_adam(tensors)
     if number < 6 and core == "expire-span" and (policy.get("memory") or {}).get("pre_norm", True):
         _undo_norms(tensors)
-    if core in ("gtrxl", "adaptive-span") or (number < 6 and core == "transformer-xl"):
+    if (number < 8 and core in ("gtrxl", "adaptive-span")) or (number < 6 and core == "transformer-xl"):
         _update_windows(tensors)
 
 

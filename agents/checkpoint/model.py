@@ -4,10 +4,10 @@ import importlib
 import json
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, fields, is_dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -16,6 +16,7 @@ from gymnasium import spaces
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 from torch import Tensor, nn
 
+from ... import processes
 from ...envs.replay import AnotherEpisode
 from ...memory import CORES, PressureConfig, core_config
 from ..encoders import uncompiled
@@ -107,8 +108,35 @@ def _named_class(path: str) -> type:
     return found
 
 
-def describe(model: "MemoryOnPolicyAlgorithm") -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and document of a checkpoint: the policy, and everything that training needs to continue."""
+class Part(NamedTuple):
+    """What one process has of its own: where its episodes and its random numbers stand."""
+
+    tensors: dict[str, Tensor]
+    generators: Any
+    returns: list[float]
+
+
+def own_part(model: "MemoryOnPolicyAlgorithm") -> Part:
+    """What this process has of its own."""
+    tensors = {"random/torch": torch.get_rng_state()}
+    if model.device.type == "cuda":
+        tensors["random/cuda"] = torch.cuda.get_rng_state(model.device)
+    if model._memory is not None:
+        tensors |= prefixed("memory", {name: tensor.cpu() for name, tensor in model._memory.tensors().items()})
+    state = environment_state(model.env) if model.env is not None else None
+    if state is not None and model._last_obs is not None and model._last_episode_starts is not None:
+        tensors |= prefixed("env", {name: torch.from_numpy(array) for name, array in state["arrays"].items()})
+        tensors |= prefixed("last_obs", _as_tensors(model._last_obs))
+        tensors["last_episode_starts"] = torch.from_numpy(np.asarray(model._last_episode_starts, dtype=bool))
+    generators = state["generators"] if state is not None else None
+    return Part(tensors, generators, model.reward_scale.state_dict()["returns"])
+
+
+def describe(model: "MemoryOnPolicyAlgorithm", others: Sequence[Part] = ()) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and document of a checkpoint: the policy, and everything that training needs to continue.
+
+    `others` are what all processes but the first have of their own; without them only one could go on exactly.
+    """
     missing: list[str] = []
     arguments = {name: plain(value, name, missing) for name, value in model.arguments().items()}
     arguments = {name: value for name, value in arguments.items() if value is not MISSING}
@@ -118,20 +146,14 @@ def describe(model: "MemoryOnPolicyAlgorithm") -> tuple[dict[str, Tensor], dict[
     missing += stand_ins
     arguments["policy_kwargs"].pop("observations", None)  # the policy's own are stored below, under any names
     policy = uncompiled(model.policy)
-    state = environment_state(model.env) if model.env is not None else None
+    own = own_part(model)
     tensors = (
         prefixed("policy", policy_tensors(policy))
         | prefixed("optimizer", optimizer_tensors(policy.optimizer))
-        | {"random/torch": torch.get_rng_state()}
+        | own.tensors
     )
-    if model.device.type == "cuda":
-        tensors["random/cuda"] = torch.cuda.get_rng_state(model.device)
-    if model._memory is not None:
-        tensors |= prefixed("memory", model._memory.tensors())
-    if state is not None and model._last_obs is not None and model._last_episode_starts is not None:
-        tensors |= prefixed("env", {name: torch.from_numpy(array) for name, array in state["arrays"].items()})
-        tensors |= prefixed("last_obs", _as_tensors(model._last_obs))
-        tensors["last_episode_starts"] = torch.from_numpy(np.asarray(model._last_episode_starts, dtype=bool))
+    for number, other in enumerate(others, 1):
+        tensors |= prefixed(f"process{number}", other.tensors)
     document = {
         "algorithm": type(model).__name__,
         "arguments": arguments,
@@ -150,7 +172,9 @@ def describe(model: "MemoryOnPolicyAlgorithm") -> tuple[dict[str, Tensor], dict[
         "successes": [bool(success) for success in model.ep_success_buffer or ()],
         "controller": None if model.controller is None else model.controller.state_dict(),
         "reward_scale": model.reward_scale.state_dict(),
-        "generators": state["generators"] if state is not None else None,
+        "generators": own.generators,
+        "processes": processes.count(),
+        "others": [{"generators": other.generators, "returns": other.returns} for other in others],
         "threads": torch.get_num_threads(),
         "pending_log": model.pending_log(),
     }
@@ -289,20 +313,35 @@ def _restore(
     model.log_again = document["pending_log"]
     if model.controller is not None and document["controller"] is not None:
         model.controller.load_state_dict(document["controller"])
-    model.reward_scale.load_state_dict(document["reward_scale"])
-    if continue_episodes:
+    found = _of_this_process(tensors, document)
+    # Where other processes trained, returns of other episodes are none of these.
+    own = {} if found is None else {"returns": found.returns}
+    model.reward_scale.load_state_dict(document["reward_scale"] | {"returns": []} | own)
+    if continue_episodes and found is not None:
+        tensors = found.tensors
         torch.set_rng_state(tensors["random/torch"])
         if model.device.type == "cuda" and "random/cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random/cuda"], model.device)
         same_rows = model.env is not None and model.n_envs == document["n_envs"]
-        if same_rows and document["generators"] is not None and "last_episode_starts" in tensors:
+        if same_rows and found.generators is not None and "last_episode_starts" in tensors:
             with suppress(AnotherEpisode):  # chance from elsewhere: new episodes begin
-                _continue_episodes(model, tensors, document["generators"])
+                _continue_episodes(model, tensors, found.generators)
                 return
     if model.env is not None and model.seed is not None:
         # New episodes, and not once more those that training began with.
         mixed = np.random.SeedSequence([model.seed, model.num_timesteps]).generate_state(1)
-        model.env.seed(int(mixed[0]) // 2)
+        model.env.seed(int(mixed[0]) // 2 + processes.rank() * model.n_envs)
+
+
+def _of_this_process(tensors: dict[str, Tensor], document: dict[str, Any]) -> Part | None:
+    """What a checkpoint holds of this process; None where other processes trained."""
+    number, others = processes.rank(), document["others"]
+    if document["processes"] != processes.count() or len(others) != processes.count() - 1:
+        return None
+    if not number:
+        return Part(tensors, document["generators"], document["reward_scale"]["returns"])
+    own = others[number - 1]
+    return Part(under(f"process{number}", tensors), own["generators"], own["returns"])
 
 
 def _continue_episodes(model: "MemoryOnPolicyAlgorithm", tensors: dict[str, Tensor], generators: list[Any]) -> None:

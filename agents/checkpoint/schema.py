@@ -143,6 +143,14 @@ class RewardScaleState(_Struct):
     count: Positive
 
 
+class OtherProcess(_Struct):
+    """What a process but the first has of its own, its tensors apart."""
+
+    generators: list["Generator"] | None
+    returns: list[Number]
+    """Of `RewardScale`."""
+
+
 class ControllerState(_Struct):
     """`Controller.state_dict()` of Expire-Span; others have nothing to continue from."""
 
@@ -201,6 +209,10 @@ class Document(_Struct, kw_only=True):
     controller: ControllerState | None
     reward_scale: RewardScaleState
     generators: list[Generator] | None
+    processes: Annotated[int, Meta(ge=1, le=2**20)] = 1
+    """That trained together, with `n_envs` environments each."""
+    others: list[OtherProcess] = []
+    """All but the first, or none of them; the tensors of process 1 are named process1/... and so on."""
     threads: Annotated[int, Meta(ge=1, le=2**16)] | None = None
     """Of torch, on which the order of sums depends."""
     pending_log: dict[str, Number] = {}

@@ -10,6 +10,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
+from ... import processes
 from ..actions import environment_actions, environment_masks
 from ..observations import check_finite
 from .rollout import SequenceRolloutBuffer
@@ -25,11 +26,11 @@ def collect(
     rollout_buffer: SequenceRolloutBuffer,
     n_rollout_steps: int,
 ) -> bool:
-    """Act for `n_rollout_steps` in every environment; False if a callback stopped it.
+    """Act for `n_rollout_steps` in every environment; False if a callback stopped it, in this process or another.
 
     Callbacks find SB3's names in their locals: `obs_tensor`, `actions` (as drawn), `clipped_actions` (as the
-    environment took them), `values`, `log_probs`, `new_obs`, `rewards`, `dones`, `infos`, `n_steps`.
-    `rollout_buffer.rewards` are divided by `reward_scale.scale`, unless `normalize_reward` is False.
+    environment took them), `values`, `log_probs`, `new_obs`, `rewards`, `dones`, `infos`, `n_steps`.  At the end of
+    the rollout `rollout_buffer.rewards` are divided by `reward_scale.scale`, unless `normalize_reward` is False.
 
     Raises ValueError where an observation or a reward is NaN or infinite.
     """
@@ -42,9 +43,10 @@ def collect(
         state = algorithm.policy.core.refresh(state.compact())
     rollout_buffer.begin(state, masked)
     callback.on_rollout_start()
-    algorithm.reward_scale.begin_episodes(np.asarray(algorithm._last_episode_starts, dtype=bool))
+    algorithm.reward_scale.begin_rollout(np.asarray(algorithm._last_episode_starts, dtype=bool))
     starts = torch.as_tensor(algorithm._last_episode_starts, dtype=torch.bool, device=algorithm.device)
-    dones, n_steps = np.zeros(env.num_envs, dtype=bool), 0
+    dones, n_steps, goes_on = np.zeros(env.num_envs, dtype=bool), 0, True
+    bootstraps = []
     while n_steps < n_rollout_steps:
         action_masks = environment_masks(env, algorithm.policy) if masked else None
         with torch.no_grad():
@@ -57,14 +59,24 @@ def collect(
         # Before a callback may stop training, so that what goes on later goes on from here.
         last_starts, starts = starts, torch.as_tensor(dones, dtype=torch.bool, device=algorithm.device)
         algorithm._last_obs, algorithm._last_episode_starts, algorithm._memory = new_obs, dones, state
-        algorithm.num_timesteps += env.num_envs
+        algorithm.num_timesteps += env.num_envs * processes.count()
         callback.update_locals(locals() | {"self": algorithm})
-        if not callback.on_step():
-            return False
+        if not (goes_on := callback.on_step()):
+            break
         algorithm._update_info_buffer(infos, dones)
         n_steps += 1
-        learned_from = _rewards(algorithm, rewards, dones) + _truncation_values(algorithm, infos, dones, state)
-        rollout_buffer.add(obs_tensor, drawn, learned_from, last_starts, values, log_probs, action_masks)
+        _check_rewards(rewards, algorithm.num_timesteps)
+        algorithm.reward_scale.note(rewards, dones)
+        bootstraps.append(_truncation_values(algorithm, infos, dones, state))
+        earned = torch.as_tensor(rewards, dtype=torch.float32, device=algorithm.device)
+        rollout_buffer.add(obs_tensor, drawn, earned, last_starts, values, log_probs, action_masks)
+    if not processes.all_of_them(goes_on):
+        return False
+    if algorithm.scales_rewards:
+        algorithm.reward_scale.end_rollout()
+        rollout_buffer.rewards /= algorithm.reward_scale.scale
+    rollout_buffer.rewards += torch.stack(bootstraps)
+    algorithm.share_episodes()
     with torch.no_grad():
         last_values = algorithm.policy.predict_values(
             obs_as_tensor(algorithm._last_obs, algorithm.device), state, starts
@@ -75,14 +87,11 @@ def collect(
     return True
 
 
-def _rewards(algorithm: "MemoryOnPolicyAlgorithm", rewards: np.ndarray, dones: np.ndarray) -> Tensor:
-    """One step's rewards as they are learned from, [B].  Raises ValueError where one is NaN or infinite."""
+def _check_rewards(rewards: np.ndarray, steps: int) -> None:
+    """Raise ValueError where one of the rewards [B] is NaN or infinite."""
     if not np.isfinite(rewards).all():
         row = int(np.flatnonzero(~np.isfinite(rewards))[0])
-        at = f"of row {row}, after {algorithm.num_timesteps} steps"
-        raise ValueError(f"Expect finite rewards, actual: {rewards[row]} {at}")
-    scaled = algorithm.reward_scale.scaled(rewards, dones) if algorithm.scales_rewards else rewards
-    return torch.as_tensor(scaled, dtype=torch.float32, device=algorithm.device)
+        raise ValueError(f"Expect finite rewards, actual: {rewards[row]} of row {row}, after {steps} steps")
 
 
 def _truncation_values(

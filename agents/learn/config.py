@@ -83,21 +83,24 @@ def rollout_steps(num_envs: int | None) -> int:
     return 64 if num_envs is not None and num_envs < FEW_ENVIRONMENTS else 128
 
 
-def minibatch_steps(asked: int | None, n_steps: int, num_envs: int) -> int:
-    """Steps of a minibatch, which is whole environment columns."""
+def minibatch_steps(asked: int | None, n_steps: int, num_envs: int, processes: int = 1) -> int:
+    """Steps of a minibatch, which is whole environment columns; environments and minibatches are of all processes."""
     if asked is not None:
         return min(asked, n_steps * num_envs)  # there may be fewer environments than at first
-    batches = min(num_envs, max(FEWEST_BATCHES, math.ceil(n_steps * num_envs / LARGEST_BATCH)))
-    return math.ceil(num_envs / batches) * n_steps
+    batches = max(FEWEST_BATCHES, math.ceil(n_steps * num_envs / LARGEST_BATCH))
+    return math.ceil(num_envs / min(batches, num_envs // processes)) * n_steps
 
 
-def check_batch_size(asked: int | None, n_steps: int, num_envs: int) -> None:
-    """Raise ValueError where so many steps are no whole columns of so many environments."""
+def check_batch_size(asked: int | None, n_steps: int, num_envs: int, processes: int = 1) -> None:
+    """Raise ValueError where so many steps are no whole columns of so many environments, or too few for processes."""
     if asked is not None and (asked % n_steps or asked > n_steps * num_envs):
         raise ValueError(
             f"Expect `batch_size` to be a multiple of `n_steps` ({n_steps}), since a minibatch is whole environment "
             f"columns, of at most {n_steps * num_envs}, actual: {asked}"
         )
+    if asked is not None and asked < n_steps * processes:
+        said = f"at least {n_steps * processes}, a column of each of {processes} processes"
+        raise ValueError(f"Expect `batch_size` to be {said}, actual: {asked}")
 
 
 def pick(config: type[Config], given: Mapping[str, Any]) -> Config:

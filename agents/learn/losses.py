@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ... import processes
+
 
 def gae(
     rewards: Float[Tensor, "T B"],
@@ -31,12 +33,19 @@ def gae(
 
 
 def normalized_advantages(advantages: Float[Tensor, "T B"], floor: float) -> Float[Tensor, "T B"]:
-    """Zero mean and a standard deviation of 1, but never scaled up by more than 1 / floor.
+    """Zero mean and a standard deviation of 1 over all processes, but never scaled up by more than 1 / floor.
 
     Without the floor a rollout that held no reward has its value noise blown up to a full-sized learning signal.
     """
-    centred = advantages - advantages.mean()
-    return centred / centred.std(correction=0).clamp_min(floor)
+    _, mean, var = processes.moments(advantages.flatten())
+    return (advantages - mean) / var.sqrt().clamp_min(floor)
+
+
+def explained_variance(values: Float[Tensor, "T B"], returns: Float[Tensor, "T B"]) -> float:
+    """1 - Var(returns - values) / Var(returns) over all processes; NaN where all returns are equal."""
+    _, _, var = processes.moments(torch.stack([returns - values, returns], -1).flatten(0, 1))
+    unexplained, all_of_it = var.tolist()
+    return 1 - unexplained / all_of_it if all_of_it else float("nan")
 
 
 def policy_gradient(log_prob: Float[Tensor, "T B"], advantages: Float[Tensor, "T B"]) -> Float[Tensor, ""]:

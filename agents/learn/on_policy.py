@@ -16,12 +16,12 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import (
     FloatSchedule,
     check_for_correct_spaces,
-    explained_variance,
     get_system_info,
 )
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch import Tensor
 
+from ... import processes
 from ...checks import check_not_negative
 from ...memory import Controller, PressureConfig, Record
 from ..actions import check_action_space
@@ -49,7 +49,7 @@ from .config import (
     plain_schedule,
     rollout_steps,
 )
-from .losses import normalized_advantages
+from .losses import explained_variance, normalized_advantages
 from .reward_scale import RewardScale
 from .rollout import SequenceBatch, SequenceRolloutBuffer
 from .training_log import TrainingLog
@@ -65,6 +65,10 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
 
     Settings are attributes, as SB3's are, and may be changed between updates: `model.ent_coef = 0.001`.  Those that
     others are made of (learning_rate, n_steps, gamma, gae_lambda) are changed by `load`: `load(path, env, gamma=0.9)`.
+
+    Where several processes of torch.distributed train together, each makes this model with environments of its own, as
+    many in each, and calls `learn`.  `batch_size`, `total_timesteps` and all that is logged are of all processes;
+    `num_envs`, `n_envs` and the rollout buffer are of one.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = dict.fromkeys(
@@ -108,7 +112,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             check_action_space(env.action_space)
             kinds = asked or kinds_of(env)
         if given["n_steps"] is None:
-            given["n_steps"] = rollout_steps(None if env is None else env.num_envs)
+            given["n_steps"] = rollout_steps(None if env is None else env.num_envs * processes.count())
         self.pressure_config = pressure
         self.controller: Controller | None = None
         self.use_masking = True
@@ -119,6 +123,10 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         self.stage, self.stage_began = 1, 0
         """Of a curriculum (`expirespan-train --stages`): the present stage, and the steps trained before it."""
         self._memory: Any = None
+        if processes.rank():  # the first one tells
+            kwargs |= {"verbose": 0, "tensorboard_log": None}
+        self._ended: list[tuple[int, Any, Any]] = []
+        """Of one of several processes: step, record and success of each episode that it has not told the others of."""
         self._asked_batch_size = config.batch_size
         self.batch_size = 0
         super().__init__(
@@ -137,7 +145,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             if field.name != "batch_size" and field.name in given:
                 setattr(self, field.name, given[field.name])
         if _init_setup_model:
-            check_batch_size(config.batch_size, self.n_steps, self.n_envs)
+            check_batch_size(config.batch_size, self.n_steps, self.n_envs * processes.count(), processes.count())
             self._setup_model()
             self.policy.core.check_settings(pressure)
 
@@ -146,6 +154,10 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         super()._setup_model()
         self.controller = self.policy.core.controller(self.pressure_config)
         self.reward_scale = RewardScale(self.n_envs, self.gamma)
+
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """Seed torch, NumPy and the environments: each process as its environments are numbered among those of all."""
+        super().set_random_seed(None if seed is None else seed + processes.rank() * self.n_envs)
 
     @property
     def config(self) -> Any:
@@ -324,11 +336,41 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
                 f"with their last values, {self.stand_ins}; give them to `load` to go on with the functions",
                 stacklevel=2,
             )
+        self._check_processes()
+        processes.copy_first(uncompiled(self.policy))  # each drew weights from its own seed
         self.use_masking = use_masking
         if reset_num_timesteps:
             self.stage, self.stage_began = 1, 0
         name = type(self).__name__ if tb_log_name is None else tb_log_name
         return super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
+
+    def _check_processes(self) -> None:
+        """Raise ValueError where the processes can't train together."""
+        if len(rows := set(processes.gathered(self.n_envs))) > 1:
+            raise ValueError(f"Expect as many environments in every process, actual: {sorted(rows)}")
+        if processes.count() > 1 and self._vec_normalize_env is not None:
+            said = (
+                "as each process would have statistics of its own (normalize_observations, normalize_reward share them)"
+            )
+            raise ValueError(f"Expect no VecNormalize in several processes, {said}, actual: {self._vec_normalize_env}")
+
+    def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
+        if processes.count() == 1:
+            super()._update_info_buffer(infos, dones)
+            return
+        for info, done in zip(infos, [False] * len(infos) if dones is None else dones, strict=True):
+            if "episode" in info or (done and "is_success" in info):
+                self._ended.append((self.num_timesteps, info.get("episode"), info.get("is_success") if done else None))
+
+    def share_episodes(self) -> None:
+        """Tell all processes of the episodes that have ended in each during a rollout, as SB3 tells its buffers."""
+        by_time = sorted((one for own in processes.gathered(self._ended) for one in own), key=lambda one: one[0])
+        for _, episode, success in by_time:
+            if episode is not None and self.ep_info_buffer is not None:
+                self.ep_info_buffer.append(episode)
+            if success is not None and self.ep_success_buffer is not None:
+                self.ep_success_buffer.append(success)
+        self._ended = []
 
     def pending_log(self) -> dict[str, float]:
         """What was recorded since the log was last written: numbers of the last update, by name."""
@@ -357,11 +399,12 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 
     def _batch_size(self) -> int:
-        return minibatch_steps(self._asked_batch_size, self.n_steps, self.n_envs)
+        everywhere = self.n_envs * processes.count()
+        return minibatch_steps(self._asked_batch_size, self.n_steps, everywhere, processes.count())
 
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
         # What remained of the stage as the rollout began: its end may lie past the total, or be all that is asked for.
-        before = self.stage_began + self.n_steps * self.n_envs
+        before = self.stage_began + self.n_steps * self.n_envs * processes.count()
         super()._update_current_progress_remaining(num_timesteps - before, total_timesteps - self.stage_began)
 
     def _update_learning_rate(self, optimizers: Any) -> None:
@@ -407,6 +450,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         """
         self.policy.optimizer.zero_grad()
         loss.backward()
+        processes.average_gradients(self.policy.parameters())
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
         if not norm.isfinite():
             raise ValueError(
@@ -429,8 +473,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     def _finish_update(self, log: TrainingLog) -> None:
         """Log an update, and let the pressure on the spans follow what came of it."""
         buffer = self.rollout_buffer
-        explained = explained_variance(buffer.values.cpu().numpy().ravel(), buffer.returns.cpu().numpy().ravel())
-        log.add(explained_variance=float(explained))
+        log.add(explained_variance=explained_variance(buffer.values, buffer.returns))
         log.add(reward_scale=self.reward_scale.scale if self.scales_rewards else 1.0)
         if hasattr(self.policy, "log_std"):
             log.add(std=self.policy.log_std.exp().mean().item())

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import torch
 from stable_baselines3.common.utils import FloatSchedule
 
+from ... import processes
 from ...checks import check_positive, check_whole
 from ...memory import PressureConfig
 from ..policy import MemoryActorCriticPolicy
@@ -126,7 +127,7 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         log_ratio = now.log_prob - batch.old_log_prob
         ratio = log_ratio.exp()
         with torch.no_grad():
-            approx_kl = (ratio - 1 - log_ratio).mean().item()
+            approx_kl = processes.mean((ratio - 1 - log_ratio).mean()).item()
             clip_fraction = ((ratio - 1).abs() > clip_range).float().mean().item()
         log.add(approx_kl=approx_kl, clip_fraction=clip_fraction)
         log.add_core(now.core)

@@ -1,13 +1,17 @@
 """Rewards in units of a typical return, so that one step size and one value head fit tasks of every scale.
 
 Rewards are divided by the running standard deviation of the discounted return, as is common for PPO, but only where
-that is above 1: a task whose returns are small keeps its rewards as they are.
+that is above 1: a task whose returns are small keeps its rewards as they are.  A rollout has one scale, which it has
+taken part in, so that several processes can agree on it once a rollout.
 """
 
 from typing import Any
 
 import numpy as np
+import torch
 from stable_baselines3.common.running_mean_std import RunningMeanStd
+
+from ... import processes
 
 ADOPTED = 50_000
 """Steps that another training's statistics count for at most: some rollouts of a new task outweigh them."""
@@ -19,6 +23,8 @@ class RewardScale:
     def __init__(self, num_envs: int, gamma: float) -> None:
         self.gamma = gamma
         self._returns = np.zeros(num_envs)
+        self._noted: list[np.ndarray] = []
+        """Of the present rollout, the discounted return after each step."""
         self._statistics = RunningMeanStd(shape=())
 
     @property
@@ -26,16 +32,22 @@ class RewardScale:
         """What rewards are divided by; at least 1."""
         return max(1.0, float(np.sqrt(self._statistics.var)))
 
-    def scaled(self, rewards: np.ndarray, dones: np.ndarray) -> np.ndarray:
-        """Take note of one step's rewards and return them scaled, [B]; `dones` says which episodes it ended."""
-        self._returns = self._returns * self.gamma + rewards
-        self._statistics.update(self._returns)
-        self._returns[dones] = 0
-        return rewards / self.scale
+    def begin_rollout(self, starts: np.ndarray) -> None:
+        """Forget what an unfinished rollout noted; `starts`, bool [B], are rows at the start of an episode."""
+        self._noted = []
+        self._returns[starts] = 0
 
-    def begin_episodes(self, rows: np.ndarray) -> None:
-        """The rows, bool [B], are at the start of an episode, whether or not a step ended the one before."""
-        self._returns[rows] = 0
+    def note(self, rewards: np.ndarray, dones: np.ndarray) -> None:
+        """Take note of one step's rewards, [B]; `dones`, bool [B], says which episodes it ended."""
+        self._returns = self._returns * self.gamma + rewards
+        self._noted.append(self._returns.copy())
+        self._returns[dones] = 0
+
+    def end_rollout(self) -> None:
+        """Let the scale follow the returns noted, in all processes."""
+        size, mean, var = processes.moments(torch.from_numpy(np.concatenate(self._noted)))
+        self._statistics.update_from_moments(mean.numpy(), var.numpy(), size)
+        self._noted = []
 
     def adopt(self, state: dict[str, Any]) -> None:
         """Begin with the scale of another training, in whose units its values are; new episodes soon change it."""

@@ -15,6 +15,7 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from torch import Tensor
 
+from ... import processes
 from ..actions import mask_width
 from .losses import gae
 
@@ -128,10 +129,13 @@ class SequenceRolloutBuffer(_TensorBuffer):
     ) -> Generator[SequenceBatch, None, None]:
         """The rollout once, in random groups of columns.
 
-        `batch_size` counts steps, all of them by default; where it does not divide the columns, no group is larger.
+        `batch_size` counts steps of all processes, all of them by default; where it does not divide the columns, no
+        group is larger.  Each process has as many groups, of its own columns.
         """
-        columns = self.n_envs if batch_size is None else max(1, batch_size // self.buffer_size)
-        for index in torch.randperm(self.n_envs).to(self.device).tensor_split(math.ceil(self.n_envs / columns)):
+        everywhere = self.n_envs * processes.count()
+        columns = everywhere if batch_size is None else max(1, batch_size // self.buffer_size)
+        groups = min(math.ceil(everywhere / columns), self.n_envs)
+        for index in torch.randperm(self.n_envs).to(self.device).tensor_split(groups):
             obs = self.observations
             yield SequenceBatch(
                 observations={k: v[:, index] for k, v in obs.items()} if isinstance(obs, dict) else obs[:, index],

@@ -9,6 +9,7 @@ import torch
 from stable_baselines3.common.logger import Logger
 from torch import Tensor
 
+from ... import processes
 from ...memory import CoreOutput, LayerTrace
 
 
@@ -37,12 +38,15 @@ class TrainingLog:
                 self._values[f"memory/{name}"].append(loss.item() / output.y[..., 0].numel())
 
     def record(self, logger: Logger, of_core: Mapping[str, Any]) -> None:
-        """Write means of the figures, the live memories of each layer, and what the core's controller says."""
-        for name, values in self._values.items():
-            logger.record(name if "/" in name else f"train/{name}", float(np.mean(values)))
+        """Write means of the figures over minibatches and processes, and what the core's controller says."""
+        figures = {
+            name if "/" in name else f"train/{name}": float(np.mean(values)) for name, values in self._values.items()
+        }
         for number, batches in enumerate(zip(*self._traces, strict=True), 1):
             live = torch.cat([layer.live.flatten() for layer in batches]).float().mean().item()
-            logger.record(f"memory/live_layer_{number}", live)
+            figures[f"memory/live_layer_{number}"] = live
+        for name, value in processes.mean_figures(figures).items():
+            logger.record(name, value)
         for name, value in of_core.items():
             histogram = isinstance(value, Tensor)
             logger.record(name, value, exclude=("stdout", "log", "json", "csv") if histogram else None)

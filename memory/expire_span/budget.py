@@ -33,11 +33,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ... import processes
 from ...checks import check_not_negative, check_positive
 from ..core import CoreOutput, LayerTrace, Record
 from .attention import Reading
 from .config import ExpireSpanConfig
-from .span import contrast, overdue_rent
+from .span import contrast, overdue_rent, span_rent
 
 if TYPE_CHECKING:
     from .core import ExpireSpan
@@ -181,9 +182,12 @@ class SpanPressure:
         ]
         self.pulls = pulls if any(pulls) else []
 
-    def counterpull(self, facts: "SpanFacts") -> float:
-        """How far an update lengthens the spans of a layer's memories used late, in logits as the pulls are."""
-        return self.config.late_pull * min(facts.late / max(facts.used, 1) / ALARMING, 1.0)
+    def counterpull(self, used: float, late: float) -> float:
+        """How far an update lengthens the spans of a layer's memories used late, in logits as the pulls are.
+
+        So many memories were in use in the minibatch, `late` of them in the second half of their span.
+        """
+        return self.config.late_pull * min(late / max(used, 1) / ALARMING, 1.0)
 
     def _pull(self, excess: float, met: bool, since: float) -> float:
         """In proportion to the excess over the budget, up to twice the budget.
@@ -212,24 +216,27 @@ class SpanPressure:
 class SpanFacts(NamedTuple):
     """What the steps of a segment made of one layer's memories."""
 
-    rent: Float[Tensor, ""]
-    """Down whose gradient the spans of unused memories get shorter and those of used ones longer (`contrast`)."""
+    idle_rent: Float[Tensor, ""]
+    """The rent of memories that are not in use (`span_rent`)."""
+    used_rent: Float[Tensor, ""]
+    """The rent of memories in use."""
     overdue: Float[Tensor, ""]
     """Up whose gradient spans get longer in the second half of which a memory was used (`overdue_rent`)."""
-    used: int
-    """How many memories were in use: a head gave them at least half of its attention when they were older than the
-    ramp."""
-    late: int
-    """How many of these in the second half of their span."""
+    counts: Float[Tensor, " 4"]
+    """Steps at which memories not in use are live, and those in use; how many memories were in use (a head gave them
+    at least half of its attention when they were older than the ramp); how many of these in the second half of their
+    span."""
 
     @staticmethod
     def of(span: Float[Tensor, "B S"], reading: Reading, ramp: float) -> "SpanFacts":
         """From the spans, with gradient to what predicts them, and from what was read."""
+        idle, used = reading.seen * ~reading.used, reading.seen * reading.used
+        counts = (idle.sum(), used.sum(), reading.used.sum(), (reading.late > 0).sum())
         return SpanFacts(
-            rent=contrast(span, reading.seen, reading.used, ramp),
+            idle_rent=span_rent(span, idle, ramp),
+            used_rent=span_rent(span, used, ramp),
             overdue=overdue_rent(span, reading.late, ramp),
-            used=int(reading.used.sum()),
-            late=int((reading.late > 0).sum()),
+            counts=torch.stack([count.to(torch.float64) for count in counts]),
         )
 
 
@@ -259,16 +266,18 @@ class SpanController(SpanPressure):
     def observe(self, output: CoreOutput[Any]) -> None:
         """Directions in which the minibatch moves spans, and, of the first pass, what the layers kept."""
         facts: tuple[SpanFacts, ...] = output.facts or ()
+        counts = processes.total(torch.stack([layer.counts for layer in facts])).tolist() if facts else []
         self._due = []
         if self.has_budget:
-            for number, layer in enumerate(facts):
+            for number, (layer, (idle_steps, used_steps, used, late)) in enumerate(zip(facts, counts, strict=True)):
                 if self.pulls and self.pulls[number]:
-                    self._due.append((number, self.pulls[number], self._gradient(number, layer.rent)))
-                if counterpull := self.counterpull(layer):
+                    rent = contrast(layer.idle_rent, layer.used_rent, idle_steps, used_steps)
+                    self._due.append((number, self.pulls[number], self._gradient(number, rent)))
+                if counterpull := self.counterpull(used, late):
                     self._due.append((number, counterpull, self._gradient(number, -layer.overdue)))
         if output.trace is not None:
             self._traces.append(output.trace)
-            self._counts.append([(layer.used, layer.late) for layer in facts])
+            self._counts.append([(int(used), int(late)) for _, _, used, late in counts])
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` returned.  Raises ValueError where it is of another number of layers."""
@@ -280,7 +289,7 @@ class SpanController(SpanPressure):
     def step(self, share: float) -> None:
         """Move spans by this share of the update's pull, in the directions of the minibatch observed last."""
         for number, pull, gradient in self._due:
-            self.move_spans(number, gradient, pull * share)
+            self.move_spans(number, [processes.total(part) for part in gradient], pull * share)
         self._due = []
 
     def _gradient(self, number: int, rent: Float[Tensor, ""]) -> list[Tensor]:
@@ -307,10 +316,12 @@ class SpanController(SpanPressure):
         logged: dict[str, Any] = {"spans/pull": max(self.pulls, default=0.0), "spans/penalty_weight": self.weight}
         figures = []
         for number, batches in enumerate(zip(*self._traces, strict=True)):
-            spans = torch.cat([layer.span.flatten() for layer in batches])
+            spans = processes.concatenated(torch.cat([layer.span.flatten() for layer in batches]))
+            lives = torch.cat([layer.live.flatten() for layer in batches]).float().mean()
+            evictions = torch.stack([(layer.evicted >= 0).sum() for layer in batches]).sum()
             counts = [by_layer[number] for by_layer in self._counts if by_layer]
             kept = LayerFigures(
-                live=torch.cat([layer.live.flatten() for layer in batches]).float().mean().item(),
+                live=processes.mean(lives).item(),
                 used=sum(used for used, _ in counts),
                 late=sum(late for _, late in counts),
                 written=spans.numel(),
@@ -321,7 +332,7 @@ class SpanController(SpanPressure):
             name = f"layer_{number + 1}"
             logged[f"spans/used_{name}"], logged[f"spans/used_late_{name}"] = kept.used, kept.late
             logged[f"spans/mean_{name}"], logged[f"spans/max_{name}"] = spans.mean().item(), spans.max().item()
-            logged[f"spans/evictions_{name}"] = sum(int((layer.evicted >= 0).sum()) for layer in batches)
+            logged[f"spans/evictions_{name}"] = int(processes.total(evictions))
             logged[f"spans/spans_{name}"] = spans.cpu()
         self._traces, self._counts = [], []
         if figures:

@@ -119,19 +119,15 @@ def span_rent(span: Float[Tensor, "B S"], seen: Float[Tensor, "B S"], ramp: floa
 
 
 def contrast(
-    span: Float[Tensor, "B S"],
-    seen: Float[Tensor, "B S"],
-    used: Bool[Tensor, "B S"],
-    ramp: float,
+    idle_rent: Float[Tensor, ""], used_rent: Float[Tensor, ""], idle_steps: float, used_steps: float
 ) -> Float[Tensor, ""]:
     """The rent of the memories that are not in use, less that of those in use, both of the same total weight.
 
     Going down its gradient tells the two apart: it shortens the spans of what nobody asks for and lengthens those of
-    what was asked for.  Without a memory in use it is `span_rent`.  Not in the paper.
+    what was asked for.  Without a memory in use it is `span_rent`.  The steps are those at which memories of each kind
+    are live.  Not in the paper.
     """
-    kept, idle = seen * used, seen * ~used
-    kept = kept * (idle.sum() / kept.sum().clamp_min(1))
-    return span_rent(span, idle - kept, ramp)
+    return idle_rent - used_rent * (idle_steps / max(used_steps, 1.0))
 
 
 def overdue_rent(span: Float[Tensor, "B S"], late: Int[Tensor, "B S"], ramp: float) -> Float[Tensor, ""]:

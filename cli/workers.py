@@ -1,0 +1,72 @@
+"""Several processes of one training: started on one machine by `--workers`, or by torchrun on any number of them."""
+
+import logging
+import signal
+import sys
+import time
+from typing import Any
+from uuid import uuid4
+
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from .. import processes
+from .arguments import leave
+
+PATIENCE = 600
+"""Seconds that processes have to save and stop once a signal asks them to."""
+UNTIL_TOLD = 2.0
+"""Seconds after which another process than the first tells of its error: the same one in all is told once."""
+
+
+def run_workers(module: str, args: list[str], workers: int) -> str:
+    """Run a program in several processes; what to say of one that was killed, "" at the end of the training.
+
+    Leaves with their exit code where they have said themselves why they failed, and with 128 and the number of the
+    signal where one stopped this process: they save first.
+    """
+    for name in ("torch.distributed.elastic", "torch.distributed.launcher"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=workers,
+        run_id=uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        shutdown_timeout=PATIENCE,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", module, *args)
+    except SignalException as stop:
+        sys.exit(128 + stop.sigval)
+    except ChildFailedError as failed:
+        codes = {number: failure.exitcode for number, failure in failed.failures.items()}
+        killed = {number: signal.Signals(-code).name for number, code in codes.items() if code < 0}
+        if not killed:
+            sys.exit(max(codes.values()))
+        number, name = next(iter(killed.items()))
+        return f"process {number} of {workers} was ended by {name}"
+    return ""
+
+
+def check_rows(name: str, rows: int, workers: int) -> None:
+    """Raise ValueError where so many rows can't be shared out evenly."""
+    if rows % workers:
+        raise ValueError(f"Expect `{name}` to be a multiple of the {workers} processes, actual: {rows}")
+
+
+def tell(text: str, **more: Any) -> None:
+    """Print, in the first process alone."""
+    if processes.rank() == 0:
+        print(text, **more)
+
+
+def leave_one(prog: str, error: Exception) -> None:
+    """`leave`, of one of several processes: the others are stopped by whoever started them."""
+    if processes.rank():
+        time.sleep(UNTIL_TOLD)
+        prog = f"{prog}, process {processes.rank()}"
+    leave(prog, error)

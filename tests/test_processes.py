@@ -1,0 +1,168 @@
+"""Several processes that train one agent: the same training as one process with all of their environments."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import pytest
+import torch
+from expirespan import MemoryA2C, MemoryPPO, processes
+from expirespan.agents.actions import LeanCategorical
+from expirespan.agents.callbacks import CheckpointCallback
+from expirespan.agents.learn.on_policy import MemoryOnPolicyAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.logger import Logger
+from torch import distributed as dist
+
+ROWS, STEPS, TOTAL = 8, 16, 8 * 16 * 4
+SETTINGS: dict[str, Any] = {
+    "n_steps": STEPS,
+    "batch_size": 4 * STEPS,
+    "learning_rate": 0.02,
+    "memory_budget": 3.0,
+    "budget_pull": 1.0,
+    "late_pull": 0.5,
+    "policy_kwargs": {"memory": {"layers": 2, "width": 16, "heads": 2, "ff_width": 16, "max_span": 40.0, "ramp": 2.0}},
+    "seed": 5,
+    "device": "cpu",
+}
+ALGORITHMS: dict[str, Callable[..., MemoryOnPolicyAlgorithm]] = {
+    "ppo": lambda env: MemoryPPO("MemoryPolicy", env, n_epochs=2, target_kl=0.004, **SETTINGS),
+    "a2c": lambda env: MemoryA2C("MemoryPolicy", env, **SETTINGS),
+}
+
+
+class Shortened(gym.Wrapper):
+    """CartPole with rewards so large that they are scaled, and episodes that are cut off now and then."""
+
+    def __init__(self) -> None:
+        super().__init__(gym.make("CartPole-v1", max_episode_steps=13))
+
+    def step(self, action: Any) -> Any:
+        observation, _, terminated, truncated, info = self.env.step(action)
+        return observation, 40 * float(observation[0]) + 5, terminated, truncated, info
+
+
+class Figures(BaseCallback):
+    """What was logged, of each update."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[dict[str, float]] = []
+
+    def _on_rollout_start(self) -> None:
+        logged = self.logger.name_to_value
+        self.found.append({name: value for name, value in logged.items() if not isinstance(value, torch.Tensor)})
+
+    def _on_step(self) -> bool:
+        return True
+
+
+def without_chance(patch: pytest.MonkeyPatch) -> None:
+    """Let actions follow from the step and the row among all rows, and minibatches be the same rows everywhere."""
+    drawn = {"steps": 0}
+
+    def sample(self: LeanCategorical) -> torch.Tensor:
+        rows = len(self.log_probs)
+        row = torch.arange(rows) + processes.rank() * rows
+        drawn["steps"] += 1
+        return (row * 7 + drawn["steps"] * 3 + (row * drawn["steps"]) // 3) % 2
+
+    def order(rows: int, **_: Any) -> torch.Tensor:
+        if processes.count() > 1:
+            return torch.arange(rows)
+        # Those that two processes with half of the rows each take together: [process, minibatch, row].
+        return torch.arange(rows).view(2, 2, -1).transpose(0, 1).flatten()
+
+    patch.setattr(LeanCategorical, "sample", sample)
+    patch.setattr(torch, "randperm", order)
+
+
+def trained(name: str, rows: int) -> tuple[MemoryOnPolicyAlgorithm, list[dict[str, float]]]:
+    """An agent trained without chance."""
+    with pytest.MonkeyPatch.context() as patch:
+        without_chance(patch)
+        model = ALGORITHMS[name](make_vec_env(Shortened, rows))
+        model.set_logger(Logger(None, []))
+        figures = Figures()
+        model.learn(TOTAL, callback=figures)
+    return model, figures.found
+
+
+def summary(model: MemoryOnPolicyAlgorithm) -> dict[str, Any]:
+    """What must be the same in every process."""
+    scale = model.reward_scale.state_dict()
+    del scale["returns"]
+    assert model.controller is not None and model.ep_info_buffer is not None
+    return {
+        "weights": {name: tensor.detach() for name, tensor in model.policy.state_dict().items()},
+        "controller": model.controller.state_dict(),
+        "scale": scale,
+        "episodes": [(episode["r"], episode["l"]) for episode in model.ep_info_buffer],
+        "steps": model.num_timesteps,
+        "updates": model._n_updates,
+    }
+
+
+def one_of_two(rank: int, folder: Path) -> None:
+    """A process of two: trains, and leaves what came of it in the folder."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
+    found = {}
+    for name in ALGORITHMS:
+        model, figures = trained(name, ROWS // 2)
+        found[name] = summary(model) | {"figures": figures}
+    found["exact"] = continued(folder)
+    torch.save(found, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def continued(folder: Path) -> bool:
+    """Whether a checkpoint of both processes goes on exactly in each."""
+
+    def made() -> Any:
+        return gym.make_vec("expirespan/CorridorShort-v0", num_envs=2, vectorization_mode="vector_entry_point")
+
+    model = MemoryPPO("MemoryPolicy", made(), **SETTINGS | {"batch_size": 2 * STEPS})
+    saving = CheckpointCallback(folder / "checkpoint.safetensors", folder / "best.safetensors", every=STEPS * 4)
+    model.set_logger(Logger(None, []))
+    model.learn(STEPS * 4 * 2, callback=saving)
+    saving.save()
+    random = torch.get_rng_state()
+    again = MemoryPPO.load(saving.path, made(), force_reset=False)
+    again.set_logger(Logger(None, []))
+    again.learn(STEPS * 4, reset_num_timesteps=False)
+    torch.set_rng_state(random)
+    model.learn(STEPS * 4, reset_num_timesteps=False)
+    pairs = zip(model.policy.parameters(), again.policy.parameters(), strict=True)
+    return all(torch.equal(one, other) for one, other in pairs) and again.num_timesteps == STEPS * 4 * 3
+
+
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What two processes found."""
+    folder = tmp_path_factory.mktemp("two")
+    started = [subprocess.Popen([sys.executable, __file__, str(rank), str(folder)]) for rank in range(2)]
+    assert [process.wait(timeout=120) for process in started] == [0, 0]
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_two_processes_are_the_same_training_as_one(name: str, of_two: list[dict[str, Any]]) -> None:
+    model, figures = trained(name, ROWS)
+    expected = summary(model) | {"figures": figures}
+    assert expected["scale"]["var"] > 4 and expected["episodes"] and max(model.controller.pulls) > 0
+    for found in of_two:
+        torch.testing.assert_close(found[name], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_checkpoint_of_two_processes_goes_on_exactly(of_two: list[dict[str, Any]]) -> None:
+    assert [found["exact"] for found in of_two] == [True, True]
+
+
+if __name__ == "__main__":
+    one_of_two(int(sys.argv[1]), Path(sys.argv[2]))
