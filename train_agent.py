@@ -373,7 +373,9 @@ def main(args: list[str] | None = None) -> None:
     except StoppedByEnvironment as error:
         traceback.print_exception(error.__cause__)
         sys.exit(str(error))
-    except (ValueError, TypeError, OSError, BrokenEnvironment, processes.OthersEnded) as error:
+    except processes.OthersEnded:  # whoever started them says which
+        sys.exit(1)
+    except (ValueError, TypeError, OSError, BrokenEnvironment) as error:
         leave_one("expirespan-train", error)
     else:
         if stopped is not None:

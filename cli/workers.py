@@ -1,6 +1,7 @@
 """Several processes of one training: started on one machine by `--workers`, or by torchrun on any number of them."""
 
 import logging
+import os
 import signal
 import sys
 import time
@@ -16,7 +17,7 @@ from .arguments import leave
 
 PATIENCE = 600
 """Seconds that processes have to save and stop once a signal asks them to."""
-UNTIL_TOLD = 2.0
+UNTIL_TOLD = 5.0
 """Seconds after which another process than the first tells of its error: the same one in all is told once."""
 
 
@@ -44,11 +45,12 @@ def run_workers(module: str, args: list[str], workers: int) -> str:
         sys.exit(128 + stop.sigval)
     except ChildFailedError as failed:
         codes = {number: failure.exitcode for number, failure in failed.failures.items()}
-        killed = {number: signal.Signals(-code).name for number, code in codes.items() if code < 0}
-        if not killed:
+        # The others end by errors of their own or by SIGTERM, which the launcher sends them.
+        killed = {number: code for number, code in codes.items() if code < 0 and -code != signal.SIGTERM}
+        if not killed and max(codes.values()) > 0:
             sys.exit(max(codes.values()))
-        number, name = next(iter(killed.items()))
-        return f"process {number} of {workers} was ended by {name}"
+        number, code = next(iter((killed or codes).items()))
+        return f"process {number} of {workers} was ended by {signal.Signals(-code).name}"
     return ""
 
 
@@ -65,8 +67,8 @@ def tell(text: str, **more: Any) -> None:
 
 
 def leave_one(prog: str, error: Exception) -> None:
-    """`leave`, of one of several processes: the others are stopped by whoever started them."""
-    if processes.rank():
+    """`leave`, of one of several processes, which may have parted from the others already."""
+    if (number := os.environ.get("RANK", "0")) != "0" and processes.launched():
         time.sleep(UNTIL_TOLD)
-        prog = f"{prog}, process {processes.rank()}"
+        prog = f"{prog}, process {number}"
     leave(prog, error)
