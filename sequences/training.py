@@ -184,7 +184,7 @@ class SequenceTrainer:
         per_step = {name: term / targets.numel() for name, term in output.losses.items()}
         lives = mean_live(output.trace)
         own = [scored, loss.item(), wrong, *(term.item() for term in per_step.values()), *lives]
-        scored, loss_of_all, wrong, *means = processes.total(torch.tensor(own, dtype=torch.float64)).tolist()
+        scored, loss_of_all, wrong, *sums = processes.total(torch.tensor(own, dtype=torch.float64)).tolist()
         mean = loss / (max(scored, 1) / processes.count())  # the mean over processes is then over all scored steps
         for name, term in per_step.items():
             mean = mean + core.loss_weights.get(name, 1.0) * term
@@ -193,8 +193,8 @@ class SequenceTrainer:
         self._add("train/loss", loss_of_all, scored)
         self._add("train/error", wrong, scored)
         names = [*per_step, *(f"live_layer_{number}" for number in range(1, len(lives) + 1))]
-        for name, value in zip(names, means, strict=True):
-            self._add(f"memory/{name}", value, float(processes.count()))
+        for name, value in zip(names, sums, strict=True):
+            self._add(f"memory/{name}", value / processes.count())
 
     def _add(self, name: str, value: float, count: float = 1.0) -> None:
         total = self.sums[name]
