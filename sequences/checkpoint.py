@@ -124,7 +124,7 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], Progress]:
 
 
 def restore(path: Path, trainer: SequenceTrainer, evaluator: Evaluator) -> None:
-    """Put a trainer, its evaluator and torch's generator where they were.
+    """Put a trainer, its evaluator and torch's generator where they were; all processes read the file.
 
     Raises as `read` does, and ValueError where the checkpoint is of another model or other streams.
     """

@@ -192,6 +192,7 @@ class SequenceTrainer:
         self.state = output.state.compact()  # what has expired takes no place in later windows
         self._add("train/loss", loss_of_all, scored)
         self._add("train/error", wrong, scored)
+        # Of means, not of sums: of a checkpoint, the number of processes may change before they are taken.
         names = [*per_step, *(f"live_layer_{number}" for number in range(1, len(lives) + 1))]
         for name, value in zip(names, sums, strict=True):
             self._add(f"memory/{name}", value / processes.count())
