@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 from expirespan import processes
+from expirespan.agents.checkpoint.file import prefixed
 from expirespan.memory import ExpireSpanConfig, PressureConfig
 from expirespan.memory.recurrent import LSTMConfig
 from expirespan.sequences import Copy, CopyConfig, Text, TextConfig
-from expirespan.sequences.checkpoint import restore, write
+from expirespan.sequences.checkpoint import of_process, own_state, restore, write
 from expirespan.sequences.streams import OwnRows, own_rows
 from expirespan.sequences.training import Evaluator, SequenceConfig, SequenceTrainer, make_model
 from torch import distributed, nn
@@ -189,6 +190,30 @@ def test_processes_share_out_the_rows_of_a_stream(as_process: Callable[[int, int
         assert np.array_equal(np.concatenate(own), every)
     with pytest.raises(ValueError, match="Expect `batch_size` to be a multiple of the 3 processes, actual: 4"):
         OwnRows(Copy(CopyConfig(), batch_size=4))
+
+
+def test_a_process_finds_its_memories_in_their_slots(as_process: Callable[[int, int], None]) -> None:
+    core, tensors, parts = MEMORIES.build(), {"random": torch.zeros(1), "random 1": torch.zeros(1)}, []
+    for number, rows in enumerate(([[1, 0, 1], [1, 1, 1]], [[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]])):
+        live = torch.tensor(rows).bool()
+        part = {"time": torch.full((2,), 9)}
+        for layer in range(MEMORIES.layers):
+            part |= {
+                f"{layer}.hidden": torch.rand(*live.shape, 8),
+                f"{layer}.birth": live.cumsum(1),
+                f"{layer}.live": live,
+            }
+        parts.append(part)
+        tensors |= prefixed(of_process("memory", number), part)
+    for rank in range(2):
+        as_process(rank, 2)
+        torch.testing.assert_close(own_state(core, "memory", tensors, 2).tensors(), parts[rank], rtol=0, atol=0)
+    for rank, slots in enumerate((2, 3, 5, 3)):
+        as_process(rank, 4)
+        state = own_state(core, "memory", tensors, 1)
+        assert state.layers[0].hidden.shape == (1, slots, 8) and state.layers[0].live.all()
+    with pytest.raises(ValueError, match="Expect memories of 8 rows, actual: 4"):
+        own_state(core, "memory", tensors, 2)
 
 
 if __name__ == "__main__":  # forked, so that what takes long to import is imported once, for an optimizer too
