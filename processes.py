@@ -113,13 +113,16 @@ def moments(own: Float[Tensor, "N *shape"]) -> tuple[int, Float[Tensor, " *shape
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """All: replace gradients by their means over the processes."""
+    """All: replace gradients by their means over the processes; None counts as 0, unless it is so in all of them."""
     if count() == 1:
         return
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    flat = mean(torch.cat([gradient.flatten() for gradient in gradients]))
-    for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
-        gradient.copy_(part.view_as(gradient))
+    every = [*parameters]
+    own = [torch.zeros_like(p) if p.grad is None else p.grad for p in every]
+    given = own[0].new_tensor([p.grad is not None for p in every])
+    flat = torch.cat([given, *(gradient.flatten() for gradient in own)])
+    parts = mean(flat).split([len(own), *map(Tensor.numel, own)])
+    for parameter, gradient, share, part in zip(every, own, parts[0].tolist(), parts[1:], strict=True):
+        parameter.grad = gradient.copy_(part.view_as(gradient)) if share else None
 
 
 def concatenated(own: Float[Tensor, "N *shape"]) -> Float[Tensor, "M *shape"]:

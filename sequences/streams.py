@@ -10,6 +10,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Int64
 
+from .. import processes
+
 IGNORED = -1
 """The target of a step that is not scored."""
 
@@ -49,6 +51,46 @@ class Stream(Protocol):
         Raises ValueError, and changes nothing, where an array is of another name, type, shape or range.
         """
         ...
+
+
+class OwnRows:
+    """The rows of this process: a block of B / N of those of a stream, which every process reads as a whole.
+
+    So where it stands is the same in all N of them, and another number of processes can go on from it.
+
+    Raises ValueError where the rows can't be shared out evenly.
+    """
+
+    def __init__(self, whole: Any) -> None:
+        if whole.batch_size % processes.count():
+            rule = f"a multiple of the {processes.count()} processes"
+            raise ValueError(f"Expect `batch_size` to be {rule}, actual: {whole.batch_size}")
+        self.whole = whole
+        self.vocabulary, self.classes = whole.vocabulary, whole.classes
+        self.batch_size = whole.batch_size // processes.count()
+
+    @property
+    def ended(self) -> bool:
+        """Whether all of a stream that ends has been read, which is so in all processes at once."""
+        return self.whole.ended
+
+    def read(self, steps: int) -> Window:
+        """The next steps of these rows."""
+        first = processes.rank() * self.batch_size
+        return Window(*(part[first : first + self.batch_size] for part in self.whole.read(steps)))
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Where the whole stream stands."""
+        return self.whole.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on from a `state_dict` (`Stream`), of any number of processes."""
+        self.whole.load_state_dict(state)
+
+
+def own_rows(stream: Any) -> Any:
+    """The rows of a stream that this process reads: the stream itself where it is alone.  Raises as `OwnRows` does."""
+    return stream if processes.count() == 1 else OwnRows(stream)
 
 
 def join(windows: list[Window]) -> Window:

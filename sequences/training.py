@@ -2,6 +2,10 @@
 
 An update is one gradient step on one window of every row.  The state that goes into it is detached; keys, values and
 spans of stored memories are computed anew with the present weights, with gradient (paper, section 4).
+
+Under torch.distributed (`processes`) each of N processes reads B / N rows, and all take the same steps, those of one
+process with B rows; figures are of all rows.  What is drawn from torch's generator in a pass, such as dropout, is drawn
+in each process by itself.
 """
 
 import math
@@ -12,11 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import processes
 from ..checks import check_bool, check_choice, check_not_negative, check_positive, check_whole
 from ..memory import CoreConfig, ExpireSpan, Record, Trace
 from ..memory.transformer import regularise, scale_by_depth
 from .model import SequenceModel, negative_log_likelihood
-from .streams import Stream, Window
+from .streams import Stream, Window, own_rows
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
@@ -28,7 +33,7 @@ class SequenceConfig:
     segment: int = 128
     """Steps of each row in a window (T)."""
     batch_size: int = 16
-    """Rows of the stream (B)."""
+    """Rows of the stream (B), of all processes together."""
     accumulate: int = 1
     """Windows whose gradients are added up before a step of the optimizer."""
     optimizer: str = "adam"
@@ -103,16 +108,20 @@ class SequenceTrainer:
     """A model, its optimizer and its place in a stream.
 
     `total` is the number of updates that the training is to have, which step size and controller go by.
+
+    All processes make one together, of the whole stream, and call `update` together.  The model gets the weights of
+    process 0 here, before anything can go by others.  Raises ValueError where N doesn't divide the stream's rows.
     """
 
     def __init__(self, model: SequenceModel, stream: Stream, config: SequenceConfig, settings: Any, total: int) -> None:
-        self.model, self.stream, self.config, self.total = model, stream, config, total
+        self.model, self.stream, self.config, self.total = model, own_rows(stream), config, total
+        processes.copy_first(model)
         self.controller = model.core.controller(settings)
         self.optimizer = OPTIMIZERS[config.optimizer](self._groups(), weight_decay=config.weight_decay)
-        self.state = model.core.initial_state(stream.batch_size)
+        self.state = model.core.initial_state(self.stream.batch_size)
         self.updates = 0
         self.sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
-        """Of figures since they were last taken: their sum, and over how many it is."""
+        """Of figures since they were last taken: their sum, and over how many it is; of all processes."""
 
     @property
     def device(self) -> torch.device:
@@ -143,6 +152,7 @@ class SequenceTrainer:
         for _ in range(config.accumulate):
             self._add_gradient(last)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        processes.average_gradients(parameters)
         length = nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
         if not length.isfinite():
             raise FloatingPointError(f"Expect finite gradients, actual: {length.item()} after {self.updates:,} updates")
@@ -171,17 +181,21 @@ class SequenceTrainer:
         if self.controller is not None:
             self.controller.observe(output)
         loss, scored, wrong = negative_log_likelihood(scores, targets)
-        mean = loss / max(scored, 1)
-        for name, term in output.losses.items():
-            per_step = term / targets.numel()
-            mean = mean + core.loss_weights.get(name, 1.0) * per_step
-            self._add(f"memory/{name}", per_step.item())
+        per_step = {name: term / targets.numel() for name, term in output.losses.items()}
+        lives = mean_live(output.trace)
+        own = [scored, loss.item(), wrong, *(term.item() for term in per_step.values()), *lives]
+        scored, loss_of_all, wrong, *sums = processes.total(torch.tensor(own, dtype=torch.float64)).tolist()
+        mean = loss / (max(scored, 1) / processes.count())  # the mean over processes is then over all scored steps
+        for name, term in per_step.items():
+            mean = mean + core.loss_weights.get(name, 1.0) * term
         (mean / config.accumulate).backward()
         self.state = output.state.compact()  # what has expired takes no place in later windows
-        self._add("train/loss", loss.item(), float(scored))
-        self._add("train/error", float(wrong), float(scored))
-        for number, live in enumerate(mean_live(output.trace), 1):
-            self._add(f"memory/live_layer_{number}", live)
+        self._add("train/loss", loss_of_all, scored)
+        self._add("train/error", wrong, scored)
+        # Of means, not of sums: of a checkpoint, the number of processes may change before they are taken.
+        names = [*per_step, *(f"live_layer_{number}" for number in range(1, len(lives) + 1))]
+        for name, value in zip(names, sums, strict=True):
+            self._add(f"memory/{name}", value / processes.count())
 
     def _add(self, name: str, value: float, count: float = 1.0) -> None:
         total = self.sums[name]
@@ -230,11 +244,14 @@ class Evaluator:
     """Reads on in a stream that isn't trained on, the memory carried from one evaluation to the next.
 
     A beginning with an empty memory in the midst of an episode would be an error of the evaluation, not of the model.
+
+    All processes make one together, of the whole stream, and call `read` together.  Raises ValueError where N doesn't
+    divide the stream's rows.
     """
 
     def __init__(self, model: SequenceModel, stream: Any, segment: int) -> None:
-        self.model, self.stream, self.segment = model, stream, segment
-        self.state = model.core.initial_state(stream.batch_size)
+        self.model, self.stream, self.segment = model, own_rows(stream), segment
+        self.state = model.core.initial_state(self.stream.batch_size)
 
     @torch.no_grad()
     def read(self, windows: int | None = None) -> Evaluation:
@@ -257,9 +274,11 @@ class Evaluator:
             live = [total + segment * now for total, now in zip(live or [0.0] * len(kept), kept, strict=True)]
         self.state = state
         model.train(training)
-        kept = [total / max(steps, 1) for total in live]
+        own = torch.tensor([loss, scored, wrong, *live], dtype=torch.float64)
+        loss, scored, wrong, *live = processes.total(own).tolist()
+        kept = [total / max(steps, 1) / processes.count() for total in live]
         count = scored or math.nan
-        return Evaluation(loss / count, wrong / count, scored, steps * stream.batch_size, kept)
+        return Evaluation(loss / count, wrong / count, int(scored), steps * stream.batch_size * processes.count(), kept)
 
 
 def evaluate(model: SequenceModel, stream: Any, segment: int, windows: int | None = None) -> Evaluation:
