@@ -12,11 +12,12 @@ def check_whole(name: str, value: object, *, at_least: int, at_most: int = EXACT
     """An int of Python's or NumPy's (not a bool) from `at_least` to `at_most`; returns it as Python's."""
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise TypeError(f"Expect `{name}` to be an int, actual: {value!r}")
-    if value < at_least:
+    number = int(value)
+    if number < at_least:
         raise ValueError(f"Expect `{name}` to be at least {at_least}, actual: {value}")
-    if value > at_most:
+    if number > at_most:
         raise ValueError(f"Expect `{name}` to be at most {at_most}, actual: {value}")
-    return int(value)
+    return number
 
 
 def check_bool(name: str, value: object) -> bool:

@@ -98,6 +98,11 @@ def all_of_them(own: bool) -> bool:
     return own if count() == 1 else bool(total(torch.tensor(int(own))) == count())
 
 
+def largest(own: int) -> int:
+    """All: the largest of the processes' numbers."""
+    return max(gathered(own))
+
+
 def mean_figures(own: Mapping[str, float]) -> dict[str, float]:
     """All: means over the processes of numbers with the same names everywhere."""
     if count() == 1:

@@ -32,7 +32,7 @@ from expirespan.cli.config import (
     steps_of,
     to_json,
 )
-from expirespan.cli.run_folder import CONFIGURATION, check_new, in_use, on_signals
+from expirespan.cli.run_folder import CONFIGURATION, agreed, check_new, in_use, known, on_signals
 from expirespan.cli.stages import Position, in_stage, position
 from expirespan.cli.workers import check_rows, leave_one, run_workers, tell
 from expirespan.envs import make_batched, make_viewed
@@ -199,22 +199,19 @@ def train(*stages: TrainConfig) -> int | None:
     stage can't be trained or not after the ones before, or where another training goes on in the folder.  Several
     processes (processes.py) train one agent.
     """
-    first, out = processes.rank() == 0, stages[-1].out
-    if (run := stages[0].resume) is not None:
-        stages = resumed(stages[0], run)
-    elif processes.restarted() and out is not None and (out / CONFIGURATION).is_file():
-        run = out
-    if not (resumes := run is not None):
-        run = processes.of_first(new_folder(stages[-1]) if first else None)
-    assert run is not None
+    if (resume := stages[0].resume) is not None:
+        stages = resumed(stages[0], resume)
+    earlier = known(resume, stages[-1].out)
+    run = earlier or agreed(partial(new_folder, stages[-1]))
     for stage in stages:
         check_rows("num_envs", stage.num_envs, processes.count())
     check_device(stages[0].device or "cpu")
     torch.set_num_threads(stages[0].threads)
     with ExitStack() as held:
-        if resumes and first:  # before its checkpoint is read, which another training may be about to replace
+        # Before its checkpoint is read, which another training may be about to replace.
+        if earlier and not processes.rank():
             held.enter_context(in_use(run))
-        return train_in(run, stages, held, resumes)
+        return train_in(run, stages, held, resumes=earlier is not None)
 
 
 def train_in(run: Path, stages: Stages, held: ExitStack, resumes: bool) -> int | None:
@@ -335,15 +332,13 @@ def workers_of(stages: Stages) -> int:
 
 
 def train_in_workers(stages: Stages, args: list[str], workers: int) -> None:
-    """Train in several processes on this machine.  Raises ValueError as `train` does, and where one was killed."""
+    """Train in several processes on this machine.  Raises ValueError where what is asked for can't be shared out."""
     for stage in stages:
         check_rows("num_envs", stage.num_envs, workers)
-    run = stages[0].resume
-    if run is None:
+    if (run := stages[0].resume) is None:
         run = new_folder(stages[-1])
         args = [*args, "--out", str(run)]
-    if killed := run_workers("expirespan.train_agent", args, workers):
-        sys.exit(f"expirespan-train: {killed}. {how_to_go_on(run)}")
+    run_workers("expirespan-train", "expirespan.train_agent", args, workers, run, how_to_go_on)
 
 
 def how_to_go_on(run: Path) -> str:

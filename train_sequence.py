@@ -7,15 +7,17 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from types import FrameType
 from typing import Any
 
 import torch
+from expirespan import processes
 from expirespan.agents.checkpoint.file import replace_file
-from expirespan.cli.arguments import leave, options
-from expirespan.cli.run_folder import CONFIGURATION, check_new, in_use, on_signals
+from expirespan.cli.arguments import options
+from expirespan.cli.run_folder import CONFIGURATION, agreed, check_new, in_use, known, on_signals
 from expirespan.cli.sequence_config import (
     CHECKPOINT,
     TrainSequenceConfig,
@@ -25,14 +27,15 @@ from expirespan.cli.sequence_config import (
     read_run,
     to_json,
 )
-from expirespan.sequences.checkpoint import restore, write
+from expirespan.cli.workers import check_rows, leave_one, run_workers, tell
+from expirespan.sequences.checkpoint import read, restore, write
 from expirespan.sequences.training import Evaluation, Evaluator, SequenceTrainer, make_model
 from expirespan.tab.token_recording import RecordTokens
 from expirespan.train_agent import check_device
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-ANEW = ("updates", "learning_rate", "device", "timeline_every")
+ANEW = ("updates", "learning_rate", "device", "workers", "timeline_every")
 """Options that may change when a run is resumed."""
 
 
@@ -49,23 +52,25 @@ def resumed(asked: TrainSequenceConfig, run: Path) -> TrainSequenceConfig:
 
 
 class Events:
-    """TensorBoard's events; training goes on where they can't be written, which is said once."""
+    """TensorBoard's events, of the first process; training goes on where they can't be written, which is said once."""
 
     def __init__(self, run: Path, updates: int | None) -> None:
-        self.writer = SummaryWriter(str(run), purge_step=None if updates is None else updates + 1)
-        self._failed = False
+        self._failed = processes.rank() > 0
+        if not self._failed:
+            self.writer = SummaryWriter(str(run), purge_step=None if updates is None else updates + 1)
 
     def write(self, figures: dict[str, float], updates: int) -> None:
         """Write figures by their tags."""
+        if self._failed:
+            return
         try:
-            for name, value in () if self._failed else figures.items():
+            for name, value in figures.items():
                 self.writer.add_scalar(name, value, updates)
             self.writer.flush()
         except OSError as error:
-            if not self._failed:
-                said = "training goes on, its curves end here"
-                print(f"TensorBoard's events can't be written at {updates:,} updates, {said}: {error}", file=sys.stderr)
             self._failed = True
+            said = "training goes on, its curves end here"
+            print(f"TensorBoard's events can't be written at {updates:,} updates, {said}: {error}", file=sys.stderr)
 
 
 class Training:
@@ -73,16 +78,16 @@ class Training:
 
     def __init__(self, config: TrainSequenceConfig, run: Path) -> None:
         self.config, self.run = config, run
-        torch.manual_seed(config.seed)
+        torch.manual_seed(config.seed + processes.rank())
         stream, learning = make_stream(config, "train"), config.learning
         model = make_model(config.memory, stream.vocabulary, stream.classes, learning)
         model.core.check_settings(config.pressure)
         self.trainer = SequenceTrainer(
-            model.to(config.device or "cpu"), stream, learning, config.pressure, config.updates
+            model.to(processes.own_device(config.device or "cpu")), stream, learning, config.pressure, config.updates
         )
         self.evaluator = Evaluator(self.trainer.model, make_stream(config, "valid"), learning.segment)
         self.recording: RecordTokens | None = None
-        if config.timeline_every and model.core.keeps_memories:
+        if config.timeline_every and model.core.keeps_memories and not processes.rank():
             self.recording = RecordTokens(make_episode(config, "valid", 0, config.timeline_steps), "valid-0")
         self.signal: int | None = None
         self.evaluated: Evaluation | None = None
@@ -93,17 +98,23 @@ class Training:
         """A signal handler: ask for a stop."""
         self.signal = number
 
+    def stopping(self) -> bool:
+        """Whether a signal has asked one of the processes to stop."""
+        self.signal = processes.largest(self.signal or 0) or None
+        return self.signal is not None
+
     def save(self) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint, which all processes do together."""
         write(self.run / CHECKPOINT, self.trainer, self.evaluator)
 
     def learn(self, events: Events) -> None:
         """Train what is left, or until a signal, and save."""
         config, trainer = self.config, self.trainer
         per_update = config.learning.segment * config.learning.batch_size * config.learning.accumulate
-        with tqdm(total=config.updates, initial=trainer.updates, unit="update", dynamic_ncols=True) as bar:
+        how = {"unit": "update", "dynamic_ncols": True, "disable": processes.rank() > 0}
+        with tqdm(total=config.updates, initial=trainer.updates, **how) as bar:
             begun, first = time.perf_counter(), trainer.updates
-            while trainer.updates < config.updates and self.signal is None:
+            while trainer.updates < config.updates and not self.stopping():
                 trainer.update()
                 bar.update()
                 done = trainer.updates
@@ -148,33 +159,57 @@ def train(config: TrainSequenceConfig) -> int | None:
     Raises ValueError, before any training, where this configuration can't be trained, or where another process trains
     in the folder.
     """
-    resume = config.resume
-    if resume is not None:
-        run, config = resume, resumed(config, resume)
-    else:
-        run = check_new(config.out or Path("runs") / f"{config.task}-{datetime.now():%Y%m%d-%H%M%S}")
+    if (resume := config.resume) is not None:
+        config = resumed(config, resume)
+    earlier, first = known(resume, config.out), processes.rank() == 0
+    run = earlier or agreed(partial(new_folder, config))
+    if processes.launched():
+        config = replace(config, workers=processes.count())
     check_device("cpu" if config.device is None else config.device)
     torch.set_num_threads(config.threads)
     with ExitStack() as held:
-        if resume is not None:
+        if earlier and first:
             held.enter_context(in_use(run))
         training = Training(config, run)
         if training.trainer.updates >= config.updates:
-            print(f"{run} has already trained for {training.trainer.updates:,} updates; ask for more with --updates")
+            tell(f"{run} has already trained for {training.trainer.updates:,} updates; ask for more with --updates")
             return None
-        if resume is None:
-            held.enter_context(in_use(run))
-        elif not training.trainer.updates:
-            print(f"{run} holds no checkpoint: training begins anew, at update 0")
-        replace_file(run / CONFIGURATION, lambda path: path.write_text(to_json(config)))
-        events = Events(run, None if resume is None else training.trainer.updates)
-        print(f"Training into {run}; watch it with: tensorboard --logdir {quote(str(run))}")
+        if earlier and not training.trainer.updates:
+            tell(f"{run} holds no checkpoint: training begins anew, at update 0")
+        if first:
+            if not earlier:
+                held.enter_context(in_use(run))
+            replace_file(run / CONFIGURATION, lambda path: path.write_text(to_json(config)))
+        events = Events(run, training.trainer.updates if earlier else None)
+        tell(f"Training into {run}; watch it with: tensorboard --logdir {quote(str(run))}")
         with on_signals(training.interrupt):
             training.learn(events)
     stopped = training.signal if training.trainer.updates < config.updates else None
-    for line in closing_lines(run, training, stopped is not None):
-        print(line)
+    if first:
+        print(*closing_lines(run, training, stopped is not None), sep="\n")
     return stopped
+
+
+def new_folder(config: TrainSequenceConfig) -> Path:
+    """The folder of a new run.  Raises ValueError where it holds anything."""
+    return check_new(config.out or Path("runs") / f"{config.task}-{datetime.now():%Y%m%d-%H%M%S}")
+
+
+def train_in_workers(config: TrainSequenceConfig, args: list[str], workers: int) -> None:
+    """Train in several processes on this machine.  Raises ValueError where what is asked for can't be shared out."""
+    check_rows("batch_size", config.learning.batch_size, workers)
+    if (run := config.resume) is None:
+        run = new_folder(config)
+        args = [*args, "--out", str(run)]
+    run_workers("expirespan-train-sequence", "expirespan.train_sequence", args, workers, run, how_to_go_on)
+
+
+def how_to_go_on(run: Path) -> str:
+    """What of an interrupted training is saved, and the command that goes on from there."""
+    saved = "There is no checkpoint yet"
+    if (run / CHECKPOINT).is_file():
+        saved = f"Its checkpoint is of {read(run / CHECKPOINT)[1].updates:,} updates"
+    return f"{saved}; go on with: expirespan-train-sequence --resume {quote(str(run))}"
 
 
 def closing_lines(run: Path, training: Training, stopped: bool) -> Iterator[str]:
@@ -205,15 +240,24 @@ def main(args: list[str] | None = None) -> None:
     Exits with 128 and the number of the signal where one stopped the training, which is saved; with 130 for a Ctrl-C
     before it begins.
     """
+    asked = sys.argv[1:] if args is None else args
     try:
-        stopped = train(parse(sys.argv[1:] if args is None else args))
+        config = parse(asked)
+        if (config.workers or 1) > 1 and not processes.launched():
+            train_in_workers(config, asked, config.workers or 1)
+            return
+        with processes.joined_by_torchrun():
+            stopped = train(config)
     except KeyboardInterrupt:
         print("expirespan-train-sequence: interrupted", file=sys.stderr)
         sys.exit(130)
+    except processes.OthersEnded:  # whoever started them says which
+        sys.exit(1)
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
-        leave("expirespan-train-sequence", error)
-    if stopped is not None:
-        sys.exit(128 + stopped)
+        leave_one("expirespan-train-sequence", error)
+    else:
+        if stopped is not None:
+            sys.exit(128 + stopped)
 
 
 if __name__ == "__main__":

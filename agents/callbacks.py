@@ -64,7 +64,7 @@ class CheckpointCallback(MemoryCallback):
 
     def _on_rollout_start(self) -> None:
         # Called before the first step of a rollout: the update after the last one is done.
-        self.signal = max(processes.gathered(self.signal or 0)) or None
+        self.signal = processes.largest(self.signal or 0) or None
         if self.stopping or self.model.num_timesteps >= self._next:
             self.save()
             self._next = self.saved_at + self.every

@@ -30,6 +30,19 @@ def check_new(run: Path) -> Path:
     return run
 
 
+def known(resume: Path | None, out: Path | None) -> Path | None:
+    """The run folder to go on with: where torchrun has started the processes again, the one that they began."""
+    again = resume is None and processes.restarted() and out is not None and (out / CONFIGURATION).is_file()
+    return out if again else resume
+
+
+def agreed(new: Callable[[], Path]) -> Path:
+    """The new run folder of all processes, which the first one makes out."""
+    run = processes.of_first(None if processes.rank() else new())
+    assert run is not None
+    return run
+
+
 @contextmanager
 def in_use(run: Path) -> Iterator[None]:
     """Keep other processes from training in this folder, which is made where there is none.

@@ -21,7 +21,7 @@ from ..sequences.streams import Stream
 from ..sequences.text import SPLITS, Text, TextConfig
 from ..sequences.training import SequenceConfig
 from .arguments import given, parse_env_args, read
-from .config import MOST_THREADS, check_core_given
+from .config import MOST_THREADS, MOST_WORKERS, check_core_given
 from .presets import PRESETS, with_preset
 from .run_folder import CONFIGURATION
 
@@ -64,11 +64,14 @@ class TrainSequenceConfig:
     """Where the model lives: cpu or cuda; None for cpu.  That of a resumed run stays where it lived."""
     threads: int = 1
     """Threads of torch on the CPU."""
+    workers: int | None = None
+    """Processes that train together on this machine, each with its share of the rows; None for 1, or for those of a
+    resumed run.  The training is the same.  torchrun starts them on several machines (docs/processes.md)."""
     out: Path | None = None
     """Run folder, which must not exist or be empty; runs/TASK-TIME where None."""
     resume: Path | None = None
     """Run folder to go on with.  Its configuration stands in place of the defaults, and only updates, learning_rate,
-    device and timeline_every may be given anew."""
+    device, workers and timeline_every may be given anew."""
     log_every: int = 50
     """Updates between two points of the curves."""
     checkpoint_every: int = 1_000
@@ -90,6 +93,8 @@ class TrainSequenceConfig:
         for name in ("updates", "log_every", "checkpoint_every", "evaluate_windows", "timeline_steps"):
             check_whole(name, getattr(self, name), at_least=1)
         check_whole("threads", self.threads, at_least=1, at_most=MOST_THREADS)
+        if self.workers is not None:
+            check_whole("workers", self.workers, at_least=1, at_most=MOST_WORKERS)
         check_whole("seed", self.seed, at_least=0, at_most=2**32 - 1)
         for name in ("evaluate_every", "timeline_every"):
             check_whole(name, getattr(self, name), at_least=0)
@@ -193,6 +198,7 @@ def from_json(text: str) -> TrainSequenceConfig:
             own = values.pop(name)
             check_complete(f"`{name}`", own, [f.name for f in fields(kind)])
             parts[name] = kind(**own)
+        values.setdefault("workers", None)  # of before there were several processes
         plain = msgspec.structs.asdict(converted(values, VALUES))
         return TrainSequenceConfig(**plain | {name: plain[name] and Path(plain[name]) for name in PATHS}, **parts)
 

@@ -5,6 +5,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -21,11 +23,13 @@ UNTIL_TOLD = 5.0
 """Seconds after which another process than the first tells of its error: the same one in all is told once."""
 
 
-def run_workers(module: str, args: list[str], workers: int) -> str:
-    """Run a program in several processes; what to say of one that was killed, "" at the end of the training.
+def run_workers(
+    prog: str, module: str, args: list[str], workers: int, run: Path, how_to_go_on: Callable[[Path], str]
+) -> None:
+    """Train in several processes into a run folder, by a module of a program and its arguments.
 
     Leaves with their exit code where they have said themselves why they failed, and with 128 and the number of the
-    signal where one stopped this process: they save first.
+    signal where one stopped this process: they save first.  Of one that was killed it is said here, with what is saved.
     """
     for name in ("torch.distributed.elastic", "torch.distributed.launcher"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -50,8 +54,8 @@ def run_workers(module: str, args: list[str], workers: int) -> str:
         if not killed and max(codes.values()) > 0:
             sys.exit(max(codes.values()))
         number, code = next(iter((killed or codes).items()))
-        return f"process {number} of {workers} was ended by {signal.Signals(-code).name}"
-    return ""
+        killed_by = signal.Signals(-code).name
+        sys.exit(f"{prog}: process {number} of {workers} was ended by {killed_by}. {how_to_go_on(run)}")
 
 
 def check_rows(name: str, rows: int, workers: int) -> None:

@@ -127,7 +127,8 @@ def continued(folder: Path) -> bool:
     def made() -> Any:
         return gym.make_vec("expirespan/CorridorShort-v0", num_envs=2, vectorization_mode="vector_entry_point")
 
-    model = MemoryPPO("MemoryPolicy", made(), **SETTINGS | {"batch_size": 2 * STEPS})
+    settings: dict[str, Any] = SETTINGS | {"batch_size": 2 * STEPS}
+    model = MemoryPPO("MemoryPolicy", made(), **settings)
     saving = CheckpointCallback(folder / "checkpoint.safetensors", folder / "best.safetensors", every=STEPS * 4)
     model.set_logger(Logger(None, []))
     model.learn(STEPS * 4 * 2, callback=saving)
@@ -154,8 +155,8 @@ def of_two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_two_processes_are_the_same_training_as_one(name: str, of_two: list[dict[str, Any]]) -> None:
     model, figures = trained(name, ROWS)
-    expected = summary(model) | {"figures": figures}
-    assert expected["scale"]["var"] > 4 and expected["episodes"] and max(model.controller.pulls) > 0
+    expected: dict[str, Any] = summary(model) | {"figures": figures}
+    assert expected["scale"]["var"] > 4 and expected["episodes"] and max(expected["controller"]["pulls"]) > 0
     for found in of_two:
         torch.testing.assert_close(found[name], expected, rtol=1e-3, atol=1e-4)
 

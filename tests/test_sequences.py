@@ -84,7 +84,7 @@ def test_a_run_goes_on_with_what_may_change_and_nothing_else(tmp_path: Path) -> 
     assert (config.updates, config.learning.learning_rate, config.timeline_every) == (10_000, 1e-3, 3)
     assert (config.resume, config.memory, config.task_args) == (None, before.memory, before.task_args)
     for words in ("--seed 1", "--width 32", "--preset collision-16k"):
-        said = "no other options than updates, learning_rate, device and timeline_every, actual: "
+        said = "no other options than updates, learning_rate, device, workers and timeline_every, actual: "
         with pytest.raises(SystemExit, match=f"Expect `resume` with {said}{words.split()[0][2:]}"):
             train_sequence.main(["--resume", str(folder), *words.split()])
     train_sequence.main(["--resume", str(folder), "--updates", "3", "--learning-rate", "1e-3"])
