@@ -69,6 +69,7 @@ def joined_by_torchrun() -> Iterator[None]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield
+        gathered(None)  # who ends first has the launcher stop the others
     finally:
         dist.destroy_process_group()
 

@@ -95,8 +95,8 @@ class Training:
             restore(run / CHECKPOINT, self.trainer, self.evaluator)
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
-        """A signal handler: ask for a stop."""
-        self.signal = number
+        """A signal handler: ask for a stop.  The first one counts: a launcher sends others to those that still run."""
+        self.signal = self.signal or number
 
     def stopping(self) -> bool:
         """Whether a signal has asked one of the processes to stop."""

@@ -52,8 +52,8 @@ class CheckpointCallback(MemoryCallback):
         return self.signal is not None
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
-        """A signal handler: ask for a stop."""
-        self.signal = number
+        """A signal handler: ask for a stop.  The first one counts: a launcher sends others to those that still run."""
+        self.signal = self.signal or number
 
     def _on_training_start(self) -> None:
         self._next = self.num_timesteps + self.every

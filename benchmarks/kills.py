@@ -4,9 +4,11 @@ A small run is trained to its end while SIGKILL, SIGTERM, SIGINT or SIGHUP hits 
 time resumed by `expirespan-train --resume`.  After each kill the checkpoint can be read and is not older than the one
 before; after a signal that can be caught it holds every step that was trained.  At the end the folder holds no
 unfinished file, and weights, optimizer, memory, environments and TensorBoard's curves are, to the bit, those of a run
-that nobody killed.
+that nobody killed.  With several processes the signal hits any of them, or what started them, and afterwards none is
+left.
 
     python benchmarks/kills.py --count 1000
+    python benchmarks/kills.py --count 50 --workers 2
 """
 
 import contextlib
@@ -45,6 +47,8 @@ def begin(arguments: list[str], said: Path) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
         with said.open("w") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+            for stream in (1, 2):  # of processes that it starts
+                os.dup2(file.fileno(), stream)
             try:
                 train_agent.main(arguments)
                 code = 0
@@ -64,6 +68,25 @@ def steps_of(run: Path) -> int:
     return read_checkpoint(file)[1]["num_timesteps"] if file.is_file() else 0
 
 
+def started_by(parent: int) -> list[int]:
+    """The processes that a process has started and that still run."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, its_parent = stat.read_text().rpartition(")")[2].split()[:2]
+            if int(its_parent) == parent and state != "Z":
+                found.append(int(stat.parent.name))
+    return found
+
+
+def left_running(numbers: list[int], seconds: float = 60) -> list[int]:
+    """Those of the processes that still run after a while."""
+    until = time.monotonic() + seconds
+    while (left := [number for number in numbers if Path(f"/proc/{number}").exists()]) and time.monotonic() < until:
+        time.sleep(0.05)
+    return left
+
+
 def killed(run: Path, arguments: list[str], draw: random.Random, counts: Counter) -> tuple[bool, str]:
     """Train, and send a signal after a while: whether the training came to its end, and what was wrong."""
     said, before = run.with_suffix(".said"), steps_of(run)
@@ -74,9 +97,13 @@ def killed(run: Path, arguments: list[str], draw: random.Random, counts: Counter
         while "Training into" not in said.read_text() and time.monotonic() < begun + 30:
             time.sleep(0.02)
     time.sleep(draw.expovariate(1 / 0.3))
+    others = started_by(child)
+    hit = draw.choice([child, *others])
     with contextlib.suppress(ProcessLookupError):
-        os.kill(child, number)
+        os.kill(hit, number)
     _, status = os.waitpid(child, 0)
+    if left := left_running(others):
+        return False, f"{number.name}: {len(left)} processes are left"
     words = said.read_text()
     after = steps_of(run)
     counts[number.name, "by the signal" if os.WIFSIGNALED(status) else f"exit {os.WEXITSTATUS(status)}"] += 1
@@ -85,6 +112,8 @@ def killed(run: Path, arguments: list[str], draw: random.Random, counts: Counter
     if os.WIFSIGNALED(status):
         return False, "" if os.WTERMSIG(status) == number else f"signal {os.WTERMSIG(status)} of itself"
     code = os.WEXITSTATUS(status)
+    if hit != child and f"was ended by {number.name}" in words:
+        return False, "" if code == 1 else f"exit {code}"
     if "expirespan-train: interrupted" in words and number == signal.SIGINT:  # before training began
         return False, "" if (code, after) == (130, before) else f"exit {code}, {before} steps became {after}"
     if code == 128 + number:
@@ -114,7 +143,7 @@ def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
 
 
-def main(count: int, seed: int = 0) -> list[str]:
+def main(count: int, seed: int = 0, workers: int = 1) -> list[str]:
     """Kill so many times; what was wrong."""
     torch.set_num_threads(1)
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # of the steps that it leaves out
@@ -122,7 +151,7 @@ def main(count: int, seed: int = 0) -> list[str]:
     with tempfile.TemporaryDirectory() as name:
         while kills < count:
             run, whole = Path(name) / f"run{trained}", Path(name) / f"whole{trained}"
-            first = [*TRAIN.split(), "--seed", str(trained)]
+            first = [*TRAIN.split(), "--seed", str(trained), "--workers", str(workers)]
             os.waitpid(begin([*first, "--out", str(whole)], Path(name) / "said"), 0)
             ended = False
             while not ended:
@@ -144,5 +173,6 @@ def main(count: int, seed: int = 0) -> list[str]:
 
 if __name__ == "__main__":
     arguments = parser(__doc__, 1000, "kills")
+    arguments.add_argument("--workers", type=int, default=1, help="processes of a training")
     options = arguments.parse_args()
-    finish(main(options.count, options.seed), options.count, "kills")
+    finish(main(options.count, options.seed, options.workers), options.count, "kills")

@@ -1,12 +1,13 @@
 """Training by one process and by two: environment steps per second, and what the processes tell each other.
 
 Every measurement is made in processes of its own, one kind after the other, round after round, so that a noisy machine
-disturbs all alike.  The same 32 environments x 128 steps, 4 epochs and minibatches of 1,024 as in throughput.py, shared
-out over the processes; RecurrentPPO, which has no such form, with one thread and with two.  Communication is counted in
+disturbs all alike.  The same 32 environments x 128 steps, 4 epochs and minibatches of 1,024 as in throughput.py, or
+what is asked for, shared out over the processes; RecurrentPPO, which has no such form, with one thread and with two.
+The environments alone are 32 in each process.  Communication is counted in
 process 0: how often it waits for the others, for how long (which includes waiting for a slower one), and the bytes that
 it hands in.
 
-    python benchmarks/scaling.py RUN_DIR [--env expirespan/Corridor-v0] [--rounds 5] [--results FILE]
+    python benchmarks/scaling.py RUN_DIR [--envs 128 --batch-size 4096] [--only MemoryPPO] [--results FILE]
 """
 
 import argparse
@@ -40,7 +41,8 @@ KINDS = {
     "environments alone, 2 processes": ("alone", 2, 1),
 }
 """What is measured: by which function, in how many processes, with how many threads each."""
-FIELDS = ("kind", "round", "steps_per_second", "collecting", "learning", "calls", "waited_ms", "bytes")
+SIZES = ("env", "envs", "batch_size")
+FOUND = ("kind", "round", "steps_per_second", "collecting", "learning", "calls", "waited_ms", "bytes")
 
 
 def counted(spent: dict[str, float]) -> None:
@@ -59,28 +61,30 @@ def counted(spent: dict[str, float]) -> None:
         setattr(dist, name, wrapper)
 
 
-def measured(what: str, env_id: str, run: Path | None) -> dict[str, float]:
+def measured(given: argparse.Namespace) -> dict[str, float]:
     """Of this process, as one of several."""
-    if what == "alone":
-        return {"steps_per_second": stepping_rate(env_id) * processes.count()}
-    env = as_vec_env(make_batched(env_id, ENVS // processes.count()))
-    env = Led(env) if env_id.startswith("expirespan/Corridor") else env
-    if what == "theirs":
+    if given.measure == "alone":
+        return {"steps_per_second": stepping_rate(given.env) * processes.count()}
+    env = as_vec_env(make_batched(given.env, given.envs // processes.count()))
+    env = Led(env) if given.env.startswith("expirespan/Corridor") else env
+    sizes: dict[str, Any] = {"target_kl": None, "n_steps": STEPS, "batch_size": given.batch_size, "n_epochs": 4}
+    if given.measure == "theirs":
         model: Any = theirs(env, "cpu")
-    elif run is None:
-        model = MemoryPPO("MemoryPolicy", env, target_kl=None, n_steps=STEPS, batch_size=1024, n_epochs=4, seed=0)
+    elif given.run is None:
+        model = MemoryPPO("MemoryPolicy", env, seed=0, **sizes)
     else:
-        model = MemoryPPO.load(run / CHECKPOINT, env=env, target_kl=None, learning_rate=1e-12)
-    model.learn(ENVS * STEPS)  # warm up
+        model = MemoryPPO.load(given.run / CHECKPOINT, env=env, learning_rate=1e-12, **sizes)
+    rollout = given.envs * STEPS
+    model.learn(rollout)  # warm up
     spent: dict[str, float] = defaultdict(float)
     counted(spent)
     timed(model, "collect_rollouts", spent, "collecting")
     timed(model, "train", spent, "learning")
     begun = time.perf_counter()
-    model.learn(ENVS * STEPS * ROLLOUTS, callback=Quiet(), reset_num_timesteps=False)
+    model.learn(rollout * ROLLOUTS, callback=Quiet(), reset_num_timesteps=False)
     seconds = time.perf_counter() - begun
     return {
-        "steps_per_second": ENVS * STEPS * ROLLOUTS / seconds,
+        "steps_per_second": rollout * ROLLOUTS / seconds,
         "collecting": spent["collecting"] / seconds,
         "learning": spent["learning"] / seconds,
         "calls": spent["calls"] / ROLLOUTS,
@@ -89,9 +93,10 @@ def measured(what: str, env_id: str, run: Path | None) -> dict[str, float]:
     }
 
 
-def one(what: str, count: int, threads: int, env_id: str, run: Path | None) -> dict[str, float]:
-    """A measurement in new processes, started by torchrun."""
-    program = [__file__, "--measure", what, "--env", env_id, *(["--run", str(run)] if run else [])]
+def one(kind: str) -> dict[str, float]:
+    """A measurement in new processes, started by torchrun, with the arguments of this one."""
+    what, count, threads = KINDS[kind]
+    program = [__file__, *sys.argv[1:], "--measure", what]
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
     ended = subprocess.run(
         [*start, *program], capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": str(threads)}
@@ -106,32 +111,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", nargs="?", type=Path, help="a run folder whose agent is trained on; else a new agent")
     parser.add_argument("--env", default="expirespan/Corridor-v0", help="Corridor is led by a script")
+    parser.add_argument("--envs", type=int, default=ENVS)
+    parser.add_argument("--batch-size", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", default="", help="what the name of a row begins with")
     parser.add_argument("--results", type=Path, help="a CSV to add the measurements to")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
-    parser.add_argument("--run", dest="of", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.measure:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
         with processes.joined_by_torchrun():
-            found = measured(given.measure, given.env, given.of)
+            found = measured(given)
             if processes.rank() == 0:
                 print(json.dumps(found))
         return
-    lines = []
+    kinds = [kind for kind in KINDS if kind.startswith(given.only)]
+    sizes = {name: getattr(given, name) for name in SIZES}
+    lines: list[dict[str, Any]] = []
     for number in range(given.rounds):
-        for kind, (what, count, threads) in KINDS.items():
-            lines.append({"kind": kind, "round": number} | one(what, count, threads, given.env, given.run))
+        for kind in kinds:
+            lines.append(sizes | {"kind": kind, "round": number} | one(kind))
             print(lines[-1], flush=True)
     if given.results:
         new = not given.results.is_file()
         with given.results.open("a", newline="") as file:
-            writer = csv.DictWriter(file, ("env", *FIELDS), lineterminator="\n")
+            writer = csv.DictWriter(file, [*SIZES, *FOUND], lineterminator="\n")
             if new:
                 writer.writeheader()
-            writer.writerows({"env": given.env, **line} for line in lines)
+            writer.writerows(lines)
     print("| | steps/s (range) | collecting, learning | communication an update: calls, ms, MB |\n|---|---|---|---|")
-    for kind in KINDS:
+    for kind in kinds:
         own = [line for line in lines if line["kind"] == kind]
         rates = [line["steps_per_second"] for line in own]
         split = [f"{median(line[part] for line in own):.0%}" for part in ("collecting", "learning") if part in own[0]]
