@@ -9,10 +9,12 @@ from typing import Any
 import gymnasium as gym
 import pytest
 import torch
-from expirespan import MemoryA2C, MemoryPPO, processes
+from expirespan import MemoryA2C, MemoryPPO, processes, train_agent
 from expirespan.agents.actions import LeanCategorical
 from expirespan.agents.callbacks import CheckpointCallback
+from expirespan.agents.checkpoint.file import read_checkpoint
 from expirespan.agents.learn.on_policy import MemoryOnPolicyAlgorithm
+from expirespan.cli.config import read_stages
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import Logger
@@ -163,6 +165,26 @@ def test_two_processes_are_the_same_training_as_one(name: str, of_two: list[dict
 
 def test_a_checkpoint_of_two_processes_goes_on_exactly(of_two: list[dict[str, Any]]) -> None:
     assert [found["exact"] for found in of_two] == [True, True]
+
+
+def test_workers_train_a_run_that_one_process_goes_on_with(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONWARNINGS", "ignore")
+    run, small = tmp_path / "run", "--env expirespan/CorridorShort-v0 --num-envs 4 --n-steps 16 --batch-size 32"
+    train_agent.main([*small.split(), "--workers", "2", "--total-steps", "128", "--out", str(run)])
+    said = capfd.readouterr().out
+    assert said.count("Trained for 128 steps") == 1
+    assert read_checkpoint(run)[1]["processes"] == 2 and read_stages(run)[0].workers == 2
+    train_agent.main(["--resume", str(run), "--workers", "1", "--total-steps", "192"])
+    said = capfd.readouterr().out
+    assert "goes on from 128 steps with new episodes: another number of processes than 2 can't go on" in said
+    assert read_checkpoint(run)[1]["num_timesteps"] == 192
+
+
+def test_environments_that_can_not_be_shared_out_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="Expect `num_envs` to be a multiple of the 2 processes, actual: 33"):
+        train_agent.main(["--num-envs", "33", "--workers", "2", "--out", str(tmp_path / "run")])
 
 
 if __name__ == "__main__":

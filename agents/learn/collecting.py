@@ -72,10 +72,7 @@ def collect(
         rollout_buffer.add(obs_tensor, drawn, earned, last_starts, values, log_probs, action_masks)
     if not processes.all_of_them(goes_on):
         return False
-    if algorithm.scales_rewards:
-        algorithm.reward_scale.end_rollout()
-        rollout_buffer.rewards /= algorithm.reward_scale.scale
-    rollout_buffer.rewards += torch.stack(bootstraps)
+    _scale_rewards(algorithm, torch.stack(bootstraps))
     algorithm.share_episodes()
     with torch.no_grad():
         last_values = algorithm.policy.predict_values(
@@ -85,6 +82,14 @@ def collect(
     callback.update_locals(locals() | {"self": algorithm})
     callback.on_rollout_end()
     return True
+
+
+def _scale_rewards(algorithm: "MemoryOnPolicyAlgorithm", bootstraps: Tensor) -> None:
+    """Bring a rollout's rewards to their unit, and add what truncated rows would have earned in it, [T, B]."""
+    if algorithm.scales_rewards:
+        algorithm.reward_scale.end_rollout()
+        algorithm.rollout_buffer.rewards /= algorithm.reward_scale.scale
+    algorithm.rollout_buffer.rewards += bootstraps
 
 
 def _check_rewards(rewards: np.ndarray, steps: int) -> None:
