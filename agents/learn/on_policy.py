@@ -354,7 +354,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             )
             raise ValueError(f"Expect no VecNormalize in several processes, {said}, actual: {self._vec_normalize_env}")
 
-    def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
+    def _update_info_buffer(self, infos: Any, dones: np.ndarray | None = None) -> None:
+        # A list, or SubprocVecEnv's tuple.
         if processes.count() == 1:
             super()._update_info_buffer(infos, dones)
             return
