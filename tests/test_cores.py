@@ -166,8 +166,16 @@ def test_configurations_of_runs_from_before_there_were_other_cores_are_read() ->
     assert from_json(json.dumps(document)) == (parse([]),)
 
 
-@pytest.mark.parametrize("number", [None, 1, 3, "2", True])
+def test_configurations_from_before_there_were_several_processes_name_none() -> None:
+    document = json.loads(to_json((parse([]),))) | {"format": 2}
+    del document["workers"]
+    assert from_json(json.dumps(document)) == (parse([]),)
+
+
+@pytest.mark.parametrize("number", [None, 1, 4, "3", True])
 def test_configurations_of_another_format_are_refused(number: object) -> None:
     document = json.loads(to_json((parse([]),))) | {"format": number}
-    with pytest.raises(ValueError, match=f"Expect the format 2, or none as older runs have it, actual: {number!r}"):
+    with pytest.raises(
+        ValueError, match=f"Expect the format 2 or 3, or none as older runs have it, actual: {number!r}"
+    ):
         from_json(json.dumps(document))
