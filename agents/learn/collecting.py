@@ -66,7 +66,8 @@ def collect(
         algorithm._update_info_buffer(infos, dones)
         n_steps += 1
         _check_rewards(rewards, algorithm.num_timesteps)
-        algorithm.reward_scale.note(rewards, dones)
+        if algorithm.scales_rewards:
+            algorithm.reward_scale.note(rewards, dones)
         bootstraps.append(_truncation_values(algorithm, infos, dones, state))
         earned = torch.as_tensor(rewards, dtype=torch.float32, device=algorithm.device)
         rollout_buffer.add(obs_tensor, drawn, earned, last_starts, values, log_probs, action_masks)
