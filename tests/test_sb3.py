@@ -121,6 +121,16 @@ def test_a_weight_changed_while_training_changes_the_loss(name: str, sign: float
     torch.testing.assert_close(model._loss(policy_loss, value_loss, now) - without, sign * 2 * part)
 
 
+@pytest.mark.parametrize(("reward", "normalized", "divisor"), [(0.5, True, None), (1e-4, True, 0.1), (0.5, False, 1.0)])
+def test_the_value_loss_is_in_units_of_the_returns(reward: float, normalized: bool, divisor: float | None) -> None:
+    model = small(normalize_value_loss=normalized)
+    model.learn(16 * 4)
+    buffer = model.rollout_buffer
+    buffer.returns = reward * torch.arange(buffer.returns.numel(), dtype=torch.float32).reshape(buffer.returns.shape)
+    model._begin_update()
+    assert model._value_unit == pytest.approx(divisor or buffer.returns.std(correction=0).item())
+
+
 @pytest.mark.parametrize(
     ("arguments", "kind", "message"),
     [

@@ -25,6 +25,7 @@ SETTINGS: dict[str, Any] = {
     "vf_coef": 0.7,
     "max_grad_norm": 0.03,
     "advantage_floor": 0.05,
+    "normalize_value_loss": True,
     # Spans of 4 steps and less, so that the task moves them.
     "policy_kwargs": {"memory": SMALL["memory"] | {"initial_span": 0.1}},
     "seed": 3,
@@ -44,6 +45,7 @@ def literal_update(model: MemoryPPO | MemoryA2C, epochs: int, clip: float | None
     adam = torch.optim.Adam(groups, betas=(0.9, 0.98), eps=1e-8)
     spread = ((buffer.advantages - buffer.advantages.mean()) ** 2).mean().sqrt()
     buffer.advantages = (buffer.advantages - buffer.advantages.mean()) / max(spread.item(), 0.05)
+    unit = ((buffer.returns - buffer.returns.mean()) ** 2).mean().sqrt().clamp_min(0.05)
     for _ in range(epochs):
         for batch in buffer.get(COLUMNS * STEPS):
             now = policy.evaluate_sequences(
@@ -56,7 +58,7 @@ def literal_update(model: MemoryPPO | MemoryA2C, epochs: int, clip: float | None
                 ratio = (now.log_prob - batch.old_log_prob).exp()
                 objective = torch.minimum(ratio * gain, ratio.clamp(1 - clip, 1 + clip) * gain)
             error = (now.values - batch.returns) ** 2
-            loss = -objective.mean() + 0.7 * error.mean() - 0.17 * now.entropy.mean()
+            loss = -objective.mean() + 0.7 * error.mean() / unit - 0.17 * now.entropy.mean()
             charged = torch.zeros(())
             for layer in now.core.facts:
                 idle, used = layer.counts[:2].tolist()

@@ -1,5 +1,6 @@
 """Checkpoints of earlier formats, brought to the present one as they are read.
 
+- Format 10 has a value loss in units of the returns' deviation; files before it go on without.
 - Format 9 tells how many processes trained together; before it there was one.
 - Format 8 has one name for the first norm of every core's layers.  Memories of gtrxl and adaptive-span stand in slots,
   each with its time of birth, and their layers have spans, all of them the window: of older files of these only the
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from ...memory.window import SATURATED
 
-FORMATS = tuple(f"expirespan-checkpoint-{number}" for number in range(1, 10))
+FORMATS = tuple(f"expirespan-checkpoint-{number}" for number in range(1, 11))
 """From the oldest to the present one."""
 BEFORE_FORMAT_3 = {"heads": 2, "position_window": 0}
 
@@ -35,8 +36,9 @@ def migrate(tensors: dict[str, Tensor], document: dict[str, Any], stored_as: str
     if stored_as == FORMATS[-1]:
         return
     number = FORMATS.index(stored_as) + 1
+    arguments = document["arguments"]
+    arguments.setdefault("normalize_value_loss", False)
     if number < 3:
-        arguments = document["arguments"]
         arguments.setdefault("normalize_observations", False)
         policy = arguments.get("policy_kwargs") or {}
         arguments["policy_kwargs"] = policy | {"memory": BEFORE_FORMAT_3 | (policy.get("memory") or {})}
@@ -44,8 +46,9 @@ def migrate(tensors: dict[str, Tensor], document: dict[str, Any], stored_as: str
         document["controller"] = document.pop("pressure")
         _forget_adam(tensors)
     document.setdefault("pending_log", {})
-    document |= {"processes": 1, "others": []}
-    policy = document["arguments"].get("policy_kwargs") or {}
+    if number < 9:
+        document |= {"processes": 1, "others": []}
+    policy = arguments.get("policy_kwargs") or {}
     core = policy.get("core", "expire-span")
     _rename_norms(tensors)
     if number < 8 and core == "compressive":

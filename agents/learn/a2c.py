@@ -21,6 +21,8 @@ class A2CConfig(OnPolicyConfig):
     ent_coef: float = 0.01
     """Weight of the entropy bonus.  Nothing holds A2C's steps back as PPO's clipping does: with PPO's 0.005 a run was
     sure of itself too early, and lost at 70 % what it had learned to 90 %."""
+    normalize_value_loss: bool = False
+    """Divide the value loss by the standard deviation of the rollout's returns."""
 
 
 class MemoryA2C(MemoryOnPolicyAlgorithm):
@@ -60,6 +62,7 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
         normalize_reward: bool = A2CConfig.normalize_reward,
         normalize_observations: bool = A2CConfig.normalize_observations,
         advantage_floor: float = A2CConfig.advantage_floor,
+        normalize_value_loss: bool = A2CConfig.normalize_value_loss,
         ent_coef: float = A2CConfig.ent_coef,
         vf_coef: float = A2CConfig.vf_coef,
         max_grad_norm: float = A2CConfig.max_grad_norm,

@@ -40,7 +40,11 @@ class OnPolicyConfig:
     normalize_advantage: bool = True
     """Scale the advantages of a rollout to a standard deviation of 1."""
     advantage_floor: float = 0.1
-    """Smallest standard deviation that normalisation divides by: rollouts without reward are not blown up."""
+    """Smallest standard deviation that advantages and the value loss are divided by: rollouts without reward are not
+    blown up."""
+    normalize_value_loss: bool = True
+    """Divide the value loss by the standard deviation of the rollout's returns: with small rewards, values are
+    otherwise learned too slowly beside a policy whose advantages are normalised."""
     normalize_reward: bool = True
     """Divide rewards by the running standard deviation of the discounted return where that is above 1
     (reward_scale.py).  Values, advantages and `rollout_buffer.rewards` are then in this unit.  Without effect where
@@ -66,7 +70,7 @@ class OnPolicyConfig:
             check_not_negative(name, getattr(self, name))
         for name in ("gamma", "gae_lambda"):
             check_share(name, getattr(self, name))
-        for name in ("anneal", "normalize_advantage", "normalize_reward", "normalize_observations"):
+        for name in ("anneal", *(field.name for field in fields(self) if field.name.startswith("normalize_"))):
             check_choice(name, getattr(self, name), (True, False))
 
 

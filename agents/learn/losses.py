@@ -41,6 +41,12 @@ def normalized_advantages(advantages: Float[Tensor, "T B"], floor: float) -> Flo
     return (advantages - mean) / var.sqrt().clamp_min(floor)
 
 
+def deviation(returns: Float[Tensor, "T B"], floor: float) -> float:
+    """The standard deviation over all processes, at least `floor`."""
+    _, _, var = processes.moments(returns.flatten())
+    return var.sqrt().clamp_min(floor).item()
+
+
 def explained_variance(values: Float[Tensor, "T B"], returns: Float[Tensor, "T B"]) -> float:
     """1 - Var(returns - values) / Var(returns) over all processes; NaN where all returns are equal."""
     _, _, var = processes.moments(torch.stack([returns - values, returns], -1).flatten(0, 1))

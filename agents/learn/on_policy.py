@@ -49,7 +49,7 @@ from .config import (
     plain_schedule,
     rollout_steps,
 )
-from .losses import explained_variance, normalized_advantages
+from .losses import deviation, explained_variance, normalized_advantages
 from .reward_scale import RewardScale
 from .rollout import SequenceBatch, SequenceRolloutBuffer
 from .training_log import TrainingLog
@@ -87,6 +87,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     normalize_reward: bool
     normalize_observations: bool
     advantage_floor: float
+    normalize_value_loss: bool
     span_lr_scale: float
 
     def __init__(
@@ -127,6 +128,8 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             kwargs |= {"verbose": 0, "tensorboard_log": None}
         self._ended: list[tuple[int, Any, Any]] = []
         """Of one of several processes: step, record and success of each episode that it has not told the others of."""
+        self._value_unit = 1.0
+        """What the value loss of the present update is divided by."""
         self._asked_batch_size = config.batch_size
         self.batch_size = 0
         super().__init__(
@@ -437,7 +440,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
 
     def _loss(self, policy_loss: Tensor, value_loss: Tensor, now: SequenceEvaluation) -> Tensor:
         """The weighted sum of all terms; those of the core are means over steps."""
-        loss = policy_loss + self.vf_coef * value_loss - self.ent_coef * now.entropy.mean()
+        loss = policy_loss + self.vf_coef * value_loss / self._value_unit - self.ent_coef * now.entropy.mean()
         weights = self.policy.core.loss_weights
         for name, value in now.core.losses.items():
             if weight := weights.get(name, 1.0):
@@ -469,6 +472,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         self._update_learning_rate(self.policy.optimizer)
         if self.normalize_advantage:
             buffer.advantages = normalized_advantages(buffer.advantages, self.advantage_floor)
+        self._value_unit = deviation(buffer.returns, self.advantage_floor) if self.normalize_value_loss else 1.0
         return TrainingLog()
 
     def _finish_update(self, log: TrainingLog) -> None:

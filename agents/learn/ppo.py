@@ -84,6 +84,7 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         normalize_reward: bool = PPOConfig.normalize_reward,
         normalize_observations: bool = PPOConfig.normalize_observations,
         advantage_floor: float = PPOConfig.advantage_floor,
+        normalize_value_loss: bool = PPOConfig.normalize_value_loss,
         ent_coef: float = PPOConfig.ent_coef,
         vf_coef: float = PPOConfig.vf_coef,
         max_grad_norm: float = PPOConfig.max_grad_norm,
