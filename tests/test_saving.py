@@ -284,6 +284,18 @@ def test_files_of_the_seventh_format_are_read_as_they_were_meant(core: str, valu
     assert model.num_timesteps == 192
 
 
+def test_files_of_the_ninth_format_go_on_without_a_normalised_value_loss() -> None:
+    """Written at commit d48e4de, which had no such setting."""
+    env = make_vec_env("CartPole-v1", 4)
+    model = MemoryPPO.load(FILES / "checkpoint-9", env=env, device="cpu", force_reset=False)
+    assert values_of_five_steps(model) == pytest.approx([0.0248485, 0.0322140], abs=1e-6)
+    assert model.normalize_value_loss is False
+    model.learn(64, reset_num_timesteps=False)
+    assert model.num_timesteps == 192
+    asked = MemoryPPO.load(FILES / "checkpoint-9", env=env, device="cpu", normalize_value_loss=True)
+    assert asked.normalize_value_loss is True
+
+
 def test_extractors_of_this_package_are_stored_by_name(tmp_path: Path) -> None:
     model = small(make_vec_env("CartPole-v1", 4), policy_kwargs=SMALL | {"features_extractor_class": NumbersExtractor})
     model.save(tmp_path / "model")

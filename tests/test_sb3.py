@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from expirespan import processes
 from expirespan.agents import MemoryA2C, MemoryPPO
 from expirespan.agents.policy import SequenceEvaluation
 from expirespan.memory import CoreOutput
@@ -119,6 +120,13 @@ def test_a_weight_changed_while_training_changes_the_loss(name: str, sign: float
     setattr(model, name, 2.0)
     part = {"ent_coef": entropy, "vf_coef": value_loss}[name]
     torch.testing.assert_close(model._loss(policy_loss, value_loss, now) - without, sign * 2 * part)
+
+
+def test_the_largest_seed_has_a_next_one_in_the_next_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small()
+    monkeypatch.setattr(processes, "rank", lambda: 1)
+    model.set_random_seed(2**32 - 1)
+    assert np.random.get_state()[1][0] == model.n_envs - 1  # pyright: ignore[reportIndexIssue, reportArgumentType]  # a tuple
 
 
 @pytest.mark.parametrize(("reward", "normalized", "divisor"), [(0.5, True, None), (1e-4, True, 0.1), (0.5, False, 1.0)])

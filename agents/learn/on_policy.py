@@ -57,6 +57,9 @@ from .training_log import TrainingLog
 ALL = Record.LOSSES | Record.TRACE | Record.FACTS
 """What is recorded in the first pass over a rollout, for the log and for the core's controller."""
 
+SEEDS = 2**32
+"""NumPy's global generator takes seeds below this."""
+
 Algorithm = TypeVar("Algorithm", bound="MemoryOnPolicyAlgorithm")
 
 
@@ -160,7 +163,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
 
     def set_random_seed(self, seed: int | None = None) -> None:
         """Seed torch, NumPy and the environments: each process as its environments are numbered among those of all."""
-        super().set_random_seed(None if seed is None else seed + processes.rank() * self.n_envs)
+        super().set_random_seed(None if seed is None else (seed + processes.rank() * self.n_envs) % SEEDS)
 
     @property
     def config(self) -> Any:
