@@ -11,7 +11,7 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -89,6 +89,14 @@ def total(own: Tensor) -> Tensor:
     return summed
 
 
+def totals(own: Sequence[Tensor]) -> list[Tensor]:
+    """All: the sums over the processes of tensors of one type, in one message."""
+    if count() == 1 or not own:
+        return list(own)
+    parts = total(torch.cat([part.flatten() for part in own])).split([part.numel() for part in own])
+    return [summed.view_as(part) for summed, part in zip(parts, own, strict=True)]
+
+
 def mean(own: Tensor) -> Tensor:
     """All: the mean over the processes."""
     return own if count() == 1 else total(own) / count()
@@ -125,10 +133,9 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     every = [*parameters]
     own = [torch.zeros_like(p) if p.grad is None else p.grad for p in every]
     given = own[0].new_tensor([p.grad is not None for p in every])
-    flat = torch.cat([given, *(gradient.flatten() for gradient in own)])
-    parts = mean(flat).split([len(own), *map(Tensor.numel, own)])
-    for parameter, gradient, share, part in zip(every, own, parts[0].tolist(), parts[1:], strict=True):
-        parameter.grad = gradient.copy_(part.view_as(gradient)) if share else None
+    givers, *parts = totals([given, *own])
+    for parameter, gradient, giver, part in zip(every, own, givers.tolist(), parts, strict=True):
+        parameter.grad = gradient.copy_(part / count()) if giver else None
 
 
 def concatenated(own: Float[Tensor, "N *shape"]) -> Float[Tensor, "M *shape"]:

@@ -288,8 +288,9 @@ class SpanController(SpanPressure):
 
     def step(self, share: float) -> None:
         """Move spans by this share of the update's pull, in the directions of the minibatch observed last."""
+        directions = iter(processes.totals([part for *_, gradient in self._due for part in gradient]))
         for number, pull, gradient in self._due:
-            self.move_spans(number, [processes.total(part) for part in gradient], pull * share)
+            self.move_spans(number, [next(directions) for _ in gradient], pull * share)
         self._due = []
 
     def _gradient(self, number: int, rent: Float[Tensor, ""]) -> list[Tensor]:
