@@ -79,7 +79,10 @@ def start_from(model: MemoryOnPolicyAlgorithm, run: Path, config: TrainConfig) -
     theirs, ours = document["arguments"]["normalize_observations"], model.normalize_observations
     if model.policy.measuring() and theirs != ours:  # the weights would read numbers of another scale
         raise ValueError(f"Expect `init_from` to be a run with normalize_observations {ours}, actual: {theirs}")
-    model.policy.load_state_dict(under("policy", tensors))
+    weights = under("policy", tensors)
+    if model.policy.time_value is not None:  # 0 at first, and not there in runs of older versions
+        weights.setdefault("time_value.weight", model.policy.time_value.weight.detach())
+    model.policy.load_state_dict(weights)
     model.reward_scale.adopt(document["reward_scale"])
 
 

@@ -157,7 +157,9 @@ class ActingStep(nn.Module):
         # Asking for attention has all layers computed by torch.
         record = Record.STATE | Record.ATTENTION
         output = core(features.unsqueeze(1), memory, episode_start.unsqueeze(1), record=record)
-        distribution, values = self.policy._heads(output.y.squeeze(1), critic)
+        distribution, values = self.policy._heads(
+            output.y.squeeze(1), critic, time=self.policy.time_of(memory, episode_start)
+        )
         after, overflow = as_tensors(output.state)
         actions = self._environment_actions(distribution.mode())
         return {"actions": actions, **parameters(distribution), "values": values, "overflow": overflow}, after

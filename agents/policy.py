@@ -17,12 +17,15 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, MlpExtr
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
+from ..checks import check_choice
 from ..memory import CoreConfig, CoreOutput, MemoryCore, Record, Trace, core_config
+from ..memory.core import episode_time, segment_starts
 from .actions import LeanCategorical, environment_actions, masked_logits, read_masks
 from .arguments import check_policy_arguments
 from .encoders import MiniGridExtractor, TokenLineExtractor, default_extractor, measuring
 from .numbers_extractor import NumbersExtractor
 from .observations import Kinds, check_finite, check_kinds, kinds_of_space, prepare
+from .time_value import TimeValue
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +64,8 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
       dictionary of these for a Dict space.  MemoryPPO and MemoryA2C ask the environment; without one, None goes by the
       space alone, which can't tell MiniGrid's codes and tokens from other numbers.
     - `span_lr_scale`: multiplies the learning rate for the weights that predict spans.
+    - `time_aware_critic`: whether the critic, and it alone, is told the steps since the episode began (time_value.py);
+      without effect where the core's state doesn't know them, as a core of the user's may not.
 
     `net_arch` describes layers between the core and the heads; there are none by default.  Without
     `features_extractor_class` the network follows from `observations`.  With `share_features_extractor=False` the
@@ -82,10 +87,13 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         net_arch: list[int] | dict[str, list[int]] | None = None,
         features_extractor_class: type[BaseFeaturesExtractor] | None = None,
         span_lr_scale: float = 1.0,
+        time_aware_critic: bool = True,
         **kwargs: Any,
     ) -> None:
         self.core_config = core_config(core, memory)
         self.span_lr_scale = span_lr_scale
+        check_choice("time_aware_critic", time_aware_critic, (True, False))
+        self.time_aware_critic = time_aware_critic
         check_policy_arguments(type(self), kwargs)
         # SB3's eps of 1e-5 drowns the gradients of what is seen once in an episode; a shorter memory of squared
         # gradients than Adam's usual one keeps a sudden large gradient after quiet ones from becoming a huge step.
@@ -113,6 +121,8 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         self.embed = nn.Identity() if same else nn.Linear(self.features_dim, self.core.width)
         if not self.share_features_extractor:
             self.embed_critic = nn.Linear(self.features_dim, self.core.width)
+        knows_time = hasattr(self.core.initial_state(1), "time")
+        self.time_value = TimeValue() if self.time_aware_critic and knows_time else None
         super()._build(lr_schedule)
         if isinstance(self.action_dist, CategoricalDistribution):
             self.action_dist = LeanCategorical(self.action_dist.action_dim)
@@ -177,7 +187,8 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         if trace or attention:
             record |= Record.ATTENTION if attention else Record.TRACE
         output = self.core(features.unsqueeze(1), state, starts, record=record)
-        distribution, values = self._heads(output.y.squeeze(1), critic, action_masks)
+        time = self.time_of(state, episode_starts)
+        distribution, values = self._heads(output.y.squeeze(1), critic, action_masks, time)
         actions = distribution.get_actions(deterministic=deterministic)
         log_prob = distribution.log_prob(actions)
         shaped = actions.reshape(-1, *(self.action_space.shape or ()))
@@ -211,10 +222,14 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
             return self.features(obs), None
         return self.features(obs), self.embed_critic(self.extract_features(obs, self.vf_features_extractor))
 
+    def time_of(self, state: Any, episode_starts: Tensor) -> Tensor | None:
+        """Steps since the episode began, int64 [B], for a critic that goes by them; None for another."""
+        return None if self.time_value is None else state.time.masked_fill(episode_starts, 0)
+
     def assess(self, latent: Tensor, actions: Tensor, action_masks: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Values and log-probabilities of drawn actions, both [N], from what the core returned, [N, D].
 
-        Of a critic with an extractor of its own, the part that the memory gives.
+        Of values the part that the memory gives, without the time and the features of a critic's own extractor.
         """
         distribution, values = self._heads(latent, action_masks=action_masks)
         return values, distribution.log_prob(self._as_drawn(actions))
@@ -271,7 +286,10 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
             episode_starts.T,
             record=record,
         )
-        distribution, values = self._heads(output.y.flatten(0, 1), critic, action_masks)
+        time = None
+        if self.time_value is not None:
+            time = episode_time(state.time, segment_starts(episode_starts.T)).flatten()
+        distribution, values = self._heads(output.y.flatten(0, 1), critic, action_masks, time)
         log_prob = distribution.log_prob(self._as_drawn(actions))
         entropy = distribution.entropy()
         if entropy is None:  # no closed form for this distribution
@@ -293,6 +311,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
             "memory": asdict(self.core_config),  # pyright: ignore[reportArgumentType]  # a dataclass
             "observations": self.observations,
             "span_lr_scale": self.span_lr_scale,
+            "time_aware_critic": self.time_aware_critic,
             "share_features_extractor": self.share_features_extractor,
         }
         return super()._get_constructor_parameters() | ours
@@ -358,13 +377,20 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         return actions.float() if isinstance(self.action_space, spaces.MultiBinary) else actions
 
     def _heads(
-        self, latent: Tensor, critic: Tensor | None = None, action_masks: Tensor | None = None
+        self,
+        latent: Tensor,
+        critic: Tensor | None = None,
+        action_masks: Tensor | None = None,
+        time: Tensor | None = None,
     ) -> tuple[Distribution, Tensor]:
         """The distribution over actions, and values [N]; `latent` is what the core returned, [N, D]."""
         actor, valued = self.mlp_extractor(latent)
         if critic is not None:
             valued = self.mlp_extractor.forward_critic(latent + critic)
-        return self._get_action_dist_from_latent(actor, action_masks), self.value_net(valued).squeeze(-1)
+        values = self.value_net(valued).squeeze(-1)
+        if self.time_value is not None and time is not None:
+            values = values + self.time_value(time)
+        return self._get_action_dist_from_latent(actor, action_masks), values
 
     def _get_action_dist_from_latent(self, latent_pi: Tensor, action_masks: Tensor | None = None) -> Distribution:
         # A copy, so that the policy holds no tensors of a graph: it could not be copied or pickled with them.

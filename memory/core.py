@@ -17,7 +17,10 @@ from torch import Tensor, nn
 
 @runtime_checkable
 class State(Protocol):
-    """What a core carries from one call to the next; dimension 0 of every tensor is the row (environment)."""
+    """What a core carries from one call to the next; dimension 0 of every tensor is the row (environment).
+
+    Where it has `time`, int64 [B], the steps since each row's episode began, a critic may go by it.
+    """
 
     def __len__(self) -> int:
         """How many rows there are."""
@@ -300,6 +303,17 @@ def segment_starts(resets: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
     """For each step the index within the segment of the latest reset up to it; -1 where there is none."""
     steps = torch.arange(resets.shape[1], device=resets.device)
     return torch.where(resets, steps, -1).cummax(1).values
+
+
+def episode_time(time0: Int[Tensor, " B"], start: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
+    """Steps since the episode began, from those of the first step, where it is no reset, and `segment_starts`."""
+    steps = torch.arange(start.shape[1], device=start.device)
+    return torch.where(start < 0, time0.unsqueeze(1) + steps, steps - start)
+
+
+def next_time(time0: Int[Tensor, " B"], resets: Bool[Tensor, "B T"]) -> Int[Tensor, " B"]:
+    """The same of the step after the segment, where it is no reset."""
+    return episode_time(time0, segment_starts(resets))[:, -1] + 1
 
 
 def check_segment(core: MemoryCore[Any], x: Tensor, of_state: Tensor, resets: Tensor) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..checks import check_whole
 from .attention import split_heads
-from .core import CoreConfig, CoreOutput, MemoryCore, Record, TensorState, check_segment, segment_starts
+from .core import CoreConfig, CoreOutput, MemoryCore, Record, TensorState, check_segment, episode_time, segment_starts
 from .transformer import Block
 
 CHUNK = 64
@@ -55,12 +55,14 @@ class GatedDeltaNetConfig(CoreConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class GatedDeltaNetState(TensorState):
-    """What every layer carries on."""
+    """What every layer carries on, and the clock of every row."""
 
     matrix: Float[Tensor, "B layers H K K"]
     """S: by value and key."""
     recent: Float[Tensor, "B layers before three_D"]
     """Queries, keys and values of the steps before, as they enter the convolution."""
+    time: Int[Tensor, " B"]
+    """Steps since the episode began."""
 
 
 class GatedDeltaNetLayer(Block):
@@ -171,6 +173,7 @@ class GatedDeltaNet(MemoryCore[GatedDeltaNetState]):
         return GatedDeltaNetState(
             matrix=like.new_zeros(batch_size, config.layers, config.heads, size, size),
             recent=like.new_zeros(batch_size, config.layers, before, 3 * config.width),
+            time=torch.zeros(batch_size, dtype=torch.int64, device=like.device),
         )
 
     def forward(
@@ -188,5 +191,6 @@ class GatedDeltaNet(MemoryCore[GatedDeltaNetState]):
             x, matrix, rows = layer(x, state.matrix[:, number], state.recent[:, number], start)
             matrices.append(matrix.detach())
             recent.append(rows.detach())
-        after = GatedDeltaNetState(matrix=torch.stack(matrices, 1), recent=torch.stack(recent, 1))
+        time = episode_time(state.time, start)[:, -1] + 1
+        after = GatedDeltaNetState(matrix=torch.stack(matrices, 1), recent=torch.stack(recent, 1), time=time)
         return CoreOutput(y=self.final_norm(x), state=after)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ..checks import check_whole
-from .core import CoreConfig, CoreOutput, MemoryCore, Record, TensorState, check_segment
+from .core import CoreConfig, CoreOutput, MemoryCore, Record, TensorState, check_segment, next_time
 from .transformer import Block
 
 
@@ -39,9 +39,11 @@ class MinGRUConfig(CoreConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class MinGRUState(TensorState):
-    """h of every layer."""
+    """h of every layer, and the clock of every row."""
 
     hidden: Float[Tensor, "B layers D"]
+    time: Int[Tensor, " B"]
+    """Steps since the episode began."""
 
 
 def linear_scan(
@@ -93,7 +95,11 @@ class MinGRU(MemoryCore[MinGRUState]):
 
     def initial_state(self, batch_size: int) -> MinGRUState:
         """Zeros."""
-        return MinGRUState(hidden=self.final_norm.weight.new_zeros(batch_size, len(self.layers), self.width))
+        like = self.final_norm.weight
+        return MinGRUState(
+            hidden=like.new_zeros(batch_size, len(self.layers), self.width),
+            time=torch.zeros(batch_size, dtype=torch.int64, device=like.device),
+        )
 
     def forward(
         self,
@@ -109,4 +115,5 @@ class MinGRU(MemoryCore[MinGRUState]):
         for number, layer in enumerate(self.layers):
             x, hidden = layer(x, state.hidden[:, number], resets)
             after.append(hidden.detach())
-        return CoreOutput(y=self.final_norm(x), state=MinGRUState(hidden=torch.stack(after, 1)))
+        state = MinGRUState(hidden=torch.stack(after, 1), time=next_time(state.time, resets))
+        return CoreOutput(y=self.final_norm(x), state=state)

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jaxtyping import Bool, Float
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ..checks import check_whole
-from .core import CoreConfig, CoreOutput, MemoryCore, Record, TensorState, check_segment
+from .core import CoreConfig, CoreOutput, MemoryCore, Record, TensorState, check_segment, next_time
 from .transformer import feed_forward
 
 
@@ -34,9 +35,10 @@ class NoMemoryConfig(CoreConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class NoState(TensorState):
-    """Nothing, of so many rows."""
+    """The clock of every row, and nothing else."""
 
-    nothing: Float[Tensor, "B 0"]
+    time: Int[Tensor, " B"]
+    """Steps since the episode began."""
 
 
 class NoMemory(MemoryCore[NoState]):
@@ -52,8 +54,8 @@ class NoMemory(MemoryCore[NoState]):
         self.final_norm = nn.LayerNorm(config.width)
 
     def initial_state(self, batch_size: int) -> NoState:
-        """So many rows of nothing."""
-        return NoState(nothing=self.final_norm.weight.new_zeros(batch_size, 0))
+        """So many rows that have seen nothing."""
+        return NoState(time=torch.zeros(batch_size, dtype=torch.int64, device=self.final_norm.weight.device))
 
     def forward(
         self,
@@ -64,7 +66,7 @@ class NoMemory(MemoryCore[NoState]):
         record: Record = Record.STATE,
     ) -> CoreOutput[NoState]:
         """Read T steps, each by itself."""
-        check_segment(self, x, state.nothing, resets)
+        check_segment(self, x, state.time, resets)
         for layer in self.layers:
             x = x + layer(x)
-        return CoreOutput(y=self.final_norm(x), state=state)
+        return CoreOutput(y=self.final_norm(x), state=NoState(time=next_time(state.time, resets)))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence, pad_sequence
 
 from ..checks import check_whole
-from .core import CoreConfig, CoreOutput, MemoryCore, Record, TensorState, check_segment
+from .core import CoreConfig, CoreOutput, MemoryCore, Record, TensorState, check_segment, next_time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +52,8 @@ class Hidden(TensorState):
 
     hidden: Float[Tensor, "B parts layers D"]
     """h of every layer, and of an LSTM c as the second part."""
+    time: Int[Tensor, " B"]
+    """Steps since the episode began."""
 
 
 class Recurrent(MemoryCore[Hidden]):
@@ -68,7 +70,10 @@ class Recurrent(MemoryCore[Hidden]):
     def initial_state(self, batch_size: int) -> Hidden:
         """Zeros."""
         like = next(self.network.parameters())
-        return Hidden(hidden=like.new_zeros(batch_size, self.parts, self.network.num_layers, self.width))
+        return Hidden(
+            hidden=like.new_zeros(batch_size, self.parts, self.network.num_layers, self.width),
+            time=torch.zeros(batch_size, dtype=torch.int64, device=like.device),
+        )
 
     def forward(
         self,
@@ -85,7 +90,7 @@ class Recurrent(MemoryCore[Hidden]):
             y, hidden = self._pieces(x, hidden, resets)
         else:
             y, hidden = self._run(x, hidden)
-        return CoreOutput(y=y, state=Hidden(hidden=hidden.detach()))
+        return CoreOutput(y=y, state=Hidden(hidden=hidden.detach(), time=next_time(state.time, resets)))
 
     def _run(self, x: Any, hidden: Float[Tensor, "N parts layers D"]) -> tuple[Any, Float[Tensor, "N parts layers D"]]:
         """N sequences, padded or packed, each from its own hidden state."""

@@ -30,12 +30,14 @@ from ..agents.checkpoint.file import (
     replace_file,
     under,
 )
+from ..agents.checkpoint.migration import add_clocks
 from ..agents.checkpoint.schema import Count, Number, converted, reading
 from ..memory import MemoryCore
 from .streams import Stream
 from .training import Evaluator, SequenceTrainer
 
-FORMAT = "expirespan-sequence-1"
+FORMATS = ("expirespan-sequence-1", "expirespan-sequence-2")
+"""From the oldest to the present one, in which every core's state has a clock."""
 
 
 class Progress(msgspec.Struct, forbid_unknown_fields=True):
@@ -83,7 +85,7 @@ def content(trainer: SequenceTrainer, evaluator: Evaluator, parts: list[dict[str
         controller=None if trainer.controller is None else trainer.controller.state_dict(),
     )
     text = json.dumps(msgspec.to_builtins(document))
-    return save(tensors, {"format": FORMAT, "document": text, DIGEST: digest(tensors, text)})
+    return save(tensors, {"format": FORMATS[-1], "document": text, DIGEST: digest(tensors, text)})
 
 
 def copied(groups: Mapping[str, Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -116,10 +118,12 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], Progress]:
         tensors = load(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         metadata = header.get("__metadata__") or {}
-        if metadata.get("format") != FORMAT:
-            raise ValueError(f"its format is {metadata.get('format')!r}, not {FORMAT!r}")
+        if metadata.get("format") not in FORMATS:
+            raise ValueError(f"its format is {metadata.get('format')!r}, not {FORMATS[-1]!r}")
         if metadata.get(DIGEST) != digest(tensors, metadata["document"]):
             raise ValueError("its contents are not those that were written")
+        if metadata["format"] != FORMATS[-1]:
+            add_clocks(tensors)
         return tensors, converted(json.loads(metadata["document"]), Progress)
 
 

@@ -296,6 +296,24 @@ def test_files_of_the_ninth_format_go_on_without_a_normalised_value_loss() -> No
     assert asked.normalize_value_loss is True
 
 
+@pytest.mark.parametrize(
+    ("core", "values"),
+    [("lstm", [0.01578080, 0.01235057]), ("none", [0.01566700, 0.03674324])],
+)
+def test_files_of_the_tenth_format_go_on_with_a_critic_that_does_not_know_the_time(
+    core: str, values: list[float]
+) -> None:
+    """Written at commit 16d0317, when the states of these cores had no clock."""
+    env = make_vec_env("CartPole-v1", 4)
+    model = MemoryPPO.load(FILES / f"checkpoint-10-{core}", env=env, device="cpu", force_reset=False)
+    assert values_of_five_steps(model) == pytest.approx(values, abs=1e-6)
+    assert model.policy.time_value is None
+    stored = under("memory", read_checkpoint(FILES / f"checkpoint-10-{core}")[0])
+    assert model.policy.core.restore_state(stored).time.tolist() == [0] * 4
+    model.learn(64, reset_num_timesteps=False)
+    assert model.num_timesteps == 256
+
+
 def test_extractors_of_this_package_are_stored_by_name(tmp_path: Path) -> None:
     model = small(make_vec_env("CartPole-v1", 4), policy_kwargs=SMALL | {"features_extractor_class": NumbersExtractor})
     model.save(tmp_path / "model")

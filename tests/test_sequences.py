@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -223,6 +224,16 @@ def test_files_that_are_damaged_or_of_another_run_are_refused(tmp_path: Path) ->
         with pytest.raises(SystemExit, match=message) as error:
             train_sequence.main(["--resume", str(folder), *("--updates 4".split() if "updates" not in changes else [])])
         assert "\n" not in str(error.value)
+
+
+def test_a_run_of_the_first_format_goes_on(tmp_path: Path) -> None:
+    """Written at commit 16d0317, when the states of recurrent cores had no clock."""
+    folder = tmp_path / "run"
+    shutil.copytree(Path(__file__).parent / "files" / "sequence-1-gru", folder)
+    train_sequence.main(["--resume", str(folder), "--updates", "6"])
+    tensors, document = read(folder / "checkpoint.safetensors")
+    assert document.updates == 6
+    assert tensors["memory/time"].shape == (2,)
 
 
 def test_a_signal_saves_and_the_training_goes_on(

@@ -1,5 +1,7 @@
 """Checkpoints of earlier formats, brought to the present one as they are read.
 
+- Format 11 has a critic that knows the time; older files go on without.  Every core's state has a clock, which stands
+  at 0 for those of older files that had none.
 - Format 10 has a value loss in units of the returns' deviation; files before it go on without.
 - Format 9 tells how many processes trained together; before it there was one.
 - Format 8 has one name for the first norm of every core's layers.  Memories of gtrxl and adaptive-span stand in slots,
@@ -26,7 +28,7 @@ from torch import Tensor
 
 from ...memory.window import SATURATED
 
-FORMATS = tuple(f"expirespan-checkpoint-{number}" for number in range(1, 11))
+FORMATS = tuple(f"expirespan-checkpoint-{number}" for number in range(1, 12))
 """From the oldest to the present one."""
 BEFORE_FORMAT_3 = {"heads": 2, "position_window": 0}
 
@@ -38,6 +40,7 @@ def migrate(tensors: dict[str, Tensor], document: dict[str, Any], stored_as: str
     number = FORMATS.index(stored_as) + 1
     arguments = document["arguments"]
     arguments.setdefault("normalize_value_loss", False)
+    arguments["policy_kwargs"] = {"time_aware_critic": False} | (arguments.get("policy_kwargs") or {})
     if number < 3:
         arguments.setdefault("normalize_observations", False)
         policy = arguments.get("policy_kwargs") or {}
@@ -57,6 +60,16 @@ def migrate(tensors: dict[str, Tensor], document: dict[str, Any], stored_as: str
         _undo_norms(tensors)
     if (number < 8 and core in ("gtrxl", "adaptive-span")) or (number < 6 and core == "transformer-xl"):
         _update_windows(tensors)
+    add_clocks(tensors)
+
+
+def add_clocks(tensors: dict[str, Tensor]) -> None:
+    """Give stored states that have no clock one that stands at 0 in every row."""
+    groups = {name.rpartition("/")[0] for name in tensors if re.search(r"(^|/)(evaluated )?memory( \d+)?/[^/]*$", name)}
+    for group in groups:
+        rows = next(tensor.shape[:1] for name, tensor in tensors.items() if name.startswith(f"{group}/"))
+        tensors.setdefault(f"{group}/time", torch.zeros(rows, dtype=torch.int64))
+        tensors.pop(f"{group}/nothing", None)
 
 
 def _forget_adam(tensors: dict[str, Tensor]) -> None:

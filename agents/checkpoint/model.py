@@ -240,7 +240,7 @@ def _check_stored(
     if missing is not None:
         lost = {name.split(".")[0] for name in missing}
         check_complete("the arguments", arguments, sorted({*settings, *Arguments.__struct_fields__} - lost))
-        check_complete("`policy_kwargs`", policy, ("core", "memory"))
+        check_complete("`policy_kwargs`", policy, ("core", "memory", "time_aware_critic"))
         check_complete("`memory`", policy["memory"], [field.name for field in fields(CORES[policy["core"]])])
     pick(algorithm.config_class, algorithm.numbers(arguments))
     pick(PressureConfig, arguments)

@@ -193,9 +193,10 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             "policy": "MemoryPolicy" if self.policy_class is default_policy else self.policy_class,
             **self._settings(),
             **asdict(self.pressure_config),
-            # The core as a whole, so that later versions may have other defaults.
+            # The network as a whole, so that later versions may have other defaults.
             "policy_kwargs": self._policy_kwargs
-            | {"core": self.policy.core_config.name, "memory": self.policy.core_config},
+            | {"core": self.policy.core_config.name, "memory": self.policy.core_config}
+            | {"time_aware_critic": self.policy.time_aware_critic},
             "seed": self.seed,
             "stats_window_size": self._stats_window_size,
             "tensorboard_log": None if self.tensorboard_log is None else str(self.tensorboard_log),

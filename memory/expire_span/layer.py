@@ -17,7 +17,7 @@ from ..attention import (
     split_heads,
     without_unseen,
 )
-from ..core import AttentionTrace, LayerTrace, segment_starts
+from ..core import AttentionTrace, LayerTrace, episode_time, segment_starts
 from ..transformer import Block, Residual
 from . import compiled
 from .attention import NEVER, MemoryView, Reading
@@ -47,9 +47,8 @@ def read_clock(time0: Int[Tensor, " B"], resets: Bool[Tensor, "B T"]) -> Clock:
     """Times within the episode, from the time of the first step and the resets."""
     steps = torch.arange(resets.shape[1], device=resets.device).expand_as(resets)
     start = segment_starts(resets)
-    continues = start < 0
-    time = torch.where(continues, time0.unsqueeze(1) + steps, steps - start)
-    return Clock(steps, time0, time, start, start.masked_fill(continues, NEVER), torch.ones_like(resets))
+    since = start.masked_fill(start < 0, NEVER)
+    return Clock(steps, time0, episode_time(time0, start), start, since, torch.ones_like(resets))
 
 
 def hooked(module: nn.Module) -> bool:
