@@ -6,6 +6,7 @@ from .gymnasium_vec_env import GymnasiumVecEnv
 from .history import HistorySpace, HistoryWrapper
 from .history_extractor import ExpireSpanExtractor
 from .learn.a2c import A2CConfig, MemoryA2C
+from .learn.on_policy import TrainingDiverged
 from .learn.ppo import MemoryPPO, PPOConfig
 from .learn.rollout import SequenceRolloutBuffer
 from .masked_evaluation import MaskedEvalCallback, WithMasks
@@ -26,5 +27,6 @@ __all__ = [
     "PressureConfig",
     "SequenceRolloutBuffer",
     "TokenLineExtractor",
+    "TrainingDiverged",
     "WithMasks",
 ]

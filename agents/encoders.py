@@ -175,6 +175,12 @@ class SmallPictureExtractor(BaseFeaturesExtractor):
         return self.network(observations)
 
 
+def _module_name(name: str, number: int) -> str:
+    """Of part `number`, as torch takes it: without dots, not empty and none that a ModuleDict has itself."""
+    named = name.replace(".", f"<{number}>")
+    return f"<{number}>{named}" if not named or hasattr(nn.ModuleDict, named) or named == "training" else named
+
+
 class DictExtractor(BaseFeaturesExtractor):
     """A dictionary: each part through the extractor for its kind, side by side in the order of the space.
 
@@ -193,8 +199,7 @@ class DictExtractor(BaseFeaturesExtractor):
             parts[name] = extractor(space, **settings)
         super().__init__(observation_space, sum(part.features_dim for part in parts.values()))
         self.names = tuple(parts)
-        # torch takes no names with dots.
-        keys = (name.replace(".", f"<{number}>") for number, name in enumerate(parts))
+        keys = (_module_name(name, number) for number, name in enumerate(parts))
         self.extractors = nn.ModuleDict(dict(zip(keys, parts.values(), strict=True)))
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:

@@ -29,7 +29,6 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
-from gymnasium.vector.utils import create_empty_array
 from stable_baselines3.common.distributions import (
     BernoulliDistribution,
     DiagGaussianDistribution,
@@ -70,11 +69,14 @@ def export_policy(
         check_whole("batch_size", batch_size, at_least=1)
     step = ActingStep(policy)
     rows = batch_size or 2  # torch.export takes one row, or none, for a constant
-    zeros: Any = create_empty_array(policy.observation_space, rows, fn=np.zeros)
     assert isinstance(step.policy.core, ExpireSpan)
     # Refreshed, so that what a core derives from its weights is there before they are constants.
     state = fixed_slots(step.policy.core.refresh(step.policy.initial_state(rows)), slots)
-    given = (step.policy.obs_to_tensor(zeros)[0], state, torch.ones(rows, dtype=torch.bool))
+    given = (
+        step.policy.obs_to_tensor(_example(policy.observation_space, rows))[0],
+        state,
+        torch.ones(rows, dtype=torch.bool),
+    )
     shapes = None if batch_size else _for_each(given, {0: torch.export.Dim("batch")})
     with torch.no_grad(), _no_checks_of_values():
         return torch.export.export(step, given, dynamic_shapes=shapes)
@@ -122,6 +124,14 @@ def _names(given: Any, outputs: Batch, after: Batch) -> tuple[list[str], list[st
     )
 
 
+def _example(space: spaces.Space, rows: int) -> Any:
+    """Observations of so many rows that are in the space: zeros, or the first class."""
+    if isinstance(space, spaces.Dict):
+        return {name: _example(part, rows) for name, part in space.spaces.items()}
+    first = space.start if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) else 0
+    return np.full((rows, *(space.shape or ())), first, space.dtype)
+
+
 def _for_each(given: Any, axes: Any) -> Any:
     """`axes` in place of every tensor."""
     if isinstance(given, dict):
@@ -167,7 +177,7 @@ class ActingStep(nn.Module):
     def _environment_actions(self, actions: Tensor) -> Tensor:
         space = self.policy.action_space
         if isinstance(space, spaces.Box):
-            actions = actions.unflatten(1, space.shape).double()
+            actions = actions.reshape(-1, *space.shape).double()
             if not self.dtype.is_floating_point:
                 actions = actions.round()
             actions = actions.clamp(self.low, self.high)

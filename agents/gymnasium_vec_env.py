@@ -101,8 +101,7 @@ class GymnasiumVecEnv(VecEnv):
         if isinstance(base, SyncVectorEnv):
             return [base.envs[row].get_wrapper_attr(attr_name) for row in rows]
         if isinstance(base, AsyncVectorEnv):
-            if not self.has_attr(attr_name):  # asking for it would end the worker
-                raise AttributeError(f"the environments have no attribute {attr_name!r}")
+            self._check_attr(attr_name)
             values = base.get_attr(attr_name)
             return [values[row] for row in rows]
         return [getattr(self._owner(attr_name), attr_name)] * len(list(rows))
@@ -124,7 +123,7 @@ class GymnasiumVecEnv(VecEnv):
             for row in rows:
                 base.envs[row].set_wrapper_attr(attr_name, value)
         elif isinstance(base, AsyncVectorEnv):
-            before = [None] * self.num_envs if len(rows) == self.num_envs else list(base.get_attr(attr_name))
+            before = [None] * self.num_envs if len(rows) == self.num_envs else self.get_attr(attr_name)
             base.set_attr(attr_name, [value if row in rows else old for row, old in enumerate(before)])
         else:
             self._check_all_rows(rows, attr_name)
@@ -144,10 +143,19 @@ class GymnasiumVecEnv(VecEnv):
             return [base.envs[row].get_wrapper_attr(method_name)(*method_args, **method_kwargs) for row in rows]
         self._check_all_rows(rows, method_name)
         if isinstance(base, AsyncVectorEnv):
+            self._check_attr(method_name)
             return list(base.call(method_name, *method_args, **method_kwargs))
         result = getattr(self._owner(method_name), method_name)(*method_args, **method_kwargs)
         by_row = isinstance(result, np.ndarray | list | tuple) and len(result) == self.num_envs
         return list(result) if by_row else [result] * self.num_envs
+
+    def _check_attr(self, name: str) -> None:
+        """Raise AttributeError where the environments of an AsyncVectorEnv have no such attribute.
+
+        Asking its workers for one that isn't there would end them.
+        """
+        if not self.has_attr(name):
+            raise AttributeError(f"the environments have no attribute {name!r}")
 
     def _check_all_rows(self, rows: Sequence[int], name: str) -> None:
         if len(rows) != self.num_envs:

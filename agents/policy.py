@@ -373,7 +373,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
     def _as_drawn(self, actions: Tensor) -> Tensor:
         """Stored actions in the shape and number type in which the distribution draws them."""
         if isinstance(self.action_space, spaces.Box):
-            return actions.flatten(1)
+            return actions.reshape(len(actions), -1)
         return actions.float() if isinstance(self.action_space, spaces.MultiBinary) else actions
 
     def _heads(

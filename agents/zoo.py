@@ -73,7 +73,7 @@ def main() -> None:
         register()
         run = getattr(import_module(f"rl_zoo3.{command}"), command)
     except ModuleNotFoundError as error:
-        sys.exit(f"expirespan.agents.zoo: {error}; install RL Zoo by: pip install rl_zoo3 pandas")
+        sys.exit(f"expirespan.agents.zoo: {error}; install RL Zoo by: pip install rl_zoo3 pandas requests")
     sys.argv = [f"{program} {command}", *arguments]
     try:
         run()

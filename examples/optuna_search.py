@@ -14,7 +14,7 @@ from typing import Any
 
 import optuna
 from expirespan import MemoryPPO
-from expirespan.agents import GymnasiumVecEnv
+from expirespan.agents import GymnasiumVecEnv, TrainingDiverged
 from expirespan.envs import make_batched
 from optuna.trial import Trial, TrialState
 from stable_baselines3.common.callbacks import BaseCallback
@@ -104,7 +104,7 @@ def main(args: Sequence[str] | None = None) -> optuna.Study:
     study.optimize(
         lambda trial: objective(trial, options.env, options.total_steps, options.episodes),
         n_trials=max(options.trials - finished, 0),
-        catch=RuntimeError,  # a step size that was too large: gradients are NaN
+        catch=TrainingDiverged,  # a step size that was too large
     )
     pruned = len(study.get_trials(states=(TrialState.PRUNED,)))
     print(f"{len(study.trials)} trials, {pruned} given up early; best return {study.best_value:.3f} with")

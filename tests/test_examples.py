@@ -68,6 +68,20 @@ class Hopeless(FixedTrial):
         return True
 
 
+def test_a_trial_whose_training_diverges_leaves_the_study_going(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    search = runpy.run_path(str(EXAMPLES / "optuna_search.py"))
+    made = search["suggest"]
+    large = {0: 1e25, 1: 1e-3}  # by trial
+    monkeypatch.setitem(
+        search["objective"].__globals__, "suggest", lambda trial: made(trial) | {"learning_rate": large[trial.number]}
+    )
+    options = "--env CartPole-v1 --trials 2 --total-steps 2048 --episodes 2".split()
+    study = search["main"]([*options, "--storage", str(tmp_path / "search.db")])
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE"]
+
+
 def test_a_trial_that_is_given_up_stops_training() -> None:
     search = runpy.run_path(str(EXAMPLES / "optuna_search.py"))
     drawn = {"width": 32, "ramp": 2.0, "position_window": 0, "learning_rate": 1e-3, "n_epochs": 2}

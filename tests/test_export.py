@@ -194,6 +194,30 @@ def test_discrete_actions_begin_at_their_start() -> None:
     torch.testing.assert_close(outputs["actions"], outputs["logits"].argmax(1) - 1)
 
 
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Discrete(4, start=10),
+        spaces.Discrete(4, start=-6),
+        spaces.MultiDiscrete([3, 2], start=[2, 2]),
+        spaces.Dict({"class": spaces.Discrete(4, start=10), "b": VECTOR}),
+    ],
+)
+def test_the_program_runs_on_its_own_example_where_no_class_is_0(space: spaces.Space) -> None:
+    """Names of an ONNX file's inputs and outputs are found by running it."""
+    program = export_policy(made(space, spaces.Discrete(3)).policy, slots=2)
+    assert program.example_inputs is not None
+    outputs, _ = program.module()(*program.example_inputs[0])
+    assert outputs["logits"].shape == (2, 3)
+
+
+def test_a_box_without_dimensions_is_acted_in() -> None:
+    model = made(VECTOR, spaces.Box(-0.5, 0.25, ()))
+    program = export_policy(model.policy, slots=2, batch_size=5).module()
+    outputs, _ = program(torch.randn(5, 3), slots_of(model, 5, 2), torch.ones(5, dtype=torch.bool))
+    assert outputs["actions"].shape == (5,)
+
+
 def test_a_row_with_more_memories_than_slots_says_so(tmp_path: Path) -> None:
     model, slots = made(VECTOR, spaces.Discrete(4)), 4
     policy = model.policy

@@ -1,5 +1,6 @@
 """MemoryPPO and MemoryA2C among Stable-Baselines3's tools: arguments, attributes, callbacks, files, environments."""
 
+import inspect
 import io
 import pickle
 import zipfile
@@ -18,7 +19,7 @@ from expirespan.agents.policy import SequenceEvaluation
 from expirespan.memory import CoreOutput
 from gymnasium import spaces
 from models import SMALL, Blinker, corridor, rows_of, small, weights
-from stable_baselines3 import PPO
+from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.monitor import Monitor
@@ -96,6 +97,21 @@ def test_a_constant_schedule_of_step_sizes_is_a_number(anneal: bool, last: float
     model.learn(16 * 4 * 4)
     assert model.logger.name_to_value["train/learning_rate"] == pytest.approx(last)
     assert model.arguments()["learning_rate"] == 1e-3
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "clip_range", "clip_range_vf"])
+def test_a_schedule_that_falls_below_0_ends_training(name: str) -> None:
+    settings: dict[str, Any] = {name: lambda left: left - 0.6}
+    with pytest.raises(ValueError, match=f"Expect `{name}` to be at least 0, actual: -0"):
+        small(**settings).learn(16 * 4 * 4)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(MemoryPPO, PPO), (MemoryA2C, A2C)])
+def test_positional_arguments_are_those_of_sb3(ours: type, theirs: type) -> None:
+    """Up to max_grad_norm; what follows must be named."""
+    names = [name for name, one in inspect.signature(ours).parameters.items() if one.kind is one.POSITIONAL_OR_KEYWORD]
+    assert names[-1] == "max_grad_norm"
+    assert names == list(inspect.signature(theirs).parameters)[: len(names)]
 
 
 def test_settings_are_attributes_that_training_reads() -> None:

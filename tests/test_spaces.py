@@ -48,7 +48,9 @@ class Any_(gym.Env):
         return self.observation_space.sample(), {}
 
     def step(self, action: Any) -> Any:
-        assert self.action_space.contains(action), action
+        # A row of SB3's array is a number where the space has no dimensions.
+        taken = np.asarray(action) if isinstance(self.action_space, Box) else action
+        assert self.action_space.contains(taken), action
         self.taken.append(action)
         self.steps += 1
         return self.observation_space.sample(), 1.0, self.steps > 6, False, {}
@@ -76,6 +78,8 @@ OBSERVATIONS: dict[str, spaces.Space] = {
             ("a", Box(-1, 1, (2,))),
             ("classes", spaces.MultiDiscrete([2, 3])),
             ("bits", spaces.MultiBinary(2)),
+            # Names that a torch module has itself, or takes none of.
+            *((name, Box(-1, 1, (1,))) for name in ("type", "training", "keys", "")),
         ]
     ),
 }
@@ -89,6 +93,7 @@ ACTIONS: dict[str, spaces.Space] = {
     "box, rows and columns": Box(-1, 1, (2, 3)),
     "box float64": Box(-0.3, 0.7, (1,), np.float64),
     "box float16": Box(-2, 2, (2,), np.float16),
+    "box without dimensions": Box(-1, 0.5, ()),
     "box of whole numbers": Box(-3, 3, (2,), np.int32),
 }
 
@@ -414,6 +419,11 @@ def test_attributes_and_methods_reach_the_environments() -> None:
         assert env.has_attr("level") and not env.has_attr("nothing")
         with pytest.raises(AttributeError, match="nothing"):
             env.get_attr("nothing")
+        for wrong in (lambda env=env: env.env_method("nothing", 1), lambda env=env: env.set_attr("no", 1, indices=[0])):
+            if mode is AsyncVectorEnv:
+                with pytest.raises(AttributeError, match="the environments have no attribute 'no"):
+                    wrong()
+        assert env.get_attr("level") == [4, 6, 4]  # its workers still answer
         assert env.env_is_wrapped(gym.wrappers.TimeLimit) == [False] * 3
         env.close()
     ours = GymnasiumVecEnv(corridor(2))

@@ -157,7 +157,7 @@ def test_trials_become_settings_of_the_algorithm() -> None:
     [
         ([], "Expect train or enjoy first, actual: ''"),
         (["plot"], "Expect train or enjoy first, actual: 'plot'"),
-        (["train"], "install RL Zoo by: pip install rl_zoo3 pandas"),
+        (["train"], "install RL Zoo by: pip install rl_zoo3 pandas requests"),
     ],
 )
 def test_what_is_missing_is_said_in_one_line(

@@ -63,6 +63,10 @@ SEEDS = 2**32
 Algorithm = TypeVar("Algorithm", bound="MemoryOnPolicyAlgorithm")
 
 
+class TrainingDiverged(ValueError):
+    """Gradients are NaN or infinite: the step size is too large, or observations or rewards are."""
+
+
 class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     """An SB3 OnPolicyAlgorithm whose policy carries a memory through each episode.
 
@@ -206,11 +210,15 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     def last_values(self, names: list[str]) -> dict[str, float]:
         """The present values of those of these settings that follow a schedule."""
         scheduled = [name for name in names if name in self.SCHEDULED]
-        return {name: self._now(getattr(self, name)) for name in scheduled}
+        return {name: self._now(name) for name in scheduled}
 
-    def _now(self, value: Any) -> Any:
-        """A setting at the present stage of the training."""
-        return None if value is None else FloatSchedule(value)(self._current_progress_remaining)
+    def _now(self, name: str) -> Any:
+        """A setting at the present stage of the training.  Raises ValueError where a schedule makes it negative."""
+        if (setting := getattr(self, name)) is None:
+            return None
+        value = FloatSchedule(setting)(self._current_progress_remaining)
+        check_not_negative(name, value)
+        return value
 
     def save(self, path: Target, exclude: Any = None, include: Any = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # any binary stream
         """Write a checkpoint, which executes nothing when it is read.
@@ -418,6 +426,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     def _update_learning_rate(self, optimizers: Any) -> None:
         remaining = self._current_progress_remaining
         rate = self.lr_schedule(remaining)
+        check_not_negative("learning_rate", rate)
         # A constant schedule, as RL Zoo makes of every number, is a number.
         if self.anneal and not callable(plain_schedule(self.learning_rate)):
             rate *= remaining
@@ -454,14 +463,14 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     def _step(self, loss: Tensor, share: float) -> None:
         """One step of the optimizer, and this share of what the core's controller does in an update.
 
-        Raises ValueError, and changes no weight, where the gradients are not finite.
+        Raises TrainingDiverged, and changes no weight, where the gradients are not finite.
         """
         self.policy.optimizer.zero_grad()
         loss.backward()
         processes.average_gradients(self.policy.parameters())
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
         if not norm.isfinite():
-            raise ValueError(
+            raise TrainingDiverged(
                 f"Expect finite gradients, actual: a length of {norm.item()} after {self.num_timesteps} steps, and in "
                 f"this rollout {self.rollout_buffer.largest()}"
             )

@@ -81,13 +81,14 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
         clip_range: Scheduled = PPOConfig.clip_range,
         clip_range_vf: Scheduled | None = PPOConfig.clip_range_vf,
         normalize_advantage: bool = PPOConfig.normalize_advantage,
+        ent_coef: float = PPOConfig.ent_coef,
+        vf_coef: float = PPOConfig.vf_coef,
+        max_grad_norm: float = PPOConfig.max_grad_norm,
+        *,
         normalize_reward: bool = PPOConfig.normalize_reward,
         normalize_observations: bool = PPOConfig.normalize_observations,
         advantage_floor: float = PPOConfig.advantage_floor,
         normalize_value_loss: bool = PPOConfig.normalize_value_loss,
-        ent_coef: float = PPOConfig.ent_coef,
-        vf_coef: float = PPOConfig.vf_coef,
-        max_grad_norm: float = PPOConfig.max_grad_norm,
         target_kl: float | None = PPOConfig.target_kl,
         anneal: bool = PPOConfig.anneal,
         span_lr_scale: float = PPOConfig.span_lr_scale,
@@ -111,7 +112,7 @@ class MemoryPPO(MemoryOnPolicyAlgorithm):
     def train(self) -> None:
         """Some epochs over the rollout just collected, until the policy has moved as far as it may."""
         log = self._begin_update()
-        clip_range, clip_range_vf = self._now(self.clip_range), self._now(self.clip_range_vf)
+        clip_range, clip_range_vf = self._now("clip_range"), self._now("clip_range_vf")
         log.add(clip_range=clip_range, **({} if clip_range_vf is None else {"clip_range_vf": clip_range_vf}))
         for epoch in range(self.n_epochs):
             self._n_updates += 1

@@ -155,6 +155,8 @@ class LayerMemory:
 
     def _sorted(self, slots: int) -> "LayerMemory":
         """A copy with the live memories first, in this many slots, which must be enough for them."""
+        if not self.live.shape[1]:  # of an episode that begins
+            return self.map(lambda tensor: tensor.new_zeros(len(tensor), slots, *tensor.shape[2:]))
         order = self.live.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :slots]
         missing = slots - order.shape[1]
 
