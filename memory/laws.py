@@ -142,6 +142,22 @@ def a_refreshed_state_follows_the_weights(core: Core) -> None:
     _same(refreshed.y, core(later, restored, more).y, "Expect `refresh` to follow the present weights")
 
 
+def a_clock_counts_the_steps_of_the_episode(core: Core) -> None:
+    """Where a state has `time`, it is the steps since the episode began, int64 [B], of segments and of single steps."""
+    if not hasattr(state := core.initial_state(ROWS), "time"):
+        return
+    x, resets = _episodes(core)
+    expected, acted = torch.zeros(ROWS, dtype=torch.int64), state
+    for step in range(STEPS):
+        with torch.no_grad():
+            acted = _state(core(x[:, step : step + 1], acted, resets[:, step : step + 1]))
+        expected = expected * ~resets[:, step] + 1
+        after = _state(core(x[:, : step + 1], state, resets[:, : step + 1]))
+        for time in (acted.time, after.time):
+            told = f"actual: {time.tolist()} after {expected.tolist()} steps"
+            _expect(torch.equal(time, expected), f"Expect `time` to count the steps of the episode, {told}")
+
+
 def gradients_are_finite_and_end_at_the_segment(core: Core) -> None:
     """The outputs' gradients are finite, and none goes back to a segment before."""
     x, resets = _episodes(core)
@@ -215,6 +231,7 @@ LAWS: tuple[Callable[[Core], None], ...] = (
     rows_are_independent,
     a_stored_state_goes_on,
     a_refreshed_state_follows_the_weights,
+    a_clock_counts_the_steps_of_the_episode,
     gradients_are_finite_and_end_at_the_segment,
     what_has_expired_is_not_seen,
     what_is_stored_follows_what_is_live,

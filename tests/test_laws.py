@@ -27,6 +27,7 @@ from expirespan.memory import (
     laws,
     register,
 )
+from expirespan.memory.core import next_time
 from torch import Tensor, nn
 
 ROOT = Path(__file__).parent.parent
@@ -123,6 +124,33 @@ def test_a_users_core_obeys_the_laws() -> None:
 def test_a_core_with_a_fault_is_found(fault: str) -> None:
     with pytest.raises(laws.BrokenLaw, match=FAULTS[fault]):
         laws.check_core(MeanCore(fault))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timed(Mean):
+    """With a clock."""
+
+    time: Tensor
+
+
+class TimedCore(MeanCore):
+    """Counts the steps of a segment, whatever is reset in it, or what `fault` doesn't spoil."""
+
+    def initial_state(self, batch_size: int) -> Mean:
+        mean = super().initial_state(batch_size)
+        return Timed(total=mean.total, count=mean.count, time=torch.zeros(batch_size, dtype=torch.int64))
+
+    def forward(self, x: Tensor, state: Mean, resets: Tensor, *, record: Record = Record.STATE) -> CoreOutput[Mean]:
+        output = super().forward(x, state, resets, record=record)
+        assert isinstance(state, Timed) and output.state is not None
+        time = next_time(state.time, resets) if not self.fault else state.time + x.shape[1]
+        return replace(output, state=Timed(total=output.state.total, count=output.state.count, time=time))
+
+
+def test_a_clock_that_goes_on_after_a_reset_is_found() -> None:
+    laws.check_core(TimedCore())
+    with pytest.raises(laws.BrokenLaw, match=r"Expect `time` to count the steps of the episode, actual: \["):
+        laws.check_core(TimedCore("no resets"))
 
 
 class StaleKeys(MeanCore):
