@@ -122,7 +122,7 @@ class EvaluateConfig:
             raise ValueError(f"Expect `forget` without what would not show it, actual: with {', '.join(asked)}")
         if (self.memory_report or self.compare is not None) and self.episodes < 2:
             raise ValueError(f"Expect `memory_report` to come with at least 2 `episodes`, actual: {self.episodes}")
-        if self.compare is not None and self.compare == self.run:
+        if self.compare is not None and self.compare.resolve() == self.run.resolve():
             raise ValueError(f"Expect `compare` to be another run folder than `run`, actual: {self.compare}")
         if self.attention and not self.record:
             raise ValueError("Expect `attention` to come with `record`, actual: record 0")
@@ -349,7 +349,8 @@ def main(args: list[str] | None = None) -> None:
     except (ValueError, TypeError, OSError, BrokenEnvironment) as error:
         leave("expirespan-evaluate", error)
     except KeyboardInterrupt:
-        sys.exit("expirespan-evaluate: stopped before the end")
+        print("expirespan-evaluate: interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -23,8 +23,10 @@ from expirespan.cli.config import (
     BEST,
     CHECKPOINT,
     EVALUATION_SEED,
+    TIMELINE_EVERY,
     Stages,
     TrainConfig,
+    check_resumable,
     default_config,
     parse_stages,
     read_run,
@@ -32,7 +34,7 @@ from expirespan.cli.config import (
     steps_of,
     to_json,
 )
-from expirespan.cli.run_folder import CONFIGURATION, agreed, check_new, in_use, known, on_signals
+from expirespan.cli.run_folder import CONFIGURATION, agreed, check_new, command, in_use, known, on_signals
 from expirespan.cli.stages import Position, in_stage, position
 from expirespan.cli.workers import check_rows, leave_one, run_workers, tell
 from expirespan.envs import make_batched, make_viewed
@@ -41,9 +43,6 @@ from expirespan.tab.recording import RecordEpisodes
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 from torch.utils.tensorboard import SummaryWriter
-
-ANEW = ("total_steps", "device", "workers", "timeline_every")
-"""Options that may change when a run is resumed."""
 
 
 def check_device(device: str) -> None:
@@ -145,13 +144,8 @@ def resumed(asked: TrainConfig, run: Path) -> Stages:
 
     Raises ValueError where anything else is, or fewer steps than those before the last stage.
     """
-    plain = options(default_config(["--algo", asked.algo]))
-    changed = [name for name, value in options(asked).items() if value != plain[name]]
-    if extra := [
-        name for name in changed if name not in ("resume", "total_steps", "device", "workers", "timeline_every")
-    ]:
-        said = "no other options than total_steps, device, workers and timeline_every"
-        raise ValueError(f"Expect `resume` with {said}, actual: {', '.join(extra)}")
+    plain = options(default_config([]))
+    check_resumable([name for name, value in options(asked).items() if name not in plain or value != plain[name]])
     *earlier, last = read_stages(run)
     if asked.total_steps is not None:
         at = position(run / CHECKPOINT)
@@ -160,7 +154,7 @@ def resumed(asked: TrainConfig, run: Path) -> Stages:
             said = f"more than {before}, the steps before the last stage"
             raise ValueError(f"Expect `total_steps` to be {said}, actual: {asked.total_steps}")
         last = replace(last, total_steps=asked.total_steps - before)
-    again: dict[str, Any] = {"timeline_every": asked.timeline_every} if "timeline_every" in changed else {}
+    again: dict[str, Any] = {} if asked.timeline_every is None else {"timeline_every": asked.timeline_every}
     return tuple(replace(stage, device=asked.device or stage.device, **again) for stage in (*earlier, last))
 
 
@@ -236,7 +230,7 @@ def train_in(run: Path, stages: Stages, held: ExitStack, resumes: bool) -> int |
     tell_what_differs(model, at, stages[number - 1].env if at.stage == number else "")
     saving = CheckpointCallback(run / CHECKPOINT, run / BEST, stages[0].checkpoint_every)
     logger = Logger(str(run), [Events(run, model.num_timesteps if resumes else None)] if first else [])
-    tell(f"Training into {run}; watch it with: tensorboard --logdir {quote(str(run))}")
+    tell(f"Training into {run}; watch it with: {command('tensorboard')} --logdir {quote(str(run))}")
     with on_signals(saving.interrupt), telling_how_to_go_on(run):
         progress = train_stage(model, stages, number, saving, logger)
         while number < len(stages) and not saving.stopping:
@@ -304,27 +298,28 @@ def train_stage(
 
 def recording(model: MemoryOnPolicyAlgorithm, config: TrainConfig) -> list[RecordEpisodes]:
     """What records episodes for TensorBoard, if it is asked for and the core keeps memories of single steps."""
-    if not config.timeline_every or not model.policy.core.keeps_memories:
+    every = TIMELINE_EVERY if config.timeline_every is None else config.timeline_every
+    if not every or not model.policy.core.keeps_memories:
         return []
     env = partial(make_viewed, config.env, parse_env_args(config.env_args), config.view_size)
-    return [RecordEpisodes(env, config.timeline_every, EVALUATION_SEED + config.seed)]
+    return [RecordEpisodes(env, every, EVALUATION_SEED + config.seed)]
 
 
 def closing_lines(run: Path, saving: CheckpointCallback, progress: ProgressCallback) -> Iterator[str]:
     """Where training stands and what can be done next."""
-    steps, folder = saving.saved_at, quote(str(run))
+    steps, folder, again_by = saving.saved_at, quote(str(run)), command("expirespan-train")
     where = f", in {progress.title}" if progress.title else ""
     if saving.stopped:
-        yield f"Stopped and saved at {steps:,} steps{where}; go on with: expirespan-train --resume {folder}"
+        yield f"Stopped and saved at {steps:,} steps{where}; go on with: {again_by} --resume {folder}"
     else:
         yield f"Trained for {steps:,} steps{where}"
     yield from progress.closing_lines()
     yield "Next:"
-    yield f"  expirespan-evaluate {folder} --memory-report --timeline   # what it earns and what it keeps"
-    yield f"  tensorboard --logdir {folder}   # curves, and the Memory tab with recorded episodes"
+    yield f"  {command('expirespan-evaluate')} {folder} --memory-report --timeline   # what it earns and what it keeps"
+    yield f"  {command('tensorboard')} --logdir {folder}   # curves, and the Memory tab with recorded episodes"
     if not saving.stopped:
         again = "as many steps again" + (", all of them of the last stage" if where else "")
-        yield f"  expirespan-train --resume {folder} --total-steps {2 * steps}   # {again}"
+        yield f"  {again_by} --resume {folder} --total-steps {2 * steps}   # {again}"
 
 
 def workers_of(stages: Stages) -> int:
@@ -348,7 +343,7 @@ def how_to_go_on(run: Path) -> str:
     """What of an interrupted training is saved, and the command that goes on from there."""
     steps = position(run / CHECKPOINT).steps
     saved = f"Its checkpoint is of {steps:,} steps" if steps else "There is no checkpoint yet"
-    return f"{saved}; go on with: expirespan-train --resume {quote(str(run))}"
+    return f"{saved}; go on with: {command('expirespan-train')} --resume {quote(str(run))}"
 
 
 def main(args: list[str] | None = None) -> None:

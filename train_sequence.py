@@ -17,7 +17,7 @@ import torch
 from expirespan import processes
 from expirespan.agents.checkpoint.file import replace_file
 from expirespan.cli.arguments import options
-from expirespan.cli.run_folder import CONFIGURATION, agreed, check_new, in_use, known, on_signals
+from expirespan.cli.run_folder import CONFIGURATION, agreed, check_new, command, in_use, known, on_signals
 from expirespan.cli.sequence_config import (
     CHECKPOINT,
     TrainSequenceConfig,
@@ -181,7 +181,7 @@ def train(config: TrainSequenceConfig) -> int | None:
                 held.enter_context(in_use(run))
             replace_file(run / CONFIGURATION, lambda path: path.write_text(to_json(config)))
         events = Events(run, training.trainer.updates if earlier else None)
-        tell(f"Training into {run}; watch it with: tensorboard --logdir {quote(str(run))}")
+        tell(f"Training into {run}; watch it with: {command('tensorboard')} --logdir {quote(str(run))}")
         with on_signals(training.interrupt):
             training.learn(events)
     stopped = training.signal if training.trainer.updates < config.updates else None
@@ -209,14 +209,15 @@ def how_to_go_on(run: Path) -> str:
     saved = "There is no checkpoint yet"
     if (run / CHECKPOINT).is_file():
         saved = f"Its checkpoint is of {read(run / CHECKPOINT)[1].updates:,} updates"
-    return f"{saved}; go on with: expirespan-train-sequence --resume {quote(str(run))}"
+    return f"{saved}; go on with: {command('expirespan-train-sequence')} --resume {quote(str(run))}"
 
 
 def closing_lines(run: Path, training: Training, stopped: bool) -> Iterator[str]:
     """Where training stands and what can be done next."""
     updates, folder = training.trainer.updates, quote(str(run))
+    again_by = command("expirespan-train-sequence")
     if stopped:
-        yield f"Stopped and saved at {updates:,} updates; go on with: expirespan-train-sequence --resume {folder}"
+        yield f"Stopped and saved at {updates:,} updates; go on with: {again_by} --resume {folder}"
         return
     yield f"Trained for {updates:,} updates"
     if (found := training.evaluated) is not None:
@@ -227,11 +228,12 @@ def closing_lines(run: Path, training: Training, stopped: bool) -> Iterator[str]
         yield f"  {answers}" + (f", live memories {lives}" if lives else "")
     yield "Next:"
     if training.recording is not None:
-        yield f"  expirespan-evaluate {folder} --memory-report --spans   # how it answers and what it keeps"
-        yield f"  tensorboard --logdir {folder}   # curves, and the Memory tab with recorded tokens"
+        evaluate = command("expirespan-evaluate")
+        yield f"  {evaluate} {folder} --memory-report --spans   # how it answers and what it keeps"
+        yield f"  {command('tensorboard')} --logdir {folder}   # curves, and the Memory tab with recorded tokens"
     else:
-        yield f"  tensorboard --logdir {folder}"
-    yield f"  expirespan-train-sequence --resume {folder} --updates {2 * updates}   # as many again"
+        yield f"  {command('tensorboard')} --logdir {folder}"
+    yield f"  {again_by} --resume {folder} --updates {2 * updates}   # as many again"
 
 
 def main(args: list[str] | None = None) -> None:

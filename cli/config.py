@@ -28,6 +28,9 @@ ALGORITHMS: dict[str, type[MemoryPPO | MemoryA2C]] = {"ppo": MemoryPPO, "a2c": M
 FORMAT = 3
 """Of config.json; a file of this format holds every option, one without a number may lack those that came later."""
 TOTAL_STEPS = 1_000_000
+TIMELINE_EVERY = 250_000
+ANEW = ("total_steps", "device", "workers", "timeline_every")
+"""Options that may change when a run is resumed."""
 MOST_ENVS = 2**16
 """Environments side by side, at most."""
 MOST_WORKERS = 1024
@@ -83,9 +86,9 @@ class TrainConfig:
     its configuration."""
     checkpoint_every: int = 100_000
     """Steps between checkpoints.  The best so far, by the return of its latest 100 training episodes, is kept too."""
-    timeline_every: int = 250_000
+    timeline_every: int | None = None
     """Steps between episodes recorded for TensorBoard, picture and Memory tab, beside the one at the end; 0 for none at
-    all."""
+    all; None for 250,000, or for those of a resumed run."""
     memory: CoreConfig = field(default_factory=ExpireSpanConfig)
     pressure: PressureConfig = field(default_factory=PressureConfig)
     learning: Annotated[PPOConfig | A2CConfig, tyro.conf.AvoidSubcommands] = field(default_factory=PPOConfig)
@@ -99,7 +102,8 @@ class TrainConfig:
         if self.total_steps is not None:
             check_whole("total_steps", self.total_steps, at_least=1)
         check_whole("seed", self.seed, at_least=0, at_most=2**32 - 1)
-        check_whole("timeline_every", self.timeline_every, at_least=0)
+        if self.timeline_every is not None:
+            check_whole("timeline_every", self.timeline_every, at_least=0)
         parse_env_args(self.env_args)
         wanted = type(core_config(self.core))
         if type(self.memory) is not wanted:
@@ -152,6 +156,15 @@ def check_given(args: list[str], config: TrainConfig) -> None:
             said = f"as {named[0]} is an option of {algo} alone"
             raise ValueError(f"Expect `algo` to be {algo}, {said}, actual: {config.algo}")
     check_core_given(asked, config.core, config.memory)
+    if "resume" in asked:
+        check_resumable([name.removeprefix("no_") for name in given(args)])
+
+
+def check_resumable(names: Sequence[str]) -> None:
+    """Raise ValueError for options that a run that goes on can't be given."""
+    if extra := [name for name in names if name not in ("resume", *ANEW)]:
+        said = f"no other options than {', '.join(ANEW[:-1])} and {ANEW[-1]}"
+        raise ValueError(f"Expect `resume` with {said}, actual: {', '.join(extra)}")
 
 
 def check_core_given(asked: dict[str, str], core: str, memory: CoreConfig) -> None:
@@ -178,9 +191,9 @@ def to_json(stages: Stages) -> str:
     return json.dumps(document, indent=2, default=str)
 
 
-def from_json(text: str) -> Stages:
-    """The stages that `to_json` wrote.  Raises ValueError where the text is not of this kind."""
-    with reading("The configuration of the run can't be read"):
+def from_json(text: str, path: Path = Path(CONFIGURATION)) -> Stages:
+    """The stages that `to_json` wrote.  Raises ValueError, which names the path, where the text is not of this kind."""
+    with reading(f"The configuration of the run can't be read: {path}"):
         values = json.loads(text)
         older = "format" not in values
         if (written_as := values.pop("format", FORMAT)) not in (2, FORMAT):
@@ -210,6 +223,8 @@ def _read_group(name: str, kind: type[Any], values: dict[str, Any], *, complete:
     own = values.pop(name)
     if complete:
         check_complete(f"`{name}`", own, [field.name for field in fields(kind)])
+    if unknown := own.keys() - {field.name for field in fields(kind)}:
+        raise ValueError(f"Expect `{name}` to hold settings of {kind.__name__}, actual: {', '.join(sorted(unknown))}")
     return kind(**own)
 
 
@@ -228,7 +243,7 @@ def read_stages(run: Path) -> Stages:
     """The stages of a run folder.  Raises ValueError where it has no configuration."""
     if not (run / CONFIGURATION).is_file():
         raise ValueError(f"Expect a run folder with a {CONFIGURATION}, actual: {run}")
-    return from_json((run / CONFIGURATION).read_text())
+    return from_json((run / CONFIGURATION).read_text(), run / CONFIGURATION)
 
 
 def read_run(run: Path) -> TrainConfig:

@@ -2,9 +2,12 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
+from shutil import which
 from types import FrameType
 
 from .. import processes
@@ -22,11 +25,20 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if 
 CONFIGURATION = "config.json"
 
 
+def command(program: str) -> str:
+    """How a shell starts a program of this environment: by its path where the environment isn't activated."""
+    beside = Path(sys.executable).with_name(program)
+    return quote(str(beside)) if which(program) is None and beside.is_file() else program
+
+
 def check_new(run: Path) -> Path:
-    """The folder of a new run.  Raises ValueError where it holds anything."""
+    """The folder of a new run.  Raises ValueError where it holds anything or can't be made."""
     if run.exists() and (not run.is_dir() or any(run.iterdir())):
         hint = f"; go on with it by --resume {run}" if (run / CONFIGURATION).is_file() else ""
         raise ValueError(f"Expect `out` to be a new or empty folder, actual: {run}{hint}")
+    there = next(folder for folder in (run, *run.parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ValueError(f"Expect `out` to be a folder that can be made, actual: {run}; {there} can't be written to")
     return run
 
 

@@ -40,6 +40,10 @@ def make_single(
         BrokenEnvironment: Where the environment's own constructor raises an error; those of this project raise theirs.
     """
     arguments = dict(env_args or {})
+    if "render_mode" in arguments:
+        raise ValueError(
+            f"Expect `env_args` without render_mode, which is chosen where episodes are drawn, actual: {env_args}"
+        )
     if view_size is not None:
         arguments[_view_argument(env_id, arguments, view_size)] = view_size
     if render_mode is not None:
@@ -55,7 +59,7 @@ def make_single(
 def make_viewed(env_id: str, env_args: dict[str, Any] | None = None, view_size: int | None = None) -> gym.Env:
     """One environment that draws itself into an array, if it can; raises as `make_single` does."""
     env = make_single(env_id, env_args, view_size)
-    if "rgb_array" not in (env.metadata.get("render_modes") or ()) or "render_mode" in (env_args or {}):
+    if "rgb_array" not in (env.metadata.get("render_modes") or ()):
         return env
     assert env.spec is not None
     if not _takes(env.spec.entry_point, "render_mode"):

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from tensorboard import plugin_util
 from tensorboard.backend import http_util
+from tensorboard.context import RequestContext
+from tensorboard.data.provider import RunTagFilter
 from tensorboard.plugins.base_plugin import FrontendMetadata, TBContext, TBPlugin
 from werkzeug.wrappers import Request, Response
 
@@ -29,6 +31,8 @@ from .summary import PLUGIN_NAME
 STATIC = Path(__file__).parent / "static"
 MOST_FRAMES = 64
 """Frames in one answer."""
+LIVE = ("memory/live_layer_1", "memory/live_layer_01")
+"""Curves that every training of a core with memories of single steps has."""
 MOST_LEVEL = 20
 """A tile shows 2^LEVEL steps in each of its columns; the longest episodes fit into one of this level."""
 
@@ -43,6 +47,7 @@ class MemoryPlugin(TBPlugin):
     def __init__(self, context: TBContext) -> None:
         provider = context.data_provider
         assert provider is not None  # there is none only outside of a running TensorBoard
+        self._provider = provider
         self._store = EpisodeStore(provider)
 
     def get_plugin_apps(self) -> dict[str, Any]:
@@ -59,8 +64,15 @@ class MemoryPlugin(TBPlugin):
         return {route: _application(answer) for route, answer in answers.items()}
 
     def is_active(self) -> bool:
-        """False: TensorBoard finds out itself whether there is data."""
-        return False
+        """Whether an agent of this project was trained without recording episodes: the tab then says how to.
+
+        Where there are recorded episodes TensorBoard finds that out itself.
+        """
+        live = RunTagFilter(tags=LIVE)
+        found = self._provider.list_scalars(
+            RequestContext(), experiment_id="", plugin_name="scalars", run_tag_filter=live
+        )
+        return any(found.values())
 
     def frontend_metadata(self) -> FrontendMetadata:
         """How the tab is called and where its page begins."""

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+import expirespan
 import pytest
-from expirespan import evaluate, train_agent, train_sequence
+from expirespan import MemoryPPO, evaluate, train_agent, train_sequence
 
 pytest.importorskip("playwright", reason="the browser test needs Playwright: pip install -e '.[browser]'")
 CHROMIUM = os.environ.get("CHROMIUM") or next(
@@ -423,3 +424,26 @@ def test_tokens_and_their_pictures_are_shown_as_text(browser: Any, tmp_path: Pat
         assert "right answer" in frame.locator(".summary").inner_text()
         opened.screenshot(path=tmp_path / "tokens.png")
         opened.close()
+
+
+def test_it_opens_on_the_run_that_was_recorded_into_last_however_short(page: Any, address: str) -> None:
+    page.goto(address)
+    told = [("long", 900, 1), ("long", 100, 2), ("short", 10, 3), ("short", 20, 4)]
+    listings = [{"run": run, "step": step, "wall_time": when} for run, step, when in told]
+    shown = "listings => import('/data/plugin/expirespan_memory/pane.js').then(m => m.firstShown(listings))"
+    assert page.evaluate(shown, listings) == {"run": "short", "step": 20, "wall_time": 4}
+    assert page.evaluate(shown, listings[:2]) == {"run": "long", "step": 900, "wall_time": 1}
+
+
+def test_the_tab_says_how_to_record_where_an_agent_was_trained_without(tmp_path: Path) -> None:
+    MemoryPPO("MlpPolicy", "CartPole-v1", policy_kwargs={"memory": {"width": 8}}, tensorboard_log=str(tmp_path)).learn(
+        128
+    )
+    with board(tmp_path) as at:
+        until(lambda: LISTED in answer(f"{at}data/plugins_listing"), limit=60)
+
+
+def test_the_advice_for_python_can_be_imported() -> None:
+    page = (Path(expirespan.__file__).parent / "tab" / "static" / "index.js").read_text()
+    (advice,) = re.findall(r"Python: (from \S+ import [^;]+);", page)
+    exec(advice)

@@ -9,7 +9,7 @@ const EVERY = 15000;
 const ADVICE = [
   "No recorded episodes in this log directory yet. This tab shows them within half a minute of being written.",
   "Command line: expirespan-train records an episode every --timeline-every steps, expirespan-train-sequence tokens every --timeline-every updates; expirespan-evaluate RUN --record 3 --attention records three of a finished run.",
-  "Python: from expirespan.agents import RecordEpisodes; MemoryPPO(..., tensorboard_log=\"runs\") and model.learn(..., callback=RecordEpisodes(eval_env, every=50_000)).",
+  "Python: from expirespan import MemoryPPO, RecordEpisodes; MemoryPPO(..., tensorboard_log=\"runs\") and model.learn(..., callback=RecordEpisodes(eval_env, every=50_000)).",
 ];
 
 /** TensorBoard's own window, whose address a link restores; this frame where there is none or it is out of reach. */

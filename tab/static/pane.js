@@ -49,7 +49,7 @@ export class Pane {
   offer(listings, tile, follow) {
     this.tile = tile;
     this.listings = listings;
-    this.choose((!follow && this.listing) || latest(listings));
+    this.choose((!follow && this.listing) || firstShown(listings));
   }
 
   /** Show what a link asked for, if it is there. */
@@ -177,6 +177,12 @@ const counted = (count, name) => `${format(count)} ${name}${count === 1 ? "" : "
 
 /** Tells an episode from all others, as the value of a choice. */
 const idOf = (listing) => JSON.stringify([listing.source, listing.tag]);
+
+/** What the tab opens on: the latest recording of the run that was recorded into last, however short that run is. */
+export function firstShown(listings) {
+  const newest = listings.reduce((best, known) => (best && best.wall_time >= known.wall_time ? best : known), undefined);
+  return latest(listings.filter((known) => known.run === newest.run));
+}
 
 /** The recording of the highest training step, of several the one written last. */
 function latest(listings) {
