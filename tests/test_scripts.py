@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from expirespan.agents.checkpoint.file import read_checkpoint
 from expirespan.analysis import inspection, storage
 from expirespan.analysis.figures import nice_bins
 from expirespan.cli import config as train_config
-from expirespan.cli.run_folder import in_use
+from expirespan.cli.run_folder import command, in_use
 from expirespan.envs.replay import ReplayedVectorEnv
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 from models import Blinker
@@ -43,8 +44,8 @@ def test_train_then_evaluate_leaves_everything_in_the_run_folder(tmp_path: Path,
     run = tmp_path / "run"
     train(*SMALL, "--total-steps", 5 * ROLLOUT, "--out", run)
     said = capsys.readouterr().out
-    for command in (f"expirespan-evaluate {run}", f"tensorboard --logdir {run}", f"--resume {run} --total-steps 1280"):
-        assert command in said
+    for told in (f"expirespan-evaluate {run}", f"tensorboard --logdir {run}", f"--resume {run} --total-steps 1280"):
+        assert told in said
     assert "Trained for 640 steps\n  return 0." in said and "(mean of the last " in said
     events = EventAccumulator(str(run))
     events.Reload()
@@ -372,3 +373,10 @@ def test_bins_are_round_and_cover_everything() -> None:
     assert nice_bins(np.arange(3, 201)) == [(1, 50), (51, 100), (101, 150), (151, 200)]
     assert nice_bins(np.arange(3, 21)) == [(1, 5), (6, 10), (11, 15), (16, 20)]
     assert nice_bins(np.array([7])) == [(7, 7)]
+
+
+def test_programs_that_the_shell_does_not_find_are_told_by_their_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert command("expirespan-train") == "expirespan-train"
+    monkeypatch.setenv("PATH", "")
+    assert command("expirespan-train") == str(Path(sys.executable).with_name("expirespan-train"))
+    assert command("no-program") == "no-program"
