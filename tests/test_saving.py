@@ -384,3 +384,64 @@ def test_a_size_of_minibatches_that_was_changed_is_stored(tmp_path: Path) -> Non
     model.batch_size = 64
     model.save(tmp_path / "model")
     assert MemoryPPO.load(tmp_path / "model", env=corridor(), device="cpu").batch_size == 64
+
+
+OUT_OF_RANGE = [
+    ("ent_coef", -0.001, "`ent_coef` to be at least 0, actual: -0.001"),
+    ("vf_coef", -1.0, r"`vf_coef` to be at least 0, actual: -1\.0"),
+    ("clip_range", 0.0, r"`clip_range` to be positive, actual: 0\.0"),
+    ("max_grad_norm", 0.0, r"`max_grad_norm` to be positive, actual: 0\.0"),
+    ("target_kl", 0.0, r"`target_kl` to be positive, actual: 0\.0"),
+    ("n_epochs", 0, "`n_epochs` to be at least 1, actual: 0"),
+]
+"""Settings after construction, and what the constructor says of such a value."""
+
+
+@pytest.mark.parametrize(("name", "value", "message"), OUT_OF_RANGE)
+def test_a_setting_changed_to_one_out_of_range_is_refused_where_it_is_used(
+    name: str, value: float, message: str, tmp_path: Path
+) -> None:
+    model = small()
+    model.save(tmp_path / "model")
+    before, written = weights(model), (tmp_path / "model.zip").read_bytes()
+    setattr(model, name, value)
+    with pytest.raises(ValueError, match=f"^Expect {message}"):
+        model.save(tmp_path / "model")
+    with pytest.raises(ValueError, match=f"^Expect {message}"):
+        model.learn(64)
+    assert (tmp_path / "model.zip").read_bytes() == written
+    assert all(torch.equal(a, b) for a, b in zip(before, weights(model), strict=True))
+
+
+@pytest.mark.parametrize(("name", "value", "message"), [*OUT_OF_RANGE, ("seed", -1, "`int` >= 0 at `seed`")])
+def test_a_file_with_a_setting_out_of_range_can_be_read_with_another(
+    name: str, value: float, message: str, tmp_path: Path
+) -> None:
+    """Version 0.1.0 wrote such files."""
+    small(seed=3).save(tmp_path / "model.safetensors")
+    tensors, document = read_checkpoint(tmp_path / "model.safetensors")
+    document["arguments"][name] = value
+    write_checkpoint(tmp_path / "old", tensors, document)
+    with pytest.raises(ValueError, match=message):
+        MemoryPPO.load(tmp_path / "old", device="cpu")
+    other: dict[str, Any] = {name: 1 if name in ("n_epochs", "seed") else 0.5}
+    for given in (other, {"custom_objects": other}):
+        assert MemoryPPO.load(tmp_path / "old", device="cpu", **given).arguments()[name] == other[name]
+
+
+def test_gradients_may_be_as_long_as_they_are(tmp_path: Path) -> None:
+    model = small(max_grad_norm=float("inf")).learn(64)
+    model.save(tmp_path / "model")
+    assert MemoryPPO.load(tmp_path / "model", device="cpu").max_grad_norm == float("inf")
+
+
+def test_a_clip_range_may_fall_to_0(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {name: lambda left: max(left - 0.5, 0.0) for name in ("clip_range", "clip_range_vf")}
+    model = small(**settings).learn(16 * 4 * 4)
+    assert model.logger.name_to_value["train/clip_range"] == model.logger.name_to_value["train/clip_range_vf"] == 0
+    model.save(tmp_path / "model")
+    player = MemoryPPO.load(tmp_path / "model", device="cpu")
+    player.save(tmp_path / "player")
+    again = MemoryPPO.load(tmp_path / "player", env=corridor(), device="cpu", **settings)
+    assert again.clip_range(1.0) == 0.5
+    again.learn(64)

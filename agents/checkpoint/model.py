@@ -136,6 +136,8 @@ def describe(model: "MemoryOnPolicyAlgorithm", others: Sequence[Part] = ()) -> t
     """Tensors and document of a checkpoint: the policy, and everything that training needs to continue.
 
     `others` are what all processes but the first have of their own; without them only one could go on exactly.
+
+    Raises ValueError or TypeError, as the constructor does, for a setting that has been changed to one out of range.
     """
     missing: list[str] = []
     arguments = {name: plain(value, name, missing) for name, value in model.arguments().items()}
@@ -145,6 +147,7 @@ def describe(model: "MemoryOnPolicyAlgorithm", others: Sequence[Part] = ()) -> t
     arguments = {name: value for name, value in arguments.items() if name not in stand_ins}
     missing += stand_ins
     arguments["policy_kwargs"].pop("observations", None)  # the policy's own are stored below, under any names
+    _check_settings(type(model), rebuilt(arguments))  # before what can't be read replaces what can
     policy = uncompiled(model.policy)
     own = own_part(model)
     tensors = (
@@ -204,7 +207,10 @@ def read_arguments(
     """The stored arguments, replaced by those given; of `policy_kwargs`, those of the same names.
 
     A function for the step size or the clip range can't be stored.  Where training goes on (`needed`) it must be given
-    again; otherwise its last value stands for it, since only training asks for it.
+    again; otherwise its last value stands for it, since only training asks for it: a constant function, as a schedule
+    may end at 0, where a number may not.
+
+    A stored setting that is out of range, as older versions wrote them, is refused unless another one is given.
 
     Raises ValueError where the checkpoint is another algorithm's, or an argument that it could not hold isn't given.
     """
@@ -212,8 +218,8 @@ def read_arguments(
         raise ValueError(f"Expect a checkpoint of {algorithm.__name__}, actual: {document['algorithm']}")
     with reading("The arguments in the checkpoint are not those of an agent"):
         stored = rebuilt(document["arguments"])
-        _check_stored(algorithm, stored, document["missing"] if document[COMPLETE] else None)
-    last = document.get("last_values", {})
+        _check_stored(algorithm, stored, document["missing"] if document[COMPLETE] else None, given)
+    last = {name: ConstantSchedule(value) for name, value in document.get("last_values", {}).items()}
     lost = [name for name in document["missing"] if name.split(".")[0] not in given]
     if wanted := [name for name in lost if needed or name not in last]:
         raise ValueError(f"Expect `{wanted[0].split('.')[0]}` to be given: a checkpoint can't hold {', '.join(lost)}")
@@ -229,22 +235,38 @@ def read_arguments(
 
 
 def _check_stored(
-    algorithm: "type[MemoryOnPolicyAlgorithm]", arguments: Mapping[str, Any], missing: list[str] | None
+    algorithm: "type[MemoryOnPolicyAlgorithm]",
+    arguments: Mapping[str, Any],
+    missing: list[str] | None,
+    given: Mapping[str, Any],
 ) -> None:
     """Raise ValueError or TypeError where these are not arguments as a checkpoint holds them.
 
     All of them must be there but those that a checkpoint could not hold; None for an older one, which may lack any.
+    What those in place of which others are `given` are, doesn't matter.
     """
-    settings = [field.name for config in (algorithm.config_class, PressureConfig) for field in fields(config)]
-    policy = converted({k: v for k, v in arguments.items() if k not in settings}, Arguments).policy_kwargs
+    used = {name: value for name, value in arguments.items() if name == "policy_kwargs" or name not in given}
+    policy = _check_settings(algorithm, used)
     if missing is not None:
+        settings = _settings_of(algorithm)
         lost = {name.split(".")[0] for name in missing}
         check_complete("the arguments", arguments, sorted({*settings, *Arguments.__struct_fields__} - lost))
         check_complete("`policy_kwargs`", policy, ("core", "memory", "time_aware_critic"))
         check_complete("`memory`", policy["memory"], [field.name for field in fields(CORES[policy["core"]])])
+    core_config(policy.get("core"), policy.get("memory"))
+
+
+def _check_settings(algorithm: "type[MemoryOnPolicyAlgorithm]", arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The `policy_kwargs` of these; raises ValueError or TypeError where one of the others is out of range."""
+    settings = _settings_of(algorithm)
+    read = converted({name: value for name, value in arguments.items() if name not in settings}, Arguments)
     pick(algorithm.config_class, algorithm.numbers(arguments))
     pick(PressureConfig, arguments)
-    core_config(policy.get("core"), policy.get("memory"))
+    return read.policy_kwargs
+
+
+def _settings_of(algorithm: "type[MemoryOnPolicyAlgorithm]") -> list[str]:
+    return [field.name for config in (algorithm.config_class, PressureConfig) for field in fields(config)]
 
 
 def stored_spaces(document: dict[str, Any]) -> tuple[Any, Any]:

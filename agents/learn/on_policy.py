@@ -228,7 +228,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         stream.  Functions and classes of others can't be in it and must be given to `load` again; `exclude` and
         `include` are SB3's and not supported.
 
-        Raises ValueError where `exclude` or `include` is given.
+        Raises ValueError where `exclude` or `include` is given, or a setting has been changed to one out of range.
         """
         if exclude is not None or include is not None:
             raise ValueError(f"Expect `exclude` and `include` to be None, actual: {exclude!r} and {include!r}")
@@ -272,7 +272,9 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         arguments = read_arguments(document, given, cls, needed=env is not None)
         model = cls(env=env, device=device, _init_setup_model=False, **arguments)
         model.stand_ins = {
-            name: arguments[name] for name in document["missing"] if name in cls.SCHEDULED and name not in given
+            name: document["last_values"][name]
+            for name in document["missing"]
+            if name in cls.SCHEDULED and name not in given
         }
         observation_space, action_space = stored_spaces(document)
         if model.env is not None:
@@ -479,7 +481,11 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             self.controller.step(share)
 
     def _begin_update(self) -> TrainingLog:
-        """Make ready to learn from the rollout just collected; where to log what comes of it."""
+        """Make ready to learn from the rollout just collected; where to log what comes of it.
+
+        Raises ValueError or TypeError where a setting has been changed to one that the constructor refuses.
+        """
+        pick(self.config_class, self.numbers(self._settings()))
         buffer = self.rollout_buffer
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
