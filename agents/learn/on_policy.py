@@ -36,9 +36,9 @@ from ..checkpoint.model import (
     stored_spaces,
     uncompiled,
 )
-from ..observations import kinds_of
+from ..observations import kinds_of, kinds_of_pictures
 from ..policy import MemoryActorCriticPolicy, SequenceEvaluation
-from ..vec_env import as_vec_env
+from ..vec_env import as_vec_env, transposed
 from .collecting import collect
 from .config import (
     OnPolicyConfig,
@@ -81,7 +81,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = dict.fromkeys(
         ("MemoryPolicy", "MlpPolicy", "CnnPolicy", "MultiInputPolicy"), MemoryActorCriticPolicy
     )
-    """SB3's names mean the same policy: its network follows from the observations."""
+    """SB3's names mean the same policy: its network follows from the observations; with CnnPolicy, of pictures."""
     policy: MemoryActorCriticPolicy  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower than the parent's
     rollout_buffer: SequenceRolloutBuffer  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower than the parent's
     config_class: ClassVar[type[Any]] = OnPolicyConfig
@@ -119,6 +119,9 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             env = as_vec_env(env, asked)
             check_action_space(env.action_space)
             kinds = asked or kinds_of(env)
+            if policy == "CnnPolicy" and not asked and not self._policy_kwargs.get("features_extractor_class"):
+                kinds = kinds_of_pictures(kinds, env.observation_space)
+                env = transposed(env, kinds)
         if given["n_steps"] is None:
             given["n_steps"] = rollout_steps(None if env is None else env.num_envs * processes.count())
         self.pressure_config = pressure
