@@ -30,7 +30,10 @@ from ..checkpoint.file import Target, read_checkpoint, under, write_checkpoint
 from ..checkpoint.model import (
     check_policy_tensors,
     describe,
+    load_optimizer,
     load_policy_tensors,
+    named_as_in,
+    policy_tensors,
     read_arguments,
     restore,
     stored_spaces,
@@ -300,12 +303,22 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     def set_parameters(  # pyright: ignore[reportIncompatibleMethodOverride]  # any binary stream
         self, load_path_or_dict: Any, exact_match: bool = True, device: torch.device | str = "auto"
     ) -> None:
-        """Put weights into this model: those of a checkpoint, or a dictionary as `get_parameters` returns it."""
+        """Put weights and the optimizer's state into this model.
+
+        They are those of a checkpoint, or a dictionary as `get_parameters` returns it.  The state of another class of
+        optimizer, or of other networks (without `exact_match`), is passed over.
+        """
         if isinstance(load_path_or_dict, dict):
-            super().set_parameters(load_path_or_dict, exact_match, device)
-        else:
-            tensors, _ = read_checkpoint(load_path_or_dict)
-            load_policy_tensors(self.policy, under("policy", tensors), strict=exact_match)
+            found = dict(load_path_or_dict)
+            if "policy" in found:
+                found["policy"] = named_as_in(self.policy, found["policy"])
+            super().set_parameters(found, exact_match, device)
+            return
+        tensors, document = read_checkpoint(load_path_or_dict)
+        stored = under("policy", tensors)
+        load_policy_tensors(self.policy, stored, strict=exact_match)
+        if stored.keys() == policy_tensors(self.policy).keys():
+            load_optimizer(self, tensors, document)
 
     def set_env(self, env: Any, force_reset: bool = True) -> None:
         """Go on in another environment, of any kind that the constructor takes, with the same spaces.
