@@ -64,6 +64,17 @@ def check_policy_arguments(policy: type, given: Mapping[str, Any]) -> None:
     check_known(policy.__name__, given, [name for name in {**theirs, **ours} if name not in ("self", "kwargs")])
 
 
+def check_extractor_arguments(extractor: type, given: Iterable[str], settled: Iterable[str]) -> None:
+    """Raise TypeError for arguments that the extractor doesn't have, or that are `settled` by the observations."""
+    names = [name for name in inspect.signature(extractor).parameters if name != "observation_space"]
+    known = [name for name in names if name not in settled]
+    if unknown := [name for name in given if name not in names]:
+        raise TypeError(
+            f"Expect `features_extractor_kwargs` to be those of {extractor.__name__} ({', '.join(known) or 'none'}), "
+            f"actual: `{unknown[0]}`"
+        )
+
+
 def check_net_arch(net_arch: Any) -> None:
     """Raise ValueError for layers that are described in another way, as in older versions of SB3."""
     parts = [net_arch.get(part, []) for part in ("pi", "vf")] if isinstance(net_arch, Mapping) else [net_arch or []]

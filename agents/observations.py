@@ -31,7 +31,11 @@ MOST_CHANNELS = 16
 
 def check_observation_space(space: spaces.Space) -> None:
     """Raise ValueError for a space that no network of this project reads."""
-    parts = space.spaces if isinstance(space, spaces.Dict) else {"": space}
+    parts: dict[Any, spaces.Space] = space.spaces if isinstance(space, spaces.Dict) else {"": space}
+    if not parts or not all(isinstance(name, str) for name in parts):
+        raise ValueError(
+            f"Expect `env` to have at least one observation in a Dict, each named by a text, actual: {space}"
+        )
     for name, part in parts.items():
         where = f"{part} in {name!r}" if name else str(part)
         if name == "mission" and not isinstance(part, spaces.Box | spaces.MultiDiscrete | spaces.Discrete):
@@ -128,6 +132,26 @@ def check_kinds(kinds: Any, space: spaces.Space) -> Kinds:
     return kinds
 
 
+def kinds_of_pictures(kinds: Kinds, space: spaces.Space) -> Kinds:
+    """The kinds under SB3's `CnnPolicy`: what was taken for numbers is a picture; raises ValueError where it can't be.
+
+    MiniGrid's codes and tokens, which the environment declares, stay as they are.
+    """
+    if kinds != "numbers":
+        return kinds
+    if (
+        not isinstance(space, spaces.Box)
+        or len(space.shape) != 3
+        or (not is_image_space(space) and _ends_in_channels(space))
+    ):
+        raise ValueError(
+            "Expect pictures for `CnnPolicy`: a Box of three dimensions, with the channels first unless it is of uint8 "
+            f"from 0 to 255, actual: {space}; VecTransposeImage, before VecNormalize, puts them first, and `MlpPolicy` "
+            "takes other numbers"
+        )
+    return "picture"
+
+
 def _ends_in_channels(space: spaces.Space) -> bool:
     assert space.shape is not None
     return space.shape[-1] < min(space.shape[:-1])
@@ -146,7 +170,8 @@ def prepare(observations: Any, space: spaces.Space, kinds: Kinds, normalize_imag
     if isinstance(space, spaces.Discrete):
         return F.one_hot(observations.long() - int(space.start), int(space.n)).float()
     if isinstance(space, spaces.MultiDiscrete):
-        numbers = observations.long() - torch.as_tensor(space.start, device=observations.device)
+        # int64, as torch does not calculate with NumPy's larger unsigned types.
+        numbers = observations.long() - torch.as_tensor(space.start.astype(np.int64), device=observations.device)
         return torch.cat([F.one_hot(numbers[:, i], int(classes)) for i, classes in enumerate(space.nvec)], 1).float()
     if kinds in ("minigrid", "tokens"):
         return observations

@@ -21,7 +21,7 @@ from ..checks import check_choice
 from ..memory import CoreConfig, CoreOutput, MemoryCore, Record, Trace, core_config
 from ..memory.core import episode_time, segment_starts
 from .actions import LeanCategorical, environment_actions, masked_logits, read_masks
-from .arguments import check_policy_arguments
+from .arguments import check_extractor_arguments, check_policy_arguments
 from .encoders import MiniGridExtractor, TokenLineExtractor, default_extractor, measuring
 from .numbers_extractor import NumbersExtractor
 from .observations import Kinds, check_finite, check_kinds, kinds_of_space, prepare
@@ -104,7 +104,9 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         self.observations: Kinds = check_kinds(observations or kinds_of_space(observation_space), observation_space)
         if features_extractor_class is None:
             features_extractor_class, settings = default_extractor(observation_space, self.observations)
-            kwargs["features_extractor_kwargs"] = settings | (kwargs.get("features_extractor_kwargs") or {})
+            given = kwargs.get("features_extractor_kwargs") or {}
+            check_extractor_arguments(features_extractor_class, given, settings)
+            kwargs["features_extractor_kwargs"] = settings | given
         super().__init__(
             observation_space,
             action_space,
@@ -374,7 +376,7 @@ class MemoryActorCriticPolicy(ActorCriticPolicy):
         """Stored actions in the shape and number type in which the distribution draws them."""
         if isinstance(self.action_space, spaces.Box):
             return actions.reshape(len(actions), -1)
-        return actions.float() if isinstance(self.action_space, spaces.MultiBinary) else actions
+        return actions.float() if isinstance(self.action_space, spaces.MultiBinary) else actions.long()
 
     def _heads(
         self,

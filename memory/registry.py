@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Mapping
 from dataclasses import fields
+from numbers import Number
 from typing import Any
 
 from .adaptive_span import AdaptiveSpanConfig
@@ -42,6 +43,11 @@ for known in (
     register(known)
 
 
+def _plain_number(value: Any) -> Any:
+    """A number of NumPy's as Python's, which torch takes for sizes and a file can hold; anything else as it is."""
+    return value.item() if isinstance(value, Number) and hasattr(value, "item") else value
+
+
 def core_config(
     core: str | CoreConfig | None = None, settings: CoreConfig | Mapping[str, Any] | None = None
 ) -> CoreConfig:
@@ -68,7 +74,8 @@ def core_config(
         near = difflib.get_close_matches(str(name), CORES, 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"Expect `core` to be one of {', '.join(CORES)}, actual: {name!r}{hint}")
-    config, given = CORES[name], dict(settings or {})
+    config = CORES[name]
+    given = {setting: _plain_number(value) for setting, value in (settings or {}).items()}
     names = [field.name for field in fields(config)]
     if unknown := [setting for setting in given if setting not in names]:
         near = difflib.get_close_matches(unknown[0], names, 1)

@@ -3,13 +3,15 @@
 import zipfile
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from expirespan.agents import MemoryPPO
-from expirespan.agents.checkpoint.file import read_checkpoint, under, write_checkpoint
+from expirespan.agents.checkpoint.file import optimizer_tensors, read_checkpoint, under, write_checkpoint
+from expirespan.agents.checkpoint.model import plain, rebuilt
 from expirespan.agents.numbers_extractor import NumbersExtractor
 from expirespan.agents.policy import MemoryActorCriticPolicy
 from expirespan.agents.vec_env import as_vec_env
@@ -19,7 +21,7 @@ from models import SMALL, corridor, rows_of, small, span_config, span_core, weig
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import VecFrameStack
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def test_a_saved_policy_keeps_its_memory_options(tmp_path: Path) -> None:
@@ -384,3 +386,129 @@ def test_a_size_of_minibatches_that_was_changed_is_stored(tmp_path: Path) -> Non
     model.batch_size = 64
     model.save(tmp_path / "model")
     assert MemoryPPO.load(tmp_path / "model", env=corridor(), device="cpu").batch_size == 64
+
+
+OUT_OF_RANGE = [
+    ("ent_coef", -0.001, "`ent_coef` to be at least 0, actual: -0.001"),
+    ("vf_coef", -1.0, r"`vf_coef` to be at least 0, actual: -1\.0"),
+    ("clip_range", 0.0, r"`clip_range` to be positive, actual: 0\.0"),
+    ("max_grad_norm", 0.0, r"`max_grad_norm` to be positive, actual: 0\.0"),
+    ("target_kl", 0.0, r"`target_kl` to be positive, actual: 0\.0"),
+    ("n_epochs", 0, "`n_epochs` to be at least 1, actual: 0"),
+]
+"""Settings after construction, and what the constructor says of such a value."""
+
+
+@pytest.mark.parametrize(("name", "value", "message"), OUT_OF_RANGE)
+def test_a_setting_changed_to_one_out_of_range_is_refused_where_it_is_used(
+    name: str, value: float, message: str, tmp_path: Path
+) -> None:
+    model = small()
+    model.save(tmp_path / "model")
+    before, written = weights(model), (tmp_path / "model.zip").read_bytes()
+    setattr(model, name, value)
+    with pytest.raises(ValueError, match=f"^Expect {message}"):
+        model.save(tmp_path / "model")
+    with pytest.raises(ValueError, match=f"^Expect {message}"):
+        model.learn(64)
+    assert (tmp_path / "model.zip").read_bytes() == written
+    assert all(torch.equal(a, b) for a, b in zip(before, weights(model), strict=True))
+
+
+@pytest.mark.parametrize(("name", "value", "message"), [*OUT_OF_RANGE, ("seed", -1, "`int` >= 0 at `seed`")])
+def test_a_file_with_a_setting_out_of_range_can_be_read_with_another(
+    name: str, value: float, message: str, tmp_path: Path
+) -> None:
+    """Version 0.1.0 wrote such files."""
+    small(seed=3).save(tmp_path / "model.safetensors")
+    tensors, document = read_checkpoint(tmp_path / "model.safetensors")
+    document["arguments"][name] = value
+    write_checkpoint(tmp_path / "old", tensors, document)
+    with pytest.raises(ValueError, match=message):
+        MemoryPPO.load(tmp_path / "old", device="cpu")
+    other: dict[str, Any] = {name: 1 if name in ("n_epochs", "seed") else 0.5}
+    for given in (other, {"custom_objects": other}):
+        assert MemoryPPO.load(tmp_path / "old", device="cpu", **given).arguments()[name] == other[name]
+
+
+def test_gradients_may_be_as_long_as_they_are(tmp_path: Path) -> None:
+    model = small(max_grad_norm=float("inf")).learn(64)
+    model.save(tmp_path / "model")
+    assert MemoryPPO.load(tmp_path / "model", device="cpu").max_grad_norm == float("inf")
+
+
+def test_a_clip_range_may_fall_to_0(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {name: lambda left: max(left - 0.5, 0.0) for name in ("clip_range", "clip_range_vf")}
+    model = small(**settings).learn(16 * 4 * 4)
+    assert model.logger.name_to_value["train/clip_range"] == model.logger.name_to_value["train/clip_range_vf"] == 0
+    model.save(tmp_path / "model")
+    player = MemoryPPO.load(tmp_path / "model", device="cpu")
+    player.save(tmp_path / "player")
+    again = MemoryPPO.load(tmp_path / "player", env=corridor(), device="cpu", **settings)
+    assert again.clip_range(1.0) == 0.5
+    again.learn(64)
+
+
+def test_what_a_monitor_records_is_left_out_where_no_file_can_hold_it(tmp_path: Path) -> None:
+    model = small()
+    cycle: list[Any] = [1]
+    cycle += [cycle, cycle]
+    deep: Any = 0
+    for _ in range(2000):
+        deep = [deep]
+    kept = {"r": 1.0, "l": 2, "goal": (np.int64(3), {"at": [np.float32(0.5)]}), "map": "forest"}
+    lost = {"pair": {(0, 1): 2}, "number": {np.int64(1): 2}, "cycle": cycle, "deep": deep, "large": 10**5000}
+    model.restore_statistics([kept | lost | {"part": {"cycle": cycle, "kept": 1}}], [])
+    model.save(tmp_path / "model")
+    episodes = MemoryPPO.load(tmp_path / "model", device="cpu").ep_info_buffer
+    assert episodes is not None
+    assert episodes[0] == kept | {"goal": [3, {"at": [0.5]}], "part": {"kept": 1}}
+
+
+def test_numpys_numbers_in_policy_kwargs_are_stored_as_pythons(tmp_path: Path) -> None:
+    memory = {name: np.int64(value) for name, value in {"width": 16, "layers": 1, "heads": 2, "ff_width": 16}.items()}
+    model = small(policy_kwargs={"memory": memory | {"ramp": np.float32(4)}}).learn(64)
+    model.save(tmp_path / "model")
+    loaded = MemoryPPO.load(tmp_path / "model", env=corridor(), device="cpu").learn(64)
+    assert span_config(loaded) == span_config(model) and type(span_config(model).width) is int
+    layers = {"pi": [np.int64(5), 7], "vf": (np.int64(3),)}
+    lost: list[str] = []
+    assert plain(layers, "net_arch", lost) == {"pi": [5, 7], "vf": [3]} and not lost
+    assert plain({"a": [nn.ReLU, [1]]}, "layers", lost) == {"a": [{"class": ANY}, [1]]} and not lost
+    assert rebuilt(plain([{"act": nn.ReLU}], "layers", lost)) == [{"act": nn.ReLU}]
+    assert plain({"a": [1, object()], "b": 2}, "layers", lost) == {"b": 2} and lost == ["layers.a"]
+
+
+@pytest.mark.parametrize("as_stream", [False, True])
+def test_the_optimizers_state_is_set_with_the_parameters(as_stream: bool, tmp_path: Path) -> None:
+    model, other, another = small().learn(64), small(seed=4), small(seed=4)
+    model.save(tmp_path / "model")
+    if as_stream:
+        with (tmp_path / "model.zip").open("rb") as file:
+            other.set_parameters(file)
+    else:
+        other.set_parameters(tmp_path / "model")
+    another.set_parameters(model.get_parameters())
+    expected = optimizer_tensors(model.policy.optimizer)
+    for same in (other, another):
+        found = optimizer_tensors(same.policy.optimizer)
+        assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
+    rms = small(policy_kwargs=SMALL | {"optimizer_class": torch.optim.RMSprop})
+    rms.set_parameters(tmp_path / "model")
+    larger = small(policy_kwargs=SMALL | {"share_features_extractor": False})
+    larger.set_parameters(tmp_path / "model", exact_match=False)
+    assert not rms.policy.optimizer.state and not larger.policy.optimizer.state
+
+
+@pytest.mark.parametrize("part", ["", "core", "action_net"])
+def test_parameters_of_compiled_parts_are_those_of_others(part: str, tmp_path: Path) -> None:
+    model, plain = small().learn(64), small(seed=4)
+    owner: Any = model.policy if part else model
+    setattr(owner, part or "policy", torch.compile(getattr(owner, part or "policy"), backend="eager"))
+    plain.set_parameters(model.get_parameters())
+    assert all(torch.equal(a, b) for a, b in zip(weights(model), weights(plain), strict=True))
+    other = small(seed=5)
+    for given in (other.get_parameters(), tmp_path / "other"):
+        other.save(tmp_path / "other")
+        model.set_parameters(given)
+        assert all(torch.equal(a, b) for a, b in zip(weights(model), weights(other), strict=True))

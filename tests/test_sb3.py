@@ -22,6 +22,7 @@ from models import SMALL, Blinker, corridor, rows_of, small, weights
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor
 from stable_baselines3.common.utils import ConstantSchedule, LinearSchedule
@@ -53,7 +54,7 @@ def test_the_package_names_its_algorithms_and_its_version() -> None:
 
 
 @pytest.mark.parametrize(
-    ("policy", "env"), [("MlpPolicy", Blinker), ("CnnPolicy", Blinker), ("MultiInputPolicy", Pair)]
+    ("policy", "env"), [("MlpPolicy", Blinker), ("CnnPolicy", FakeImageEnv), ("MultiInputPolicy", Pair)]
 )
 @pytest.mark.parametrize("algorithm", [MemoryPPO, MemoryA2C])
 def test_sb3s_names_of_policies(algorithm: Any, policy: str, env: Any) -> None:

@@ -220,6 +220,11 @@ def test_spaces_may_be_subclasses(tmp_path: Path) -> None:
             "arguments of `memory` for expire-span, actual: `widht`; did you mean `width`",
         ),
         ({"log_std_int": 0}, TypeError, "arguments of MemoryActorCriticPolicy, actual: `log_std_int`; did you mean"),
+        (
+            {"features_extractor_kwargs": {"features_dim": 32}},
+            TypeError,
+            r"`features_extractor_kwargs` to be those of NumbersExtractor \(none\), actual: `features_dim`",
+        ),
     ],
 )
 def test_policy_kwargs_that_cannot_be_had_are_named(more: dict[str, Any], kind: type, message: str) -> None:

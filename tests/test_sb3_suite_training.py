@@ -1,6 +1,7 @@
 """What SB3's and sb3-contrib's own tests ask of training on-policy, asked of MemoryPPO and MemoryA2C."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -170,6 +171,55 @@ def test_pictures_that_vecnormalize_made_real_numbers_go_through_a_cnn_on_reques
     }
     model = made(MemoryPPO, VecNormalize(DummyVecEnv([lambda: env])), "CnnPolicy", more).learn(8)
     assert weights(model).isfinite().all()
+
+
+class Shown(Blinker):
+    """Shows random elements of a space."""
+
+    def __init__(self, space: spaces.Space) -> None:
+        self.observation_space = space
+
+    def reset(self, **_: Any) -> Any:
+        self.steps = 0
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> Any:
+        return self.observation_space.sample(), *super().step(action)[1:]
+
+
+@pytest.mark.parametrize(
+    ("space", "extractor", "seen_shape"),
+    [
+        (spaces.Box(0, 1, (3, 36, 37), np.float32), "NatureCNN", (3, 36, 37)),
+        (spaces.Box(0, 1, (3, 11, 13), np.float32), "SmallPictureExtractor", (3, 11, 13)),
+        (spaces.Box(0, 200, (3, 11, 13), np.uint8), "SmallPictureExtractor", (3, 11, 13)),
+        (spaces.Box(0, 255, (31, 29, 23), np.uint8), "SmallPictureExtractor", (23, 31, 29)),
+    ],
+)
+def test_with_cnnpolicy_three_dimensions_are_a_picture(
+    space: spaces.Box, extractor: str, seen_shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    model = made(MemoryPPO, Shown(space), "CnnPolicy", {"features_extractor_kwargs": {"features_dim": 8}}).learn(8)
+    assert type(model.policy.features_extractor).__name__ == extractor and model.policy.features_dim == 8
+    assert model.observation_space.shape == seen_shape
+    model.save(tmp_path / "model")
+    loaded = MemoryPPO.load(tmp_path / "model", env=Shown(space), device="cpu").learn(8)
+    assert loaded.policy.observations == "picture"
+    assert made(MemoryPPO, Shown(space), "MlpPolicy").policy.observations == "numbers"
+
+
+def test_with_cnnpolicy_normalised_pictures_are_pictures() -> None:
+    env = VecNormalize(DummyVecEnv([lambda: FakeImageEnv(screen_height=36, screen_width=36, channel_first=True)]))
+    model = made(MemoryPPO, env, "CnnPolicy").learn(8)
+    assert type(model.policy.features_extractor) is NatureCNN
+
+
+@pytest.mark.parametrize(
+    "space", [spaces.Box(0, 255, (36, 36), np.uint8), spaces.Box(0, 1, (36, 36, 3)), spaces.Box(-1, 1, (3,))]
+)
+def test_with_cnnpolicy_what_cannot_be_a_picture_is_refused(space: spaces.Box) -> None:
+    with pytest.raises(ValueError, match=r"Expect pictures for `CnnPolicy`: .* actual: Box.*; VecTransposeImage, "):
+        made(MemoryPPO, Shown(space), "CnnPolicy")
 
 
 @pytest.mark.parametrize("channel_last", [True, False])

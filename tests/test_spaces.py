@@ -132,6 +132,8 @@ def test_learning_finds_the_probabilities_of_the_actions_and_a_file_keeps_the_sp
         (spaces.Text(5), r"observations of type Box, .* actual: Text\("),
         (spaces.Graph(Box(-1, 1, (2,)), None), r"observations of type Box, .* actual: Graph\("),
         (spaces.Dict({"a": spaces.Dict({"b": spaces.Discrete(2)})}), r"a Dict of these, actual: Dict\(.* in 'a'"),
+        (spaces.Dict({}), r"at least one observation in a Dict, .* actual: Dict\(\)"),
+        (spaces.Dict({0: Box(-1, 1, (2,))}), r"a Dict, each named by a text, actual: Dict\(0"),  # pyright: ignore[reportArgumentType]  # what is refused
         (spaces.Dict({"mission": spaces.Text(5)}), r"wrap it in minigrid\.wrappers\.ImgObsWrapper, or in Dict"),
     ],
 )
@@ -458,3 +460,10 @@ def test_options_of_a_reset_reach_the_environments() -> None:
     env.set_options([{"level": 1}, {"level": 2}])
     with pytest.raises(ValueError, match="`options` to be the same for all rows"):
         env.reset()
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.uint64])
+def test_class_numbers_may_be_of_any_whole_type(dtype: Any) -> None:
+    several = spaces.MultiDiscrete([3, 4], dtype=dtype, start=[1, 2])
+    for env in (Any_(several, spaces.Discrete(2)), Any_(OBSERVATIONS["vector"], several)):
+        small(env, batch_size=None).learn(16)

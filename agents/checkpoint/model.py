@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gymnasium as gym
@@ -46,18 +46,23 @@ MODULES = ("torch.nn.modules.", "torch.optim.", "stable_baselines3.common.", OUR
 KINDS = (nn.Module, torch.optim.Optimizer)
 
 
-def plain(value: Any, name: str, missing: list[str]) -> Any:
+DEEPEST = 20
+"""Dictionaries and lists inside each other, at most."""
+
+
+def plain(value: Any, name: str, missing: list[str], above: tuple[int, ...] = ()) -> Any:
     """The value as JSON knows it; what has no such form is left out, and its name added to `missing`.
 
-    Classes of torch, of SB3 and of this package become {"class": "module:name"}, SB3's schedules {"schedule": ...}.
+    Such are dictionaries whose keys are no texts, and what holds itself; `above` are the ids of what holds the value.
+    A list is left out as a whole.  Classes of torch, of SB3 and of this package become {"class": "module:name"}, SB3's
+    schedules {"schedule": ...}.
     """
     if is_dataclass(value) and not isinstance(value, type):
-        value = asdict(value)
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
     if isinstance(value, FloatSchedule):
         value = value.value_schedule
-    if isinstance(value, Mapping):
-        parts = {key: plain(part, f"{name}.{key}", missing) for key, part in value.items()}
-        return {key: part for key, part in parts.items() if part is not MISSING}
+    if isinstance(value, Mapping | list | tuple):
+        return _plain_parts(value, name, missing, above)
     if isinstance(value, type) and issubclass(value, KINDS) and value.__module__.startswith(MODULES):
         return {"class": _name(value)}
     for kind, schedule in SCHEDULES.items():
@@ -68,7 +73,7 @@ def plain(value: Any, name: str, missing: list[str]) -> Any:
     try:
         json.dumps(value)
         return value
-    except TypeError:
+    except (TypeError, ValueError):
         missing.append(name)
         return MISSING
 
@@ -76,8 +81,31 @@ def plain(value: Any, name: str, missing: list[str]) -> Any:
 MISSING = object()
 
 
+def _plain_parts(
+    value: Mapping[Any, Any] | list[Any] | tuple[Any, ...], name: str, missing: list[str], above: tuple[int, ...]
+) -> Any:
+    """`plain` of a dictionary, without its parts that have no such form, or of a list that has no such part."""
+    named = isinstance(value, Mapping)
+    unknown = named and not all(isinstance(key, str) for key in value)
+    if unknown or id(value) in above or len(above) == DEEPEST:
+        missing.append(name)
+        return MISSING
+    above = (*above, id(value))
+    if named:
+        parts = {key: plain(part, f"{name}.{key}", missing, above) for key, part in value.items()}
+        return {key: part for key, part in parts.items() if part is not MISSING}
+    lost: list[str] = []
+    items = [plain(part, name, lost, above) for part in value]
+    if lost:
+        missing.append(name)
+        return MISSING
+    return items
+
+
 def rebuilt(value: Any) -> Any:
     """What `plain` made JSON of.  Raises ValueError for a class that a file must not name."""
+    if isinstance(value, list):
+        return [rebuilt(part) for part in value]
     if not isinstance(value, dict):
         return value
     if set(value) == {"class"}:
@@ -136,6 +164,8 @@ def describe(model: "MemoryOnPolicyAlgorithm", others: Sequence[Part] = ()) -> t
     """Tensors and document of a checkpoint: the policy, and everything that training needs to continue.
 
     `others` are what all processes but the first have of their own; without them only one could go on exactly.
+
+    Raises ValueError or TypeError, as the constructor does, for a setting that has been changed to one out of range.
     """
     missing: list[str] = []
     arguments = {name: plain(value, name, missing) for name, value in model.arguments().items()}
@@ -145,6 +175,7 @@ def describe(model: "MemoryOnPolicyAlgorithm", others: Sequence[Part] = ()) -> t
     arguments = {name: value for name, value in arguments.items() if name not in stand_ins}
     missing += stand_ins
     arguments["policy_kwargs"].pop("observations", None)  # the policy's own are stored below, under any names
+    _check_settings(type(model), rebuilt(arguments))  # before what can't be read replaces what can
     policy = uncompiled(model.policy)
     own = own_part(model)
     tensors = (
@@ -188,14 +219,22 @@ def _plain_episode(episode: Mapping[str, Any]) -> dict[str, Any]:
 
 def policy_tensors(policy: nn.Module) -> dict[str, Tensor]:
     """Weights by their names, which `torch.compile` of a part must not change."""
-    return {name.replace("_orig_mod.", ""): tensor for name, tensor in uncompiled(policy).state_dict().items()}
+    return {_uncompiled_name(name): tensor for name, tensor in policy.state_dict().items()}
 
 
 def load_policy_tensors(policy: nn.Module, tensors: Mapping[str, Tensor], strict: bool = True) -> None:
     """Put back what `policy_tensors` returned."""
-    bare = uncompiled(policy)
-    names = {name.replace("_orig_mod.", ""): name for name in bare.state_dict()}
-    bare.load_state_dict({names.get(name, name): tensor for name, tensor in tensors.items()}, strict=strict)
+    policy.load_state_dict(named_as_in(policy, tensors), strict=strict)
+
+
+def named_as_in(policy: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights by the names that this policy has for them, whatever parts were or are compiled."""
+    names = {_uncompiled_name(name): name for name in policy.state_dict()}
+    return {names.get(_uncompiled_name(name), name): tensor for name, tensor in tensors.items()}
+
+
+def _uncompiled_name(name: str) -> str:
+    return name.replace("_orig_mod.", "")
 
 
 def read_arguments(
@@ -204,7 +243,10 @@ def read_arguments(
     """The stored arguments, replaced by those given; of `policy_kwargs`, those of the same names.
 
     A function for the step size or the clip range can't be stored.  Where training goes on (`needed`) it must be given
-    again; otherwise its last value stands for it, since only training asks for it.
+    again; otherwise its last value stands for it, since only training asks for it: a constant function, as a schedule
+    may end at 0, where a number may not.
+
+    A stored setting that is out of range, as older versions wrote them, is refused unless another one is given.
 
     Raises ValueError where the checkpoint is another algorithm's, or an argument that it could not hold isn't given.
     """
@@ -212,8 +254,8 @@ def read_arguments(
         raise ValueError(f"Expect a checkpoint of {algorithm.__name__}, actual: {document['algorithm']}")
     with reading("The arguments in the checkpoint are not those of an agent"):
         stored = rebuilt(document["arguments"])
-        _check_stored(algorithm, stored, document["missing"] if document[COMPLETE] else None)
-    last = document.get("last_values", {})
+        _check_stored(algorithm, stored, document["missing"] if document[COMPLETE] else None, given)
+    last = {name: ConstantSchedule(value) for name, value in document.get("last_values", {}).items()}
     lost = [name for name in document["missing"] if name.split(".")[0] not in given]
     if wanted := [name for name in lost if needed or name not in last]:
         raise ValueError(f"Expect `{wanted[0].split('.')[0]}` to be given: a checkpoint can't hold {', '.join(lost)}")
@@ -229,22 +271,38 @@ def read_arguments(
 
 
 def _check_stored(
-    algorithm: "type[MemoryOnPolicyAlgorithm]", arguments: Mapping[str, Any], missing: list[str] | None
+    algorithm: "type[MemoryOnPolicyAlgorithm]",
+    arguments: Mapping[str, Any],
+    missing: list[str] | None,
+    given: Mapping[str, Any],
 ) -> None:
     """Raise ValueError or TypeError where these are not arguments as a checkpoint holds them.
 
     All of them must be there but those that a checkpoint could not hold; None for an older one, which may lack any.
+    What those in place of which others are `given` are, doesn't matter.
     """
-    settings = [field.name for config in (algorithm.config_class, PressureConfig) for field in fields(config)]
-    policy = converted({k: v for k, v in arguments.items() if k not in settings}, Arguments).policy_kwargs
+    used = {name: value for name, value in arguments.items() if name == "policy_kwargs" or name not in given}
+    policy = _check_settings(algorithm, used)
     if missing is not None:
+        settings = _settings_of(algorithm)
         lost = {name.split(".")[0] for name in missing}
         check_complete("the arguments", arguments, sorted({*settings, *Arguments.__struct_fields__} - lost))
         check_complete("`policy_kwargs`", policy, ("core", "memory", "time_aware_critic"))
         check_complete("`memory`", policy["memory"], [field.name for field in fields(CORES[policy["core"]])])
+    core_config(policy.get("core"), policy.get("memory"))
+
+
+def _check_settings(algorithm: "type[MemoryOnPolicyAlgorithm]", arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The `policy_kwargs` of these; raises ValueError or TypeError where one of the others is out of range."""
+    settings = _settings_of(algorithm)
+    read = converted({name: value for name, value in arguments.items() if name not in settings}, Arguments)
     pick(algorithm.config_class, algorithm.numbers(arguments))
     pick(PressureConfig, arguments)
-    core_config(policy.get("core"), policy.get("memory"))
+    return read.policy_kwargs
+
+
+def _settings_of(algorithm: "type[MemoryOnPolicyAlgorithm]") -> list[str]:
+    return [field.name for config in (algorithm.config_class, PressureConfig) for field in fields(config)]
 
 
 def stored_spaces(document: dict[str, Any]) -> tuple[Any, Any]:
@@ -304,9 +362,7 @@ def _restore(
     model: "MemoryOnPolicyAlgorithm", tensors: dict[str, Tensor], document: dict[str, Any], continue_episodes: bool
 ) -> None:
     """What is not of the policy."""
-    name = _name(model.policy.optimizer_class)
-    if document.get("optimizer", name) == name:  # another one begins anew
-        load_optimizer_tensors(model.policy.optimizer, under("optimizer", tensors))
+    load_optimizer(model, tensors, document)
     model.num_timesteps, model._n_updates = document["num_timesteps"], document["n_updates"]
     model.stage, model.stage_began = document.get("stage", 1), document.get("stage_began", 0)  # not in older ones
     model.restore_statistics(document["episodes"], document["successes"])
@@ -331,6 +387,13 @@ def _restore(
         # New episodes, and not once more those that training began with.
         mixed = np.random.SeedSequence([model.seed, model.num_timesteps]).generate_state(1)
         model.env.seed(int(mixed[0]) // 2 + processes.rank() * model.n_envs)
+
+
+def load_optimizer(model: "MemoryOnPolicyAlgorithm", tensors: dict[str, Tensor], document: dict[str, Any]) -> None:
+    """Continue from the state of the stored optimizer; another one stays as it is, and in a new model begins anew."""
+    name = _name(model.policy.optimizer_class)
+    if document.get("optimizer", name) == name:
+        load_optimizer_tensors(model.policy.optimizer, under("optimizer", tensors))
 
 
 def _of_this_process(tensors: dict[str, Tensor], document: dict[str, Any]) -> Part | None:

@@ -32,7 +32,8 @@ class MemoryA2C(MemoryOnPolicyAlgorithm):
 
     Args:
         policy: `"MemoryPolicy"` (or SB3's `"MlpPolicy"`, `"CnnPolicy"`, `"MultiInputPolicy"`, which mean the same: the
-            network follows from the observations), or a subclass of `MemoryActorCriticPolicy`.
+            network follows from the observations, which `"CnnPolicy"` takes for pictures), or a subclass of
+            `MemoryActorCriticPolicy`.
         env: A Gymnasium environment or its id, an SB3 VecEnv, or a Gymnasium VectorEnv.
         memory_budget: Mean live memories per layer that training aims at; see `PressureConfig`.
         penalty_weight: The paper's constant weight of the span penalty instead of a budget; see `PressureConfig`.

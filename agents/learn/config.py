@@ -58,14 +58,15 @@ class OnPolicyConfig:
     vf_coef: float = 0.5
     """Weight of the value loss."""
     max_grad_norm: float = 0.5
-    """Longest gradient; longer ones are scaled down."""
+    """Longest gradient; longer ones are scaled down.  Infinity for no limit."""
 
     def __post_init__(self) -> None:
         for name in ("n_steps", "batch_size"):
             if getattr(self, name) is not None:
                 check_whole(name, getattr(self, name), at_least=1)
-        for name in ("advantage_floor", "max_grad_norm"):
-            check_positive(name, getattr(self, name))
+        check_positive("advantage_floor", self.advantage_floor)
+        if self.max_grad_norm != math.inf:
+            check_positive("max_grad_norm", self.max_grad_norm)
         for name in ("learning_rate", "span_lr_scale", "ent_coef", "vf_coef"):
             check_not_negative(name, getattr(self, name))
         for name in ("gamma", "gae_lambda"):

@@ -30,15 +30,18 @@ from ..checkpoint.file import Target, read_checkpoint, under, write_checkpoint
 from ..checkpoint.model import (
     check_policy_tensors,
     describe,
+    load_optimizer,
     load_policy_tensors,
+    named_as_in,
+    policy_tensors,
     read_arguments,
     restore,
     stored_spaces,
     uncompiled,
 )
-from ..observations import kinds_of
+from ..observations import kinds_of, kinds_of_pictures
 from ..policy import MemoryActorCriticPolicy, SequenceEvaluation
-from ..vec_env import as_vec_env
+from ..vec_env import as_vec_env, transposed
 from .collecting import collect
 from .config import (
     OnPolicyConfig,
@@ -81,7 +84,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = dict.fromkeys(
         ("MemoryPolicy", "MlpPolicy", "CnnPolicy", "MultiInputPolicy"), MemoryActorCriticPolicy
     )
-    """SB3's names mean the same policy: its network follows from the observations."""
+    """SB3's names mean the same policy: its network follows from the observations; with CnnPolicy, of pictures."""
     policy: MemoryActorCriticPolicy  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower than the parent's
     rollout_buffer: SequenceRolloutBuffer  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower than the parent's
     config_class: ClassVar[type[Any]] = OnPolicyConfig
@@ -119,6 +122,9 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             env = as_vec_env(env, asked)
             check_action_space(env.action_space)
             kinds = asked or kinds_of(env)
+            if policy == "CnnPolicy" and not asked and not self._policy_kwargs.get("features_extractor_class"):
+                kinds = kinds_of_pictures(kinds, env.observation_space)
+                env = transposed(env, kinds)
         if given["n_steps"] is None:
             given["n_steps"] = rollout_steps(None if env is None else env.num_envs * processes.count())
         self.pressure_config = pressure
@@ -228,7 +234,7 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         stream.  Functions and classes of others can't be in it and must be given to `load` again; `exclude` and
         `include` are SB3's and not supported.
 
-        Raises ValueError where `exclude` or `include` is given.
+        Raises ValueError where `exclude` or `include` is given, or a setting has been changed to one out of range.
         """
         if exclude is not None or include is not None:
             raise ValueError(f"Expect `exclude` and `include` to be None, actual: {exclude!r} and {include!r}")
@@ -272,7 +278,9 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
         arguments = read_arguments(document, given, cls, needed=env is not None)
         model = cls(env=env, device=device, _init_setup_model=False, **arguments)
         model.stand_ins = {
-            name: arguments[name] for name in document["missing"] if name in cls.SCHEDULED and name not in given
+            name: document["last_values"][name]
+            for name in document["missing"]
+            if name in cls.SCHEDULED and name not in given
         }
         observation_space, action_space = stored_spaces(document)
         if model.env is not None:
@@ -295,12 +303,22 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
     def set_parameters(  # pyright: ignore[reportIncompatibleMethodOverride]  # any binary stream
         self, load_path_or_dict: Any, exact_match: bool = True, device: torch.device | str = "auto"
     ) -> None:
-        """Put weights into this model: those of a checkpoint, or a dictionary as `get_parameters` returns it."""
+        """Put weights and the optimizer's state into this model.
+
+        They are those of a checkpoint, or a dictionary as `get_parameters` returns it.  The state of another class of
+        optimizer, or of other networks (without `exact_match`), is passed over.
+        """
         if isinstance(load_path_or_dict, dict):
-            super().set_parameters(load_path_or_dict, exact_match, device)
-        else:
-            tensors, _ = read_checkpoint(load_path_or_dict)
-            load_policy_tensors(self.policy, under("policy", tensors), strict=exact_match)
+            found = dict(load_path_or_dict)
+            if "policy" in found:
+                found["policy"] = named_as_in(self.policy, found["policy"])
+            super().set_parameters(found, exact_match, device)
+            return
+        tensors, document = read_checkpoint(load_path_or_dict)
+        stored = under("policy", tensors)
+        load_policy_tensors(self.policy, stored, strict=exact_match)
+        if stored.keys() == policy_tensors(self.policy).keys():
+            load_optimizer(self, tensors, document)
 
     def set_env(self, env: Any, force_reset: bool = True) -> None:
         """Go on in another environment, of any kind that the constructor takes, with the same spaces.
@@ -479,7 +497,11 @@ class MemoryOnPolicyAlgorithm(OnPolicyAlgorithm):
             self.controller.step(share)
 
     def _begin_update(self) -> TrainingLog:
-        """Make ready to learn from the rollout just collected; where to log what comes of it."""
+        """Make ready to learn from the rollout just collected; where to log what comes of it.
+
+        Raises ValueError or TypeError where a setting has been changed to one that the constructor refuses.
+        """
+        pick(self.config_class, self.numbers(self._settings()))
         buffer = self.rollout_buffer
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
