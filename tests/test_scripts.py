@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -26,13 +27,36 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 SMALL = (
     "--env expirespan/CorridorShort-v0 --num-envs 4 --n-steps 32 --batch-size 64 --width 16 --ff-width 16 --ramp 4 "
-    "--max-span 40 --checkpoint-every 128 --timeline-every 256 --env-args max_length=6"
+    "--max-span 40 --checkpoint-every 128 --timeline-every 0 --env-args max_length=6"
 ).split()
+"""Without recordings, whose pictures take longer than the training; what checks them asks for them."""
 ROLLOUT = 4 * 32
 
 
 def train(*arguments: object) -> None:
     train_agent.main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one rollout, to be read only."""
+    run = tmp_path_factory.mktemp("trained") / "run"
+    train(*SMALL, "--total-steps", ROLLOUT, "--out", run)
+    return run
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """The same run, to write into and to go on with."""
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of four rollouts in which nothing went wrong."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    train(*SMALL, "--total-steps", 4 * ROLLOUT, "--out", run)
+    return run
 
 
 def policy_weights(run: Path) -> dict:
@@ -42,16 +66,16 @@ def policy_weights(run: Path) -> dict:
 
 def test_train_then_evaluate_leaves_everything_in_the_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     run = tmp_path / "run"
-    train(*SMALL, "--total-steps", 5 * ROLLOUT, "--out", run)
+    train(*SMALL, "--timeline-every", 2 * ROLLOUT, "--total-steps", 3 * ROLLOUT, "--out", run)
     said = capsys.readouterr().out
-    for told in (f"expirespan-evaluate {run}", f"tensorboard --logdir {run}", f"--resume {run} --total-steps 1280"):
+    for told in (f"expirespan-evaluate {run}", f"tensorboard --logdir {run}", f"--resume {run} --total-steps 768"):
         assert told in said
-    assert "Trained for 640 steps\n  return 0." in said and "(mean of the last " in said
+    assert "Trained for 384 steps\n  return 0." in said and "(mean of the last " in said
     events = EventAccumulator(str(run))
     events.Reload()
     tags = events.Tags()
     assert {"timeline/memories", "timeline/frames"} <= set(tags["images"])
-    assert all(f"memory/episode/1000000/{steps * ROLLOUT}" in tags["tensors"] for steps in (2, 4, 5))
+    assert all(f"memory/episode/1000000/{steps * ROLLOUT}" in tags["tensors"] for steps in (2, 3))
     assert {"spans/spans_layer_1", "spans/spans_layer_2"} <= set(tags["histograms"])
     assert {"rollout/ep_rew_mean", "train/loss", "time/fps", "memory/live_layer_1"} <= set(tags["scalars"])
     evaluate.main([str(run), "--episodes", "30", "--json", str(tmp_path / "e.json"), "--timeline", "--gif"])
@@ -65,9 +89,7 @@ def test_train_then_evaluate_leaves_everything_in_the_run_folder(tmp_path: Path,
     assert sum(row["episodes"] for row in figures["success_by_length"]) == 30
 
 
-def test_episodes_are_recorded_on_request(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    run = tmp_path / "run"
-    train(*SMALL, "--total-steps", ROLLOUT, "--out", run)
+def test_episodes_are_recorded_on_request(run: Path, capsys: pytest.CaptureFixture) -> None:
     evaluate.main([str(run), "--episodes", "4", "--seed", "11", "--record", "2", "--attention"])
     printed = capsys.readouterr().out
     for seed in (11, 12):
@@ -90,10 +112,9 @@ def actions_of(path: Path) -> list[int]:
 
 
 def test_sampled_actions_of_an_episode_are_those_of_its_seed_and_all_pictures_show_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, shown = tmp_path / "run", []
-    train(*SMALL, "--total-steps", ROLLOUT, "--out", run)
+    shown = []
     for name in ("save_timeline", "save_episode_gif", "save_filmstrip"):
         monkeypatch.setattr(evaluate, name, lambda trace, *rest: shown.append(trace.actions.tolist()))
     sampled = [str(run), "--episodes", "4", "--sample", "--num-envs", "4"]
@@ -105,10 +126,8 @@ def test_sampled_actions_of_an_episode_are_those_of_its_seed_and_all_pictures_sh
 
 
 def test_a_filmstrip_of_a_step_that_is_not_there_is_refused_before_the_evaluation(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = tmp_path / "run"
-    train(*SMALL, "--total-steps", ROLLOUT, "--out", run)
     monkeypatch.setattr(evaluate, "evaluate_policy", None)
     with pytest.raises(SystemExit, match="`filmstrip` to be less than 30, the most steps of an episode of expirespan/"):
         evaluate.main([str(run), "--filmstrip", "30"])
@@ -118,10 +137,9 @@ def test_a_filmstrip_of_a_step_that_is_not_there_is_refused_before_the_evaluatio
 
 
 def test_two_runs_are_compared_by_their_best_checkpoints_and_own_budgets(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runs, taken = [tmp_path / "one", tmp_path / "two"], []
-    train(*SMALL, "--total-steps", ROLLOUT, "--out", runs[0])
+    runs, taken = [trained, tmp_path / "two"], []
     train(*SMALL, "--total-steps", ROLLOUT, "--memory-budget", 7.5, "--out", runs[1])
     load, inspect = train_agent.load_model, inspection.inspect_memory
 
@@ -138,12 +156,11 @@ def test_two_runs_are_compared_by_their_best_checkpoints_and_own_budgets(
     evaluate.main([str(runs[0]), "--episodes", "2", "--best", "--sample", "--compare", str(runs[1])])
     best = "best.safetensors"
     # The other run is looked at first, for whether it can be compared at all.
-    assert taken == [("one", best), ("two", best), ("budget", 20), ("two", best), ("budget", 7)]
+    assert taken == [("run", best), ("two", best), ("budget", 20), ("two", best), ("budget", 7)]
 
 
-def test_a_run_with_no_recordings_asked_for_has_none(tmp_path: Path) -> None:
-    train(*SMALL, "--total-steps", ROLLOUT, "--timeline-every", 0, "--out", tmp_path / "run")
-    events = EventAccumulator(str(tmp_path / "run"))
+def test_a_run_with_no_recordings_asked_for_has_none(trained: Path) -> None:
+    events = EventAccumulator(str(trained))
     events.Reload()
     assert not [tag for tag in events.Tags()["tensors"] if tag.startswith("memory/episode")]
 
@@ -158,7 +175,7 @@ def test_counts_may_be_written_as_people_write_them(tmp_path: Path) -> None:
 
 def test_the_closing_lines_say_that_the_budget_is_not_met(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     long = [word.replace("max_length=6", "max_length=20") for word in SMALL]
-    train(*long, "--total-steps", 8 * ROLLOUT, "--memory-budget", 5, "--out", tmp_path / "run")
+    train(*long, "--total-steps", 4 * ROLLOUT, "--memory-budget", 5, "--out", tmp_path / "run")
     said = capsys.readouterr()
     assert "live memories per layer: the budget of 5 is not met yet" in said.out
     assert " of 5]" in said.err  # the bar
@@ -172,7 +189,20 @@ def test_an_environment_without_a_time_limit_ends_training_and_evaluation(
     monkeypatch.setitem(gym.registry, "Endless-v0", gym.registry["Endless-v0"])
     monkeypatch.setattr(evaluate, "WITHOUT_LIMIT", 50)
     run = tmp_path / "run"
-    train("--env", "Endless-v0", "--num-envs", 2, "--n-steps", 16, "--total-steps", 32, "--out", run)
+    train(
+        "--env",
+        "Endless-v0",
+        "--num-envs",
+        2,
+        "--n-steps",
+        16,
+        "--total-steps",
+        32,
+        "--timeline-every",
+        0,
+        "--out",
+        run,
+    )
     evaluate.main([str(run), "--episodes", "6", "--num-envs", "2", "--json", str(tmp_path / "e.json")])
     figures = json.loads((tmp_path / "e.json").read_text())
     assert (figures["episodes"], figures["cut_off"], figures["mean_steps"]) == (2, 2, 50)
@@ -190,11 +220,10 @@ class Endless(Blinker):
         return observation, reward, False, False, info
 
 
-def test_evaluation_is_the_same_for_the_same_seed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    train(*SMALL, "--total-steps", ROLLOUT, "--out", tmp_path / "run")
+def test_evaluation_is_the_same_for_the_same_seed(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     results = []
     for _ in range(2):
-        evaluate.main([str(tmp_path / "run"), "--episodes", "20", "--sample", "--json", str(tmp_path / "e.json")])
+        evaluate.main([str(trained), "--episodes", "20", "--sample", "--json", str(tmp_path / "e.json")])
         results.append(json.loads((tmp_path / "e.json").read_text()))
     assert results[0]["mean_return"] == results[1]["mean_return"] and results[0]["layers"] == results[1]["layers"]
 
@@ -202,9 +231,9 @@ def test_evaluation_is_the_same_for_the_same_seed(tmp_path: Path, capsys: pytest
 @pytest.mark.parametrize("algo", ["ppo", pytest.param("a2c", marks=pytest.mark.slow)])
 def test_resuming_is_exact(algo: str, tmp_path: Path) -> None:
     steady = [*SMALL, "--algo", algo, "--no-anneal"]  # an annealed step size depends on the total
-    train(*steady, "--total-steps", 6 * ROLLOUT, "--out", tmp_path / "whole")
-    train(*steady, "--total-steps", 3 * ROLLOUT, "--out", tmp_path / "half")
-    train("--resume", tmp_path / "half", "--total-steps", 6 * ROLLOUT)
+    train(*steady, "--total-steps", 4 * ROLLOUT, "--out", tmp_path / "whole")
+    train(*steady, "--total-steps", 2 * ROLLOUT, "--out", tmp_path / "half")
+    train("--resume", tmp_path / "half", "--total-steps", 4 * ROLLOUT)
     whole, half = policy_weights(tmp_path / "whole"), policy_weights(tmp_path / "half")
     assert whole.keys() == half.keys()
     assert all(whole[name].equal(half[name]) for name in whole)
@@ -212,9 +241,12 @@ def test_resuming_is_exact(algo: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_saves_says_how_to_go_on_and_loses_nothing(
-    number: signal.Signals, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+    number: signal.Signals,
+    whole: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    train(*SMALL, "--total-steps", 6 * ROLLOUT, "--out", tmp_path / "whole")
     collect, calls = MemoryPPO.collect_rollouts, []
 
     def interrupted(self, *args, **kwargs):
@@ -226,14 +258,14 @@ def test_a_signal_saves_says_how_to_go_on_and_loses_nothing(
     handlers = [signal.getsignal(known) for known in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     monkeypatch.setattr(MemoryPPO, "collect_rollouts", interrupted)
     with pytest.raises(SystemExit) as ended:
-        train(*SMALL, "--total-steps", 6 * ROLLOUT, "--out", tmp_path / "cut")
+        train(*SMALL, "--total-steps", 4 * ROLLOUT, "--out", tmp_path / "cut")
     assert ended.value.code == 128 + number
     assert [signal.getsignal(known) for known in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == handlers
     assert f"expirespan-train --resume {tmp_path / 'cut'}" in capsys.readouterr().out
     monkeypatch.undo()
     train("--resume", tmp_path / "cut")
-    whole, cut = policy_weights(tmp_path / "whole"), policy_weights(tmp_path / "cut")
-    assert all(whole[name].equal(cut[name]) for name in whole)
+    expected, cut = policy_weights(whole), policy_weights(tmp_path / "cut")
+    assert all(expected[name].equal(cut[name]) for name in expected)
 
 
 def test_the_best_checkpoint_by_training_return_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,16 +289,15 @@ def test_many_episodes_say_more_than_few() -> None:
     assert callbacks.standing([{"r": 0.5}, {"r": 1.0}]) < callbacks.standing([{"r": 1.0}, {"r": 0.6}])
 
 
-def test_a_run_without_a_checkpoint_says_that_it_begins_anew(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    train(*SMALL, "--total-steps", ROLLOUT, "--timeline-every", 0, "--out", tmp_path / "run")
-    (tmp_path / "run" / "checkpoint.safetensors").unlink()
-    train("--resume", tmp_path / "run")
-    assert f"{tmp_path / 'run'} holds no checkpoint: training begins anew, at step 0" in capsys.readouterr().out
+def test_a_run_without_a_checkpoint_says_that_it_begins_anew(run: Path, capsys: pytest.CaptureFixture) -> None:
+    (run / "checkpoint.safetensors").unlink()
+    train("--resume", run)
+    assert f"{run} holds no checkpoint: training begins anew, at step 0" in capsys.readouterr().out
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_logs_no_step_twice(tmp_path: Path) -> None:
     run, logged = tmp_path / "run", []
-    train(*SMALL, "--total-steps", 2 * ROLLOUT, "--timeline-every", 0, "--out", run)
+    train(*SMALL, "--total-steps", 2 * ROLLOUT, "--out", run)
     for killed in (False, True):
         if killed:
             (run / "checkpoint.safetensors").unlink()
@@ -279,14 +310,12 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_logs_no_step_twice(tm
 
 def test_a_resumed_run_may_record_less_or_more(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    train(*SMALL, "--total-steps", ROLLOUT, "--out", run)
+    train(*SMALL, "--timeline-every", 4 * ROLLOUT, "--total-steps", ROLLOUT, "--out", run)
     train("--resume", run, "--total-steps", 2 * ROLLOUT, "--timeline-every", 0)
     assert train_config.read_run(run).timeline_every == 0
 
 
-def test_a_run_folder_has_one_process_and_nothing_unfinished(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    run = tmp_path / "run"
-    train(*SMALL, "--total-steps", ROLLOUT, "--out", run)
+def test_a_run_folder_has_one_process_and_nothing_unfinished(run: Path, capsys: pytest.CaptureFixture) -> None:
     left = run / ".checkpoint.safetensors.123.unfinished"
     left.write_bytes(b"half")
     with in_use(run), pytest.raises(SystemExit, match=f"a run folder that no other process trains in, actual: {run}"):
@@ -295,13 +324,12 @@ def test_a_run_folder_has_one_process_and_nothing_unfinished(tmp_path: Path, cap
     train("--resume", run, "--total-steps", 2 * ROLLOUT)  # the lock is gone with its holder
 
 
-def test_a_finished_run_says_so_when_resumed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    train(*SMALL, "--total-steps", ROLLOUT, "--out", tmp_path / "run")
-    train("--resume", tmp_path / "run")
+def test_a_finished_run_says_so_when_resumed(run: Path, capsys: pytest.CaptureFixture) -> None:
+    train("--resume", run)
     assert "has already trained for 128 steps" in capsys.readouterr().out
-    before = (tmp_path / "run" / "config.json").read_text()
-    train("--resume", tmp_path / "run", "--total-steps", 50)
-    assert (tmp_path / "run" / "config.json").read_text() == before
+    before = (run / "config.json").read_text()
+    train("--resume", run, "--total-steps", 50)
+    assert (run / "config.json").read_text() == before
 
 
 def test_a_folder_in_use_is_not_trained_into(tmp_path: Path) -> None:
@@ -310,32 +338,32 @@ def test_a_folder_in_use_is_not_trained_into(tmp_path: Path) -> None:
         train(*SMALL, "--out", tmp_path)
 
 
-def test_a_run_can_start_from_the_weights_of_another(tmp_path: Path) -> None:
-    train(*SMALL, "--total-steps", ROLLOUT, "--out", tmp_path / "first")
-    folders = ("first", "second")
+def test_a_run_can_start_from_the_weights_of_another(trained: Path, tmp_path: Path) -> None:
+    second = tmp_path / "second"
     longer = [word.replace("max_length=6", "max_length=9") for word in SMALL]
     # A step size so small that the weights stay what they were.
-    still = ["--learning-rate", "1e-12", "--memory-budget", "None", "--init-from", tmp_path / "first"]
-    train(*longer, "--total-steps", ROLLOUT, *still, "--out", tmp_path / "second")
-    first, second = policy_weights(tmp_path / "first"), policy_weights(tmp_path / "second")
-    for name, tensor in first.items():
+    still = ["--learning-rate", "1e-12", "--memory-budget", "None", "--init-from", trained]
+    train(*longer, "--total-steps", ROLLOUT, *still, "--out", second)
+    before, after = policy_weights(trained), policy_weights(second)
+    for name, tensor in before.items():
         if name.startswith("policy/"):
-            torch.testing.assert_close(second[name], tensor)
-    counts = [read_checkpoint(tmp_path / run / "checkpoint.safetensors")[1]["reward_scale"]["count"] for run in folders]
+            torch.testing.assert_close(after[name], tensor)
+    counts = [
+        read_checkpoint(folder / "checkpoint.safetensors")[1]["reward_scale"]["count"] for folder in (trained, second)
+    ]
     assert counts == [pytest.approx(ROLLOUT), pytest.approx(2 * ROLLOUT)]  # values come with their unit
     with pytest.raises(SystemExit, match=r"`init_from` to be a run with ramp 5.0, actual: ramp 4.0$"):
-        train(*SMALL, "--ramp", "5", "--init-from", tmp_path / "first", "--out", tmp_path / "third")
+        train(*SMALL, "--ramp", "5", "--init-from", trained, "--out", tmp_path / "third")
     with pytest.raises(SystemExit, match="`init_from` to be a run with the observation_space"):
-        train(*SMALL, "--view-size", "5", "--init-from", tmp_path / "first", "--out", tmp_path / "third")
+        train(*SMALL, "--view-size", "5", "--init-from", trained, "--out", tmp_path / "third")
     with pytest.raises(SystemExit, match=r"a run folder with a config\.json"):
         train(*SMALL, "--init-from", tmp_path / "nowhere", "--out", tmp_path / "third")
     assert not (tmp_path / "third").exists()
 
 
-def test_seeds_differ_where_they_start_from_the_same_weights(tmp_path: Path) -> None:
-    train(*SMALL, "--total-steps", ROLLOUT, "--out", tmp_path / "first")
+def test_seeds_differ_where_they_start_from_the_same_weights(trained: Path, tmp_path: Path) -> None:
     for seed in (1, 2):
-        other = ["--num-envs", 2, "--batch-size", 64, "--seed", seed, "--init-from", tmp_path / "first"]
+        other = ["--num-envs", 2, "--batch-size", 64, "--seed", seed, "--init-from", trained]
         train(*SMALL, "--total-steps", 64, *other, "--out", tmp_path / str(seed))
     draws = [load_file(tmp_path / str(seed) / "checkpoint.safetensors")["random/torch"] for seed in (1, 2)]
     assert not draws[0].equal(draws[1])
@@ -363,10 +391,9 @@ def test_evaluating_what_is_no_run_ends_in_one_line(tmp_path: Path) -> None:
         evaluate.main([str(tmp_path)])
 
 
-def test_evaluating_on_an_environment_with_other_observations_is_refused(tmp_path: Path) -> None:
-    train(*SMALL, "--total-steps", ROLLOUT, "--out", tmp_path / "run")
+def test_evaluating_on_an_environment_with_other_observations_is_refused(trained: Path) -> None:
     with pytest.raises(SystemExit, match="`env` to have the observation space"):
-        evaluate.main([str(tmp_path / "run"), "--env", "expirespan/Corridor-v0", "--env-args", "view_size=5"])
+        evaluate.main([str(trained), "--env", "expirespan/Corridor-v0", "--env-args", "view_size=5"])
 
 
 def test_bins_are_round_and_cover_everything() -> None:
