@@ -45,7 +45,8 @@ for known in (
 
 def _plain_number(value: Any) -> Any:
     """A number of NumPy's as Python's, which torch takes for sizes and a file can hold; anything else as it is."""
-    return value.item() if isinstance(value, Number) and hasattr(value, "item") else value
+    item = getattr(value, "item", None)  # Python's own have none
+    return item() if item is not None and isinstance(value, Number) else value
 
 
 def core_config(

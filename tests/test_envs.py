@@ -219,6 +219,7 @@ def test_bad_arguments_are_named(arguments: dict[str, int], message: str) -> Non
 def test_types_of_arguments_are_checked() -> None:
     with pytest.raises(TypeError, match="`max_length` to be an int, actual: 'long'"):
         check_whole("max_length", "long", at_least=1)
+    assert type(check_whole("max_length", np.int64(16), at_least=1)) is int
 
 
 def test_bad_actions_are_refused() -> None:

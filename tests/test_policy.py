@@ -17,6 +17,7 @@ def test_the_distribution_is_torchs() -> None:
     logits = torch.randn(11, 5)
     logits[2, 3] = -torch.inf  # ruled out
     ours, theirs = LeanCategorical(5).proba_distribution(logits), Categorical(logits=logits)
+    assert ours.proba_distribution(logits) is ours  # as SB3's
     actions = theirs.sample()
     torch.testing.assert_close(ours.log_prob(actions), theirs.log_prob(actions))
     torch.testing.assert_close(ours.entropy(), theirs.entropy())

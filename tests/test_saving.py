@@ -427,7 +427,8 @@ def test_a_file_with_a_setting_out_of_range_can_be_read_with_another(
     with pytest.raises(ValueError, match=message):
         MemoryPPO.load(tmp_path / "old", device="cpu")
     other: dict[str, Any] = {name: 1 if name in ("n_epochs", "seed") else 0.5}
-    for given in (other, {"custom_objects": other}):
+    ways: list[dict[str, Any]] = [other, {"custom_objects": other}]
+    for given in ways:
         assert MemoryPPO.load(tmp_path / "old", device="cpu", **given).arguments()[name] == other[name]
 
 

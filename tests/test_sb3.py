@@ -17,8 +17,11 @@ from expirespan import processes
 from expirespan.agents import MemoryA2C, MemoryPPO
 from expirespan.agents.policy import SequenceEvaluation
 from expirespan.memory import CoreOutput
+from expirespan.memory.expire_span.budget import SpanController
+from faulty_envs import Plain
 from gymnasium import spaces
-from models import SMALL, Blinker, corridor, rows_of, small, weights
+from gymnasium.envs import registration
+from models import SMALL, Blinker, corridor, rows_of, small, span_core, weights
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -377,6 +380,13 @@ def test_an_environment_by_its_id_is_sb3s_and_is_copied_with_the_model() -> None
     assert all(torch.isfinite(weight).all() for weight in weights(copied))
 
 
+def test_an_environment_that_takes_no_render_mode_is_trained_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registration, "registry", dict(gym.registry))
+    entry: Any = Plain  # Gymnasium declares that constructors take any arguments
+    gym.register("test/Plain-v0", entry)
+    assert small("test/Plain-v0", batch_size=16).learn(16).num_timesteps == 16
+
+
 def test_callbacks_find_sb3s_names_in_their_locals() -> None:
     seen: dict[str, Any] = {}
 
@@ -413,11 +423,28 @@ def test_rewards_are_scaled_unless_asked_otherwise_or_normalised_already(
     assert (scale == 1) is raw and (model.reward_scale.scale == 1) is raw
 
 
-def test_memories_in_use_are_counted_with_and_without_a_budget() -> None:
-    for budget in (20.0, None):
-        model = small(memory_budget=budget)
-        model.learn(64)
-        assert "spans/used_layer_1" in model.logger.name_to_value
+@pytest.mark.parametrize("budget", [20.0, None])
+def test_memories_in_use_are_counted_with_and_without_a_budget(
+    budget: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, int]] = []
+    observe = SpanController.observe
+
+    def watched(self: SpanController, output: CoreOutput[Any]) -> None:
+        observe(self, output)
+        if output.trace is not None:  # of the first pass
+            *_, used, late = output.facts[1].counts.tolist()
+            seen.append((used, late))
+
+    monkeypatch.setattr(SpanController, "observe", watched)
+    model = small(memory_budget=budget, policy_kwargs={"memory": SMALL["memory"] | {"ramp": 2.0}})
+    with torch.no_grad():
+        for layer in span_core(model).stack():
+            layer.query_key_value.weight *= 4  # sharp attention
+    logged = model.learn(64).logger.name_to_value
+    used, late = (sum(counts) for counts in zip(*seen, strict=True))
+    assert (logged["spans/used_layer_2"], logged["spans/used_late_layer_2"]) == (used, late)
+    assert len(seen) == 2 and used > 0
 
 
 def test_a_tuple_from_reset_is_recognised() -> None:
