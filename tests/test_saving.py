@@ -11,7 +11,7 @@ import pytest
 import torch
 from expirespan.agents import MemoryPPO
 from expirespan.agents.checkpoint.file import optimizer_tensors, read_checkpoint, under, write_checkpoint
-from expirespan.agents.checkpoint.model import plain, rebuilt
+from expirespan.agents.checkpoint.values import plain, rebuilt
 from expirespan.agents.numbers_extractor import NumbersExtractor
 from expirespan.agents.policy import MemoryActorCriticPolicy
 from expirespan.agents.vec_env import as_vec_env

@@ -283,7 +283,7 @@ def test_a_file_holds_classes_of_torch_and_sb3(tmp_path: Path) -> None:
     "path", ["os:system", "subprocess:Popen", "torch.nn.modules.linear:F", "torch.optim.adam:cast"]
 )
 def test_a_file_cannot_name_anything_else(path: str) -> None:
-    from expirespan.agents.checkpoint.model import rebuilt
+    from expirespan.agents.checkpoint.values import rebuilt
 
     with pytest.raises(ValueError, match="Expect a network, extractor or optimizer class"):
         rebuilt({"activation_fn": {"class": path}})
