@@ -129,9 +129,9 @@ def test_the_command_line_trains_resumes_and_evaluates_any_core(
     core: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    args = [*SHORT, "--core", core, "--width", "16", "--total-steps", "128", "--timeline-every", "64"]
+    args = [*SHORT, "--core", core, "--width", "16", "--total-steps", "64", "--timeline-every", "64"]
     train_agent.main([*args, "--out", str(run)])
-    train_agent.main(["--resume", str(run), "--total-steps", "192"])
+    train_agent.main(["--resume", str(run), "--total-steps", "128"])
     assert json.loads((run / "config.json").read_text())["core"] == core
     evaluate.main([str(run), "--episodes", "4", "--num-envs", "2"])
     said = capsys.readouterr().out

@@ -4,8 +4,10 @@ import csv
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import efficiency
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -21,7 +23,14 @@ def run(script: str, options: str) -> str:
     return ended.stdout
 
 
-def test_efficiency_measures_each_size_once_and_sets_it_beside_the_dense_one(tmp_path: Path) -> None:
+def call(main: Callable[[], None], options: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmark", *options.split()])
+    main()
+
+
+def test_efficiency_measures_each_size_once_and_sets_it_beside_the_dense_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     results = tmp_path / "efficiency.csv"
     run("efficiency.py", f"{SMALL} --cores expire-span dense compressive lstm --results {results}")
     with results.open(newline="") as file:
@@ -37,9 +46,10 @@ def test_efficiency_measures_each_size_once_and_sets_it_beside_the_dense_one(tmp
     ]
     assert all(float(line["milliseconds"]) > 0 and float(line["megabytes"]) > 0 for line in lines)
     before = results.read_text()
-    assert run("efficiency.py", f"{SMALL} --cores expire-span lstm --results {results}") == ""
-    assert results.read_text() == before
-    table = run("efficiency.py", f"--table --results {results}").splitlines()
+    call(efficiency.main, f"{SMALL} --cores expire-span lstm --results {results}", monkeypatch)
+    assert capsys.readouterr().out == "" and results.read_text() == before
+    call(efficiency.main, f"--table --results {results}", monkeypatch)
+    table = capsys.readouterr().out.splitlines()
     assert len(table) == 2 + len(lines)
     assert table[4].startswith("| 16 | 40 | 40 | dense |") and table[4].endswith("| 1.00 | 1.00 |")
 

@@ -19,6 +19,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import Logger
 from torch import distributed as dist
+from torch.multiprocessing.spawn import start_processes
 
 ROWS, STEPS, TOTAL = 8, 16, 8 * 16 * 4
 SETTINGS: dict[str, Any] = {
@@ -149,8 +150,7 @@ def continued(folder: Path) -> bool:
 def of_two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What two processes found."""
     folder = tmp_path_factory.mktemp("two")
-    started = [subprocess.Popen([sys.executable, __file__, str(rank), str(folder)]) for rank in range(2)]
-    assert [process.wait(timeout=120) for process in started] == [0, 0]
+    subprocess.run([sys.executable, __file__, str(folder)], check=True, timeout=120)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
@@ -172,6 +172,7 @@ def test_workers_train_a_run_that_one_process_goes_on_with(
 ) -> None:
     monkeypatch.setenv("PYTHONWARNINGS", "ignore")
     run, small = tmp_path / "run", "--env expirespan/CorridorShort-v0 --num-envs 4 --n-steps 16 --batch-size 32"
+    small += " --width 16 --ff-width 16 --timeline-every 0"
     train_agent.main([*small.split(), "--workers", "2", "--total-steps", "128", "--out", str(run)])
     said = capfd.readouterr().out
     assert said.count("Trained for 128 steps") == 1
@@ -187,5 +188,5 @@ def test_environments_that_can_not_be_shared_out_are_refused(tmp_path: Path) -> 
         train_agent.main(["--num-envs", "33", "--workers", "2", "--out", str(tmp_path / "run")])
 
 
-if __name__ == "__main__":
-    one_of_two(int(sys.argv[1]), Path(sys.argv[2]))
+if __name__ == "__main__":  # forked, so that what takes long to import is imported once
+    start_processes(one_of_two, (Path(sys.argv[1]),), nprocs=2, start_method="fork")
