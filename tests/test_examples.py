@@ -23,10 +23,7 @@ RUNS = {
 """Of each program: the lowest and the highest return of its task, and what it leaves in its folder."""
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["cartpole_without_velocity", pytest.param("minigrid_subproc", marks=pytest.mark.slow), "pendulum_vecnormalize"],
-)
+@pytest.mark.parametrize("name", RUNS)
 def test_example_trains_saves_loads_and_evaluates(name: str, tmp_path: Path) -> None:
     lowest, highest, files = RUNS[name]
     options = ["--total-steps", "512", "--episodes", "2", "--out", tmp_path / "run"]
