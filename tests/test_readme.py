@@ -8,11 +8,15 @@ that come first on PATH (`SHORTENED`): they pass every argument on to the real o
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from pkgutil import resolve_name
+from urllib.request import urlopen
 
 import expirespan.envs
 import gymnasium as gym
@@ -71,12 +75,13 @@ def checkout(tmp_path: Path) -> Path:
     return folder
 
 
-def run(command: list[str], folder: Path) -> None:
-    """Run a program, which must succeed, with little on PATH."""
+def run(command: list[str], folder: Path) -> str:
+    """What a program prints, which must succeed, with little on PATH."""
     path = os.pathsep.join([str(folder.parent / "bin"), os.defpath])
     environment = os.environ | {"PATH": path, "MPLBACKEND": "agg"}
     ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, f"{command[-1]}\n{ended.stdout}\n{ended.stderr}"
+    return ended.stdout
 
 
 @pytest.mark.skipif(not shutil.which("make") or not shutil.which("bash"), reason="needs make and bash")
@@ -91,6 +96,39 @@ def test_commands_and_programs_of_readme_run_as_they_stand(checkout: Path) -> No
             assert language == "python", f"a block of {language} that nobody runs"
             run([sys.executable, "-c", re.sub(r"\.learn\([\d_]+", ".learn(4_096", content)], checkout)
     assert (checkout / "runs" / "corridor" / "timeline.png").is_file()
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+def test_the_demo_runs_and_tensorboard_shows_it(checkout: Path) -> None:
+    (checkout / ".venv" / "installed").touch()
+    (checkout.parent / "bin" / "make").unlink()  # the real one, since nothing is left to install
+    said = run(["make", "demo"], checkout)
+    assert (checkout / "runs" / "demo" / "timeline.png").is_file()
+    printed = [line.split("   #")[0].split() for line in said.splitlines() if line.startswith("  ")]
+    programs = {Path(words[0]).name: words for words in printed if (checkout / words[0]).is_file()}
+    assert {"expirespan-train", "expirespan-evaluate", "tensorboard"} == programs.keys()
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "tensorboard.main", *programs["tensorboard"][1:], "--port", str(port)]
+    served = subprocess.Popen(command, cwd=checkout, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + 120  # it imports much
+        while "expirespan_memory" not in answer(f"http://127.0.0.1:{port}/data/plugins_listing"):
+            assert served.poll() is None and time.monotonic() < end
+            time.sleep(0.1)
+    finally:
+        served.terminate()
+        served.wait()
+
+
+def answer(url: str) -> str:
+    """What a server answers; nothing where it is not up yet."""
+    try:
+        with urlopen(url, timeout=10) as response:
+            return response.read().decode()
+    except OSError:
+        return ""
 
 
 def test_readme_is_short_and_begins_with_what_to_run() -> None:
