@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import tyro
 
 COUNTS = (
-    *("total_steps", "updates", "n_steps", "batch_size", "max_episode_steps", "episodes"),
+    *("total_steps", "updates", "n_steps", "batch_size", "num_envs", "max_episode_steps", "episodes", "filmstrip"),
     *("log_every", "checkpoint_every", "evaluate_every", "timeline_every", "timeline_steps", "record_steps"),
     *("windows", "evaluate_windows", "sample_text", "num_envs", "filmstrip"),
 )
@@ -38,7 +38,8 @@ def read(kind: Any, args: list[str], prog: str, default: Any = None) -> Any:
     Raises:
         ValueError: Where they describe none; the message is one line.
     """
-    check_options(args, options(kind if default is None else default))
+    known = options(kind if default is None else default)
+    check_options(args, known)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -46,7 +47,7 @@ def read(kind: Any, args: list[str], prog: str, default: Any = None) -> Any:
     except SystemExit as end:
         if not end.code:
             raise  # --help
-        raise ValueError(_first_words(end) or as_a_rule(in_one_line(said.getvalue()))) from end
+        raise ValueError(_first_words(end) or as_a_rule(in_one_line(said.getvalue()), args, known)) from end
 
 
 def options(config: Any) -> dict[str, Any]:
@@ -80,9 +81,15 @@ def check_options(args: list[str], known: Mapping[str, Any]) -> None:
     names = [*known, *(f"no_{name}" for name, value in known.items() if isinstance(value, bool))]
     for name in given(args):
         if name not in names and name != "help" and not name.startswith("tyro_"):
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f"; did you mean --{near[0].replace('_', '-')}?" if near else ""
-            raise ValueError(f"Expect only options that --help lists, actual: --{name.replace('_', '-')}{hint}")
+            raise ValueError(_not_listed(f"--{name.replace('_', '-')}", names))
+
+
+def _not_listed(words: str, names: Collection[str]) -> str:
+    """What is wrong with words that are no option; with one that may have been meant where the first looks like one."""
+    first = words.split(", ")[0]
+    near = difflib.get_close_matches(first.strip("-").replace("-", "_"), names, n=1) if first.startswith("-") else []
+    hint = f"; did you mean --{near[0].replace('_', '-')}?" if near else ""
+    return f"Expect only options that --help lists, actual: {words}{hint}"
 
 
 def with_whole_counts(args: list[str]) -> Iterator[str]:
@@ -171,14 +178,32 @@ UNREAD = (
 """How tyro says that a number can't be read, with what it should have been and the value; and what to call that."""
 
 
-def as_a_rule(said: str) -> str:
-    """Where tyro could not read a number, the option, the rule and the value, as this project says it."""
+def as_a_rule(said: str, args: list[str], known: Mapping[str, Any]) -> str:
+    """What tyro said of these arguments as this project says it: the option, the rule and the value."""
     for pattern, rule in UNREAD:
         if found := re.fullmatch(rf"Error parsing --([\w-]+): {pattern}.*", said):
             name, kind, value = found.groups()
             wanted = rule.format("a whole number" if kind.lower() == "int" else "a number")
             return f"Expect `{name.replace('-', '_')}` to be {wanted}, actual: {value!r}"
+    if found := re.fullmatch(r"Error parsing --([\w-]+): Could not find valid parse for arguments: \[(.*)\]", said):
+        return f"Expect `{found[1].replace('-', '_')}` to be whole numbers, actual: {found[2]}"
+    if found := re.fullmatch(r"Missing value for argument '--([\w-]+)'.*", said):
+        return f"Expect `{found[1].replace('-', '_')}` to come with a value, actual: none"
+    if found := re.fullmatch(r"invalid choice (.*) for argument '--([\w-]+)'\. Expected one of \((.*)\)\.", said):
+        return f"Expect `{found[2].replace('-', '_')}` to be one of {found[3].replace(chr(39), '')}, actual: {found[1]}"
+    if found := re.fullmatch(r"Unrecognized options: (.*)", said):
+        return _unrecognized(found[1], args, known)
     return said
+
+
+def _unrecognized(words: str, args: list[str], known: Mapping[str, Any]) -> str:
+    """What is wrong with words that tyro has no use for: they are no options, or follow one that takes no value."""
+    for name, value in given(args).items():
+        flag = name.removeprefix("no_").replace("-", "_")
+        if isinstance(known.get(flag), bool) and value == words:
+            word = flag.replace("_", "-")
+            return f"Expect `{flag}` without a value, as --{word} or --no-{word}, actual: {value!r}"
+    return _not_listed(words, known)
 
 
 def in_one_line(box: str) -> str:

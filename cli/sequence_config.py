@@ -146,7 +146,7 @@ def make_episode(config: TrainSequenceConfig, split: str, number: int, steps: in
 def default_config(args: list[str]) -> TrainSequenceConfig:
     """The configuration of the run that these arguments of the command line resume, or the defaults of their core."""
     asked = given(args)
-    if (run := asked.get("resume", "None")) != "None":
+    if (run := asked.get("resume", "None")) not in ("", "None"):
         return read_run(Path(run))
     core = asked.get("core", "")
     return TrainSequenceConfig(**({"core": core, "memory": CORES[core]()} if core in CORES else {}))

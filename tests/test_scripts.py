@@ -168,7 +168,8 @@ def test_a_run_with_no_recordings_asked_for_has_none(trained: Path) -> None:
 
 def test_counts_may_be_written_as_people_write_them(tmp_path: Path) -> None:
     words = ["--total-steps", "1e6", "--checkpoint-every=2_000", "--timeline-every", "2.5k", "--n_steps", "1k"]
-    config = train_config.parse([*words, "--batch-size", "None"])
+    config = train_config.parse([*words, "--batch-size", "None", "--num-envs", "1e2"])
+    assert config.num_envs == 100
     counts = (config.total_steps, config.checkpoint_every, config.timeline_every, config.learning.n_steps)
     assert counts == (1_000_000, 2_000, 2_500, 1_000) and config.learning.batch_size is None
     assert train_config.parse(["--total-steps", "1M"]).total_steps == 1_000_000

@@ -190,6 +190,7 @@ def test_a_run_is_evaluated_and_writes_text(tmp_path: Path, text: Path, capsys: 
         ("--task copy --weight-decay 0.1", "Expect `weight_decay` to come with adamw, actual: 0.1 with adam"),
         ("--task copy --tied", "Expect `tied` to be False where the classes"),
         ("--resume nowhere", "Expect a run folder with a config.json, actual: nowhere"),
+        ("--resume", "Expect `resume` to come with a value, actual: none"),
         ("--task copy --device cudda", "Expect `device` to be cpu"),
     ],
 )
