@@ -371,6 +371,7 @@ def main(args: list[str] | None = None) -> None:
     except (ValueError, TypeError, OSError, BrokenEnvironment) as error:
         leave_one("expirespan-train", error)
     else:
+        processes.leave(0 if stopped is None else 128 + stopped)
         if stopped is not None:
             sys.exit(128 + stopped)
 

@@ -258,6 +258,7 @@ def main(args: list[str] | None = None) -> None:
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
         leave_one("expirespan-train-sequence", error)
     else:
+        processes.leave(0 if stopped is None else 128 + stopped)
         if stopped is not None:
             sys.exit(128 + stopped)
 
