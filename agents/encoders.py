@@ -178,7 +178,7 @@ class SmallPictureExtractor(BaseFeaturesExtractor):
 def _module_name(name: str, number: int) -> str:
     """Of part `number`, as torch takes it: without dots, not empty and none that a ModuleDict has itself."""
     named = name.replace(".", f"<{number}>")
-    return f"<{number}>{named}" if not named or hasattr(nn.ModuleDict, named) or named == "training" else named
+    return f"<{number}>{named}" if not named or hasattr(nn.ModuleDict(), named) else named
 
 
 class DictExtractor(BaseFeaturesExtractor):

@@ -20,7 +20,7 @@ import tyro
 COUNTS = (
     *("total_steps", "updates", "n_steps", "batch_size", "num_envs", "max_episode_steps", "episodes", "filmstrip"),
     *("log_every", "checkpoint_every", "evaluate_every", "timeline_every", "timeline_steps", "record_steps"),
-    *("windows", "evaluate_windows", "sample_text", "num_envs", "filmstrip"),
+    *("windows", "evaluate_windows", "sample_text"),
 )
 """Options that are large numbers, which may be written as 1e6, 1_000_000 or 1M too."""
 UNITS = {"": 1, "k": 1_000, "M": 1_000_000}

@@ -31,8 +31,8 @@ from .summary import PLUGIN_NAME
 STATIC = Path(__file__).parent / "static"
 MOST_FRAMES = 64
 """Frames in one answer."""
-LIVE = ("memory/live_layer_1", "memory/live_layer_01")
-"""Curves that every training of a core with memories of single steps has."""
+LIVE = "memory/live_layer_1"
+"""A curve that every training of a core with memories of single steps has."""
 MOST_LEVEL = 20
 """A tile shows 2^LEVEL steps in each of its columns; the longest episodes fit into one of this level."""
 
@@ -68,7 +68,7 @@ class MemoryPlugin(TBPlugin):
 
         Where there are recorded episodes TensorBoard finds that out itself.
         """
-        live = RunTagFilter(tags=LIVE)
+        live = RunTagFilter(tags=[LIVE])
         found = self._provider.list_scalars(
             RequestContext(), experiment_id="", plugin_name="scalars", run_tag_filter=live
         )

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import expirespan
 import pytest
 from expirespan import MemoryPPO, evaluate, train_agent, train_sequence
+from serving import answer
 
 pytest.importorskip("playwright", reason="the browser test needs Playwright: pip install -e '.[browser]'")
 CHROMIUM = os.environ.get("CHROMIUM") or next(
@@ -98,15 +98,6 @@ def page(browser: Any, address: str) -> Iterator[Any]:
     yield opened
     context.close()
     assert complaints == []
-
-
-def answer(url: str) -> str:
-    """What a server answers; nothing where it is not up yet."""
-    try:
-        with urlopen(url, timeout=10) as response:
-            return response.read().decode()
-    except OSError:
-        return ""
 
 
 def open_tab(page: Any, address: str) -> Any:

@@ -16,12 +16,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from pkgutil import resolve_name
-from urllib.request import urlopen
 
 import expirespan.envs
 import gymnasium as gym
 import pytest
 from expirespan import evaluate, train_agent
+from serving import answer
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -120,15 +120,6 @@ def test_the_demo_runs_and_tensorboard_shows_it(checkout: Path) -> None:
     finally:
         served.terminate()
         served.wait()
-
-
-def answer(url: str) -> str:
-    """What a server answers; nothing where it is not up yet."""
-    try:
-        with urlopen(url, timeout=10) as response:
-            return response.read().decode()
-    except OSError:
-        return ""
 
 
 def test_readme_is_short_and_begins_with_what_to_run() -> None:
