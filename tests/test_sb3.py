@@ -120,7 +120,7 @@ def test_positional_arguments_are_those_of_sb3(ours: type, theirs: type) -> None
 
 def test_settings_are_attributes_that_training_reads() -> None:
     model = small(normalize_advantage=False)
-    assert (model.n_epochs, model.target_kl, model.ent_coef, model.vf_coef) == (4, 0.03, 0.005, 0.5)
+    assert (model.n_epochs, model.target_kl, model.ent_coef, model.vf_coef) == (4, 0.03, 0.001, 0.5)
     assert model.clip_range(1.0) == 0.2 and model.max_grad_norm == 0.5 and model.normalize_advantage is False
     model.n_epochs, model.target_kl, model.clip_range = 2, None, 0.3
     model.learn(16 * 4)

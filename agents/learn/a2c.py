@@ -19,8 +19,8 @@ class A2CConfig(OnPolicyConfig):
     gae_lambda: float = 0.8
     """Weight of longer returns in the advantage estimate."""
     ent_coef: float = 0.01
-    """Weight of the entropy bonus.  Nothing holds A2C's steps back as PPO's clipping does: with PPO's 0.005 a run was
-    sure of itself too early, and lost at 70 % what it had learned to 90 %."""
+    """Weight of the entropy bonus.  Nothing holds A2C's steps back as PPO's clipping does: with 0.005 a run was sure
+    of itself too early, and lost at 70 % what it had learned to 90 %."""
     normalize_value_loss: bool = False
     """Divide the value loss by the standard deviation of the rollout's returns."""
 

@@ -53,8 +53,9 @@ class OnPolicyConfig:
     """Give the network numbers of a Box as their distance from their running mean in running standard deviations
     (`NumbersExtractor`); the statistics change between rollouts alone.  Pictures, class numbers, MiniGrid's codes and
     tokens stay as they are.  Without effect where SB3's VecNormalize already normalises observations."""
-    ent_coef: float = 0.005
-    """Weight of the entropy bonus."""
+    ent_coef: float = 0.001
+    """Weight of the entropy bonus.  Where an early mistake can't be made good again (a T-Maze), few steps of an episode
+    tell good actions from bad ones, and a larger bonus outweighs them."""
     vf_coef: float = 0.5
     """Weight of the value loss."""
     max_grad_norm: float = 0.5
