@@ -154,6 +154,28 @@ def test_stored_memories_are_inputs_that_all_weights_are_applied_to_anew(pre_nor
         torch.testing.assert_close(mine, other)
 
 
+@pytest.mark.parametrize("compact", [False, True])
+@pytest.mark.parametrize("steps", [1, STEPS])
+def test_a_segment_with_gradient_hands_on_no_keys_and_values(core: ExpireSpan, compact: bool, steps: int) -> None:
+    """They are those of the weights that read the next segment, whose gradient goes through them."""
+    x, resets = episode_data()
+    with torch.no_grad():
+        kept = core(x, core.initial_state(ROWS), resets).state
+    state = core(x, core.initial_state(ROWS), resets).state
+    assert (kept.has_keys, state.has_keys) == (True, False)
+    assert not any(layer.key_value.numel() or layer.hidden.requires_grad for layer in state.layers)
+    randomize(core, 5)
+    more, begins = episode_data(seed=6)
+    given = more[:, :steps], (state.compact() if compact else state), begins[:, :steps]
+    gone_on = core(*given)
+    refreshed = core(given[0], core.refresh(kept), given[2])
+    torch.testing.assert_close(gone_on.y, refreshed.y)
+    for ours, theirs in zip(*(gradients(core, output.y.sin().sum()) for output in (gone_on, refreshed)), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    with torch.no_grad():
+        torch.testing.assert_close(core(*given).y, refreshed.y)
+
+
 @pytest.mark.parametrize("capacity", [3, 8])
 @pytest.mark.parametrize("stepped", [False, True])
 def test_a_state_that_holds_more_than_the_capacity_is_cut_down_before_it_is_seen(capacity: int, stepped: bool) -> None:

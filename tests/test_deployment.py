@@ -8,6 +8,7 @@ import pytest
 import torch
 from expirespan.memory import ExpireSpan, ExpireSpanConfig, ExpireSpanState
 from expirespan.memory.expire_span import compiled
+from expirespan.memory.expire_span.fixed_slots import fixed_slots
 from models import small
 from reference import randomize
 from safetensors.torch import load, save
@@ -199,6 +200,23 @@ def test_wrong_states_are_refused() -> None:
         rule = "Expect `state` to be one of this core, of 2 layers of width 10 on cpu, actual: .*"
         with pytest.raises(ValueError, match=rule + found):
             core(x, other, start)
+
+
+def test_a_state_without_keys_and_values_is_refused_where_they_cannot_be_computed() -> None:
+    core = ExpireSpan(ExpireSpanConfig(layers=2, width=8, heads=2, ff_width=8))
+    x, resets = torch.zeros(1, 3, 8), torch.zeros(1, 3, dtype=torch.bool)
+    state = core(x, core.initial_state(1), resets).state
+    refused = (
+        r"`core.refresh\(state\)` returns it, actual: 2 layers of width 8, float32, on cpu, without keys and values"
+    )
+    with pytest.raises(ValueError, match=refused):
+        state.to_bytes()
+    with pytest.raises(ValueError, match=refused):
+        fixed_slots(state, 4)
+    refreshed = core.refresh(state)
+    assert refreshed.has_keys and ExpireSpanState.from_bytes(refreshed.to_bytes()).has_keys
+    with pytest.raises(ValueError, match=r"states\[1\] of 2 layers .* without keys and values"):
+        ExpireSpanState.join([refreshed, state])
 
 
 def _bad_bool(tensor: Tensor) -> Tensor:

@@ -146,6 +146,8 @@ class ExpireSpan(MemoryCore[ExpireSpanState]):
         if (kind.layers, kind.width, kind.device) != (len(self.layers), self.width, x.device):
             core = f"{len(self.layers)} layers of width {self.width} on {x.device}"
             raise ValueError(f"Expect `state` to be one of this core, of {core}, actual: {kind}")
+        if not state.has_keys:
+            state = self.refresh(state)
         shortens = self.config.shorten_spans and self.training
         charges, tells = bool(record & Record.LOSSES), bool(record & Record.FACTS)
         traces, shows = bool(record & (Record.TRACE | Record.ATTENTION)), bool(record & Record.ATTENTION)

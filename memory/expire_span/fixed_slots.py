@@ -70,9 +70,10 @@ def enough_slots(core: ExpireSpan) -> int:
 def fixed_slots(state: ExpireSpanState, slots: int) -> dict[str, Tensor]:
     """The state in this many slots.
 
-    Raises ValueError where one of its rows has more memories than that.
+    Raises ValueError where one of its rows has more memories than that, or where keys and values are missing.
     """
     check_whole("slots", slots, at_least=1)
+    state.check_keys()
     tensors = {"time": state.time}
     for number, layer in enumerate(state.compact().layers):
         missing = slots - layer.live.shape[1]

@@ -318,13 +318,18 @@ class Kept(NamedTuple):
 def survivors(
     stored: LayerMemory, new: LayerMemory, kept: Kept, clock: Clock, ramp: float, keep_expired: bool
 ) -> LayerMemory:
-    """The memories that a step after the segment could still see (all of the episode if `keep_expired`)."""
+    """The memories that a step after the segment could still see (all of the episode if `keep_expired`).
+
+    With gradient they have no keys and values: those of the next segment follow from the weights of then.
+    """
     view = kept.view
     live = view.live & (view.written >= clock.since[:, -1:])
     if not keep_expired:
         live = live & (clock.steps[:, -1:] + 1 < view.written + lifetime(view.span, ramp))
         if view.gone is not None:
             live = live & ~view.gone[:, -1]
+    if torch.is_grad_enabled():
+        stored, new = stored.without_keys(), new.without_keys()
     return replace(stored.map(torch.Tensor.detach).joined(new), live=live)
 
 

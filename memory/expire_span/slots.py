@@ -45,7 +45,7 @@ class LayerMemory:
     hidden: Float[Tensor, "B S D"]
     """The layer's inputs, before the norm."""
     key_value: Float[Tensor, "B S two_D"]
-    """The keys of all heads, then their values."""
+    """The keys of all heads, then their values; [B, S, 0] where they have to be computed first (`has_keys`)."""
     span: Float[Tensor, "B S"]
     birth: Int[Tensor, "B S"]
     live: Bool[Tensor, "B S"]
@@ -53,6 +53,15 @@ class LayerMemory:
     """Who else writes to these tensors, `live` apart, if the last slots were left free."""
     taken: int = 0
     """Slots of the buffer that were taken when this memory was made."""
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether keys and values are there; a segment with gradient leaves them out, as weights change after it."""
+        return self.key_value.shape[2] > 0
+
+    def without_keys(self) -> "LayerMemory":
+        """The same memories without keys and values."""
+        return replace(self, key_value=self.key_value[..., :0])
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "LayerMemory":
         """The same memories with `function` applied to every tensor."""

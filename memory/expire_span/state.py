@@ -19,10 +19,12 @@ class StateKind(NamedTuple):
     width: int
     dtype: torch.dtype
     device: torch.device
+    has_keys: bool
 
     def __str__(self) -> str:
         kind = str(self.dtype).removeprefix("torch.")
-        return f"{self.layers} layers of width {self.width}, {kind}, on {self.device}"
+        keys = "" if self.has_keys else ", without keys and values"
+        return f"{self.layers} layers of width {self.width}, {kind}, on {self.device}{keys}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +87,22 @@ class ExpireSpanState:
     @property
     def kind(self) -> "StateKind":
         """What states that go on together have in common."""
-        first = self.layers[0].key_value
-        return StateKind(len(self.layers), first.shape[2] // 2, first.dtype, first.device)
+        first = self.layers[0]
+        width = first.key_value.shape[2] // 2 if first.has_keys else first.hidden.shape[2]
+        return StateKind(len(self.layers), width, first.key_value.dtype, first.key_value.device, self.has_keys)
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether keys and values of the memories are there.  What a segment with gradient returns is without them.
+
+        The core computes them from what is stored when it goes on, as `refresh` does.
+        """
+        return all(layer.has_keys for layer in self.layers)
+
+    def check_keys(self) -> None:
+        """Raise ValueError where keys and values are missing."""
+        if not self.has_keys:
+            raise ValueError(f"Expect `state` to be as `core.refresh(state)` returns it, actual: {self.kind}")
 
     def to(self, device: torch.device | str | None = None, *, dtype: torch.dtype | None = None) -> "ExpireSpanState":
         """The state on another device or in another floating-point type; times and `live` keep their types.
@@ -104,7 +120,10 @@ class ExpireSpanState:
 
         Going on from what was read gives the same outputs to the last bit, with the same weights on the same machine.
         After an update of the weights, `core.refresh(state)` computes keys, values and spans anew.
+
+        Raises ValueError where the state has no keys and values, as after a segment with gradient.
         """
+        self.check_keys()
         entries = {"time": self.time}
         for number, layer in enumerate(self.compact().layers):
             for name, tensor in layer._tensors().items():
