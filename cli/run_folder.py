@@ -11,7 +11,7 @@ from shutil import which
 from types import FrameType
 
 from .. import processes
-from ..agents.checkpoint.file import remove_unfinished
+from ..agents.checkpoint.file import remove_unfinished, unfinished
 
 try:
     import fcntl
@@ -32,8 +32,11 @@ def command(program: str) -> str:
 
 
 def check_new(run: Path) -> Path:
-    """The folder of a new run.  Raises ValueError where it holds anything or can't be made."""
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+    """The folder of a new run.  Raises ValueError where it holds anything or can't be made.
+
+    What a process that was killed at its very beginning left unfinished is nothing.
+    """
+    if run.exists() and (not run.is_dir() or set(run.iterdir()) - unfinished(run)):
         hint = f"; go on with it by --resume {run}" if (run / CONFIGURATION).is_file() else ""
         raise ValueError(f"Expect `out` to be a new or empty folder, actual: {run}{hint}")
     there = next(folder for folder in (run, *run.parents) if folder.exists())

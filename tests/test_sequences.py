@@ -255,6 +255,14 @@ def test_a_signal_saves_and_the_training_goes_on(
     assert read(tmp_path / "run" / "checkpoint.safetensors")[1].updates == 30
 
 
+def test_a_folder_whose_process_was_killed_at_its_very_beginning_is_new(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / ".config.json.7.unfinished").write_text("{")
+    run(folder, f"{COPY} {SMALL} --updates 2 --evaluate-every 0 --timeline-every 0")
+    assert sorted(path.name.split(".")[0] for path in folder.iterdir()) == ["checkpoint", "config", "events"]
+
+
 def test_where_nothing_is_scored_there_are_no_figures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
