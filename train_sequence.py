@@ -35,7 +35,7 @@ from expirespan.train_agent import check_device
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-ANEW = ("updates", "learning_rate", "device", "workers", "timeline_every")
+ANEW = ("updates", "learning_rate", "device", "data", "workers", "timeline_every")
 """Options that may change when a run is resumed."""
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..analysis.evaluation import check_keeps_memories
@@ -15,12 +16,13 @@ from ..analysis.interventions import check_editable, cut_spans
 from ..sequences.checkpoint import restore_weights
 from ..sequences.model import SequenceModel
 from ..sequences.streams import Stream
+from ..sequences.text import Text
 from ..sequences.training import Evaluation, evaluate, make_model
 from .arguments import read
 from .evaluate_sequence_config import EvaluateSequenceConfig
 from .look_sequence import Look
 from .run_folder import CONFIGURATION
-from .sequence_config import CHECKPOINT, DRAWN, KIND, TrainSequenceConfig, make_stream, read_run
+from .sequence_config import CHECKPOINT, DRAWN, KIND, TrainSequenceConfig, check_data, make_stream, read_run
 
 DRAWN_WINDOWS = 100
 """Windows of an evaluation on a task that never ends."""
@@ -38,12 +40,15 @@ def is_sequence_run(args: list[str]) -> bool:
     return False
 
 
-def load(run: Path, config: TrainSequenceConfig, device: str) -> tuple[SequenceModel, int]:
-    """The model of a run folder, and the updates it has had.  Raises FileNotFoundError where there is none yet."""
-    stream = make_stream(config, "valid")
-    model = make_model(config.memory, stream.vocabulary, stream.classes, config.learning)
-    updates = restore_weights(run / CHECKPOINT, model)
-    return model.to(device).eval(), updates
+def load(run: Path, config: TrainSequenceConfig, device: str) -> tuple[SequenceModel, int, dict[str, np.ndarray]]:
+    """The model of a run folder, the updates it has had, and where its stream stood.
+
+    Raises FileNotFoundError where there is none yet.
+    """
+    task = make_stream(config, "valid") if config.task in DRAWN else Text
+    model = make_model(config.memory, task.vocabulary, task.classes, config.learning)
+    updates, stood = restore_weights(run / CHECKPOINT, model)
+    return model.to(device).eval(), updates, stood
 
 
 @torch.no_grad()
@@ -79,7 +84,7 @@ def evaluate_run(args: list[str], check_device: Any) -> None:
     check_device(config.device)
     torch.set_num_threads(config.threads)
     trained = read_run(config.run)
-    model, updates = load(config.run, trained, config.device)
+    model, updates, stood = load(config.run, trained, config.device)
     text = trained.task not in DRAWN
     if config.sample_text:
         if not text:
@@ -92,12 +97,17 @@ def evaluate_run(args: list[str], check_device: Any) -> None:
         return
     learning = replace(trained.learning, batch_size=config.batch_size or trained.learning.batch_size)
     asked = replace(trained, learning=learning, task_args=config.task_args or trained.task_args)
+    asked = replace(asked, data=config.data or trained.data)
+    check_data(asked.data)
     whole = text and config.windows is None
-    check_same_task(model, make_stream(asked, config.split, whole=whole))
+    stream = make_stream(asked, config.split, whole=whole)
+    check_same_task(model, stream)
+    if isinstance(stream, Text) and config.data is None:
+        stream.check_content(stood)
     check_core(config, model)
     look = Look(config, asked, model if config.cut_span is None else cut_spans(model, config.cut_span), updates)
     begun, windows = time.perf_counter(), None if whole else config.windows or DRAWN_WINDOWS
-    found = evaluate(model, make_stream(asked, config.split, whole=whole), trained.learning.segment, windows)
+    found = evaluate(model, stream, trained.learning.segment, windows)
     seconds = time.perf_counter() - begun
     if not found.scored:
         said = "at which no step is scored"

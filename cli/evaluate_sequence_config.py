@@ -20,6 +20,8 @@ class EvaluateSequenceConfig:
     """Run folder of expirespan-train-sequence."""
     split: Literal["train", "valid", "test"] = "test"
     """Which part of the data."""
+    data: Path | None = None
+    """Of a text: another file than the one trained on, or the same where it has been moved."""
     windows: int | None = None
     """Windows of the training's length to read.  None for the whole split of a text, once, and for 100 of a task that
     never ends."""

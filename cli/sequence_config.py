@@ -50,7 +50,8 @@ class TrainSequenceConfig:
     """What is learned: the next byte of a file (text), where two objects collided last (collision), to repeat tokens
     after distractors (copy), values by their keys (recall)."""
     data: Path | None = None
-    """The file of text: any bytes."""
+    """The file of text: any bytes.  A run keeps its absolute path and a digest: a file that has been moved may be named
+    anew, one with other bytes is refused."""
     task_args: tuple[str, ...] = ()
     """Arguments of the task, as NAME=VALUE; docs/sequences.md lists them."""
     core: str = "expire-span"
@@ -71,7 +72,7 @@ class TrainSequenceConfig:
     """Run folder, which must not exist or be empty; runs/TASK-TIME where None."""
     resume: Path | None = None
     """Run folder to go on with.  Its configuration stands in place of the defaults, and only updates, learning_rate,
-    device, workers and timeline_every may be given anew."""
+    device, data, workers and timeline_every may be given anew."""
     log_every: int = 50
     """Updates between two points of the curves."""
     checkpoint_every: int = 1_000
@@ -161,9 +162,16 @@ def parse(args: list[str]) -> TrainSequenceConfig:
         raise ValueError(f"Expect `core` to be {default.core}, that of the run to resume, actual: {asked['core']}")
     check_core_given(asked, default.core, default.memory)
     config = read(tyro.conf.OmitArgPrefixes[TrainSequenceConfig], args, "expirespan-train-sequence", default)
-    if config.data is not None and not config.data.is_file():
-        raise ValueError(f"Expect `data` to be an existing file, actual: {config.data}")
-    return config
+    check_data(config.data)
+    return config if config.data is None else replace(config, data=config.data.absolute())
+
+
+def check_data(data: Path | None) -> None:
+    """Raise ValueError where a file of text is not there, or holds nothing."""
+    if data is not None and not data.is_file():
+        raise ValueError(f"Expect `data` to be an existing file, actual: {data}")
+    if data is not None and not data.stat().st_size:
+        raise ValueError(f"Expect `data` to be a file that holds text, actual: {data}, which is empty")
 
 
 GROUPS, PATHS = ("memory", "pressure", "learning"), ("data", "out", "resume")

@@ -85,7 +85,7 @@ def test_a_run_goes_on_with_what_may_change_and_nothing_else(tmp_path: Path) -> 
     assert (config.updates, config.learning.learning_rate, config.timeline_every) == (10_000, 1e-3, 3)
     assert (config.resume, config.memory, config.task_args) == (None, before.memory, before.task_args)
     for words in ("--seed 1", "--width 32", "--preset collision-16k"):
-        said = "no other options than updates, learning_rate, device, workers and timeline_every, actual: "
+        said = "no other options than updates, learning_rate, device, data, workers and timeline_every, actual: "
         with pytest.raises(SystemExit, match=f"Expect `resume` with {said}{words.split()[0][2:]}"):
             train_sequence.main(["--resume", str(folder), *words.split()])
     train_sequence.main(["--resume", str(folder), "--updates", "3", "--learning-rate", "1e-3"])
@@ -176,6 +176,8 @@ def test_a_run_is_evaluated_and_writes_text(tmp_path: Path, text: Path, capsys: 
         ("--task text", "Expect `data` to be a file for the task text, actual: None"),
         ("--task copy --data x", "Expect `data` to be None for the task copy, actual: x"),
         ("--task text --data nowhere", "Expect `data` to be an existing file, actual: nowhere"),
+        ("--task text --data .", "Expect `data` to be an existing file, actual: ."),
+        ("--task text --data /dev/null", "Expect `data` to be an existing file, actual: /dev/null"),
         ("--task copy --task-args length", "Expect `task_args` to be NAME=VALUE, actual: 'length'"),
         ("--task copy --task-args length=5 length=6", "Expect `task_args` to name length once, actual: 'length=6' as"),
         ("--task copy --memory-budget 5", "Expect `memory_budget` to be at least 16, which a layer holds with a ramp"),
@@ -253,6 +255,32 @@ def test_a_signal_saves_and_the_training_goes_on(
     assert "Stopped and saved at 11 updates" in capsys.readouterr().out
     assert train_sequence.train(parse(["--resume", str(tmp_path / "run")])) is None
     assert read(tmp_path / "run" / "checkpoint.safetensors")[1].updates == 30
+
+
+def test_a_text_that_was_changed_is_noticed_and_one_that_was_moved_is_found(
+    tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = run(tmp_path / "run", f"--task text --data text {SMALL} --updates 2 --evaluate-every 0 --timeline-every 0")
+    monkeypatch.chdir(folder)  # a relative path is of where the run began
+    evaluate_main([str(folder)])
+    resume, moved = ["--resume", str(folder), "--updates"], tmp_path / "moved"
+    train_sequence.main([*resume, "3"])
+    text.rename(moved)
+    for program, words in ((train_sequence.main, [*resume, "4"]), (evaluate_main, [str(folder)])):
+        with pytest.raises(SystemExit, match=r"Expect `data` to be an existing file, actual: .*text"):
+            program(words)
+    evaluate_main([str(folder), "--data", str(moved)])
+    evaluate_main([str(folder), "--sample-text", "3"])  # which needs no file
+    train_sequence.main([*resume, "4", "--data", str(moved)])
+    assert read_run(folder).data == moved
+    data = moved.read_bytes()
+    moved.write_bytes(data[:-1] + b"!")
+    for program, words in ((train_sequence.main, [*resume, "5"]), (evaluate_main, [str(folder)])):
+        with pytest.raises(SystemExit, match=r"Expect `path` to hold the bytes that were trained on, actual: .*moved"):
+            program(words)
+    evaluate_main([str(folder), "--data", str(moved)])  # another file, asked for
+    assert read(folder / "checkpoint.safetensors")[1].updates == 4
 
 
 def test_a_folder_whose_process_was_killed_at_its_very_beginning_is_new(tmp_path: Path) -> None:
