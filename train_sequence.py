@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from expirespan import processes
 from expirespan.agents.checkpoint.file import replace_file
-from expirespan.cli.arguments import options
+from expirespan.cli.arguments import options, within_memory
 from expirespan.cli.run_folder import CONFIGURATION, agreed, check_new, command, in_use, known, on_signals
 from expirespan.cli.sequence_config import (
     CHECKPOINT,
@@ -25,6 +25,7 @@ from expirespan.cli.sequence_config import (
     make_stream,
     parse,
     read_run,
+    sizes,
     to_json,
 )
 from expirespan.cli.workers import check_rows, leave_one, run_workers, tell
@@ -157,7 +158,7 @@ def train(config: TrainSequenceConfig) -> int | None:
     """Train, or go on training; the number of the signal that stopped it, None at its end.
 
     Raises ValueError, before any training, where this configuration can't be trained, or where another process trains
-    in the folder.
+    in the folder; in the first update, too, where there is no memory for it.
     """
     if (resume := config.resume) is not None:
         config = resumed(config, resume)
@@ -167,7 +168,7 @@ def train(config: TrainSequenceConfig) -> int | None:
         config = replace(config, workers=processes.count())
     check_device("cpu" if config.device is None else config.device)
     torch.set_num_threads(config.threads)
-    with ExitStack() as held:
+    with ExitStack() as held, within_memory(sizes(config)):
         if earlier and first:
             held.enter_context(in_use(run))
         training = Training(config, run)

@@ -18,11 +18,11 @@ from ..sequences.model import SequenceModel
 from ..sequences.streams import Stream
 from ..sequences.text import Text
 from ..sequences.training import Evaluation, evaluate, make_model
-from .arguments import read
+from .arguments import read, within_memory
 from .evaluate_sequence_config import EvaluateSequenceConfig
 from .look_sequence import Look
 from .run_folder import CONFIGURATION
-from .sequence_config import CHECKPOINT, DRAWN, KIND, TrainSequenceConfig, check_data, make_stream, read_run
+from .sequence_config import CHECKPOINT, DRAWN, KIND, TrainSequenceConfig, check_data, make_stream, read_run, sizes
 
 DRAWN_WINDOWS = 100
 """Windows of an evaluation on a task that never ends."""
@@ -84,20 +84,41 @@ def evaluate_run(args: list[str], check_device: Any) -> None:
     check_device(config.device)
     torch.set_num_threads(config.threads)
     trained = read_run(config.run)
-    model, updates, stood = load(config.run, trained, config.device)
-    text = trained.task not in DRAWN
-    if config.sample_text:
-        if not text:
-            raise ValueError(f"Expect `sample_text` to be 0 for a task other than text, actual: {config.sample_text}")
-        torch.manual_seed(config.seed)
-        if config.cut_span is not None:
-            model = cut_spans(model, config.cut_span)
-        written = sample(model, os.fsencode(config.prompt), config.sample_text, config.temperature)
-        print(config.prompt + written.decode(errors="replace"))
-        return
     learning = replace(trained.learning, batch_size=config.batch_size or trained.learning.batch_size)
     asked = replace(trained, learning=learning, task_args=config.task_args or trained.task_args)
     asked = replace(asked, data=config.data or trained.data)
+    with within_memory(sizes(asked) | {"timeline_steps": 0, "record_steps": config.record_steps}):
+        model, updates, stood = load(config.run, trained, config.device)
+        if config.sample_text:
+            write_text(config, trained, model)
+        else:
+            evaluate_model(config, asked, model, updates, stood)
+
+
+def write_text(config: EvaluateSequenceConfig, trained: TrainSequenceConfig, model: SequenceModel) -> None:
+    """Print what a model of text writes after a prompt.  Raises ValueError for a model of something else."""
+    if trained.task in DRAWN:
+        raise ValueError(f"Expect `sample_text` to be 0 for a task other than text, actual: {config.sample_text}")
+    torch.manual_seed(config.seed)
+    if config.cut_span is not None:
+        model = cut_spans(model, config.cut_span)
+    prompt = os.fsencode(config.prompt)
+    written = sample(model, prompt, config.sample_text, config.temperature)
+    print((prompt + written).decode(errors="replace"))
+
+
+def evaluate_model(
+    config: EvaluateSequenceConfig,
+    asked: TrainSequenceConfig,
+    model: SequenceModel,
+    updates: int,
+    stood: dict[str, np.ndarray],
+) -> None:
+    """Print the figures of a model on the task asked for, and write what is asked for beside them.
+
+    `updates` and `stood` are those of its training, and of its stream.
+    """
+    text = asked.task not in DRAWN
     check_data(asked.data)
     whole = text and config.windows is None
     stream = make_stream(asked, config.split, whole=whole)
@@ -107,7 +128,7 @@ def evaluate_run(args: list[str], check_device: Any) -> None:
     check_core(config, model)
     look = Look(config, asked, model if config.cut_span is None else cut_spans(model, config.cut_span), updates)
     begun, windows = time.perf_counter(), None if whole else config.windows or DRAWN_WINDOWS
-    found = evaluate(model, stream, trained.learning.segment, windows)
+    found = evaluate(model, stream, asked.learning.segment, windows)
     seconds = time.perf_counter() - begun
     if not found.scored:
         said = "at which no step is scored"

@@ -20,7 +20,7 @@ from ..sequences.recall import AssociativeRecall, AssociativeRecallConfig, Copy,
 from ..sequences.streams import Stream
 from ..sequences.text import SPLITS, Text, TextConfig
 from ..sequences.training import SequenceConfig
-from .arguments import given, parse_env_args, read
+from .arguments import SIZES, given, options, parse_env_args, read
 from .config import MOST_THREADS, MOST_WORKERS, check_core_given
 from .presets import PRESETS, with_preset
 from .run_folder import CONFIGURATION
@@ -121,6 +121,12 @@ def task_config(config: TrainSequenceConfig) -> Any:
         raise ValueError(f"Expect `task_args` to be {said}, actual: {unknown[0]}{hint}")
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     return kind(**values, **({} if config.data is None else {"path": str(config.data)}))
+
+
+def sizes(config: TrainSequenceConfig) -> dict[str, Any]:
+    """What the memory that a training takes goes by, the arguments of its task included."""
+    named = options(config)
+    return {name: named[name] for name in SIZES if name in named} | parse_env_args(config.task_args, "task_args")
 
 
 def make_stream(config: TrainSequenceConfig, split: str, *, whole: bool = False) -> Stream:

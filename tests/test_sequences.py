@@ -22,6 +22,7 @@ from expirespan.sequences.training import Evaluator, SequenceConfig, SequenceTra
 
 SMALL = "--width 16 --ff-width 16 --max-span 100 --ramp 4 --memory-budget 10 --segment 16 --batch-size 4"
 COPY = "--task copy --task-args length=2 distractors=9 symbols=4"
+TOO_LARGE = "the largest size, to be one for which there is memory, actual:"
 TINY: dict[str, dict[str, Any]] = {
     name: {"width": 16} if name in ("lstm", "gru") else {"width": 16, "ff_width": 16} for name in CORES
 }
@@ -191,6 +192,12 @@ def test_a_run_is_evaluated_and_writes_text(tmp_path: Path, text: Path, capsys: 
         ("--task copy --segmnet 3", "Expect only options that --help lists, actual: --segmnet; did you mean --segment"),
         ("--task copy --weight-decay 0.1", "Expect `weight_decay` to come with adamw, actual: 0.1 with adam"),
         ("--task copy --tied", "Expect `tied` to be False where the classes"),
+        ("--task copy --layers 1025", "Expect `layers` to be at most 1024, actual: 1025"),
+        (f"--task copy --ff-width {10**15}", f"Expect `ff_width`, {TOO_LARGE} {10**15} "),
+        (f"--task copy --core gru --width {10**10}", f"Expect `width`, {TOO_LARGE} {10**10} "),
+        (f"--task copy --timeline-steps {10**15}", f"Expect `timeline_steps`, {TOO_LARGE} {10**15} "),
+        (f"--task copy --task-args symbols={10**15}", f"Expect `symbols`, {TOO_LARGE} {10**15} "),
+        (f"--task collision --task-args colors={10**15}", f"Expect `colors`, {TOO_LARGE} {10**15} "),
         ("--resume nowhere", "Expect a run folder with a config.json, actual: nowhere"),
         ("--resume", "Expect `resume` to come with a value, actual: none"),
         ("--task copy --device cudda", "Expect `device` to be cpu"),
@@ -310,6 +317,7 @@ def test_where_nothing_is_scored_there_are_no_figures(
 def test_what_cannot_be_done_for_a_run_is_told_before_the_work(tmp_path: Path) -> None:
     folder = run(tmp_path / "run", f"{COPY} {SMALL} --updates 2 --evaluate-every 0")
     asked = (
+        (f"--spans --record-steps {10**15}", f"Expect `record_steps`, {TOO_LARGE} {10**15} "),
         (f"--json {tmp_path}", "Expect `json` to be a file in an existing folder, actual: "),
         (f"--json {tmp_path / 'none' / 'x.json'}", "Expect `json` to be a file in an existing folder, actual: "),
         ("--sample-text 5 --spans", "Expect `spans` not to be given beside `sample_text`, actual: True"),
