@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..agents.checkpoint.schema import reading
 from ..analysis.evaluation import check_keeps_memories
 from ..analysis.interventions import check_editable, cut_spans
 from ..sequences.checkpoint import restore_weights
@@ -21,7 +22,7 @@ from ..sequences.training import Evaluation, evaluate, make_model
 from .arguments import read, within_memory
 from .evaluate_sequence_config import EvaluateSequenceConfig
 from .look_sequence import Look
-from .run_folder import CONFIGURATION
+from .run_folder import CONFIGURATION, UNREADABLE, read_configuration
 from .sequence_config import CHECKPOINT, DRAWN, KIND, TrainSequenceConfig, check_data, make_stream, read_run, sizes
 
 DRAWN_WINDOWS = 100
@@ -29,14 +30,19 @@ DRAWN_WINDOWS = 100
 
 
 def is_sequence_run(args: list[str]) -> bool:
-    """Whether one of these arguments is a run folder of expirespan-train-sequence."""
-    for word in args:
-        file = Path(word) / CONFIGURATION
-        if not word.startswith("-") and file.is_file():
-            try:
-                return json.loads(file.read_text()).get("kind") == KIND
-            except (ValueError, AttributeError):
-                return False
+    """Whether the first of these arguments that is a run folder is one of expirespan-train-sequence.
+
+    Which options there are goes by it.  So ValueError is raised here where its configuration can't be read, and where
+    the arguments begin with something else than a run folder or an option.
+    """
+    runs = [Path(word) for word in args if not word.startswith("-") and (Path(word) / CONFIGURATION).is_file()]
+    if not runs and args and not args[0].startswith("-"):
+        runs = [Path(args[0])]
+    for run in runs[:1]:
+        text = read_configuration(run)
+        with reading(f"{UNREADABLE}: {run / CONFIGURATION}"):
+            document = json.loads(text)
+        return isinstance(document, dict) and document.get("kind") == KIND
     return False
 
 

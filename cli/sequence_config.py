@@ -23,7 +23,7 @@ from ..sequences.training import SequenceConfig
 from .arguments import SIZES, given, options, parse_env_args, read
 from .config import MOST_THREADS, MOST_WORKERS, check_core_given
 from .presets import PRESETS, with_preset
-from .run_folder import CONFIGURATION
+from .run_folder import CONFIGURATION, UNREADABLE, read_configuration
 
 CHECKPOINT = "checkpoint.safetensors"
 KIND = "sequence"
@@ -199,9 +199,9 @@ def to_json(config: TrainSequenceConfig) -> str:
     return json.dumps({"format": FORMAT, "kind": KIND} | asdict(config), indent=2, default=str)
 
 
-def from_json(text: str) -> TrainSequenceConfig:
-    """The configuration that `to_json` wrote.  Raises ValueError where the text is not of this kind."""
-    with reading("The configuration of the run can't be read"):
+def from_json(text: str, path: Path = Path(CONFIGURATION)) -> TrainSequenceConfig:
+    """The configuration that `to_json` wrote.  Raises ValueError, which names the path, where it is no such text."""
+    with reading(f"{UNREADABLE}: {path}"):
         values = json.loads(text)
         for name, wanted in (("format", FORMAT), ("kind", KIND)):
             if (found := values.pop(name, None)) != wanted:
@@ -219,6 +219,4 @@ def from_json(text: str) -> TrainSequenceConfig:
 
 def read_run(run: Path) -> TrainSequenceConfig:
     """The configuration of a run folder.  Raises ValueError where it has none of this kind."""
-    if not (run / CONFIGURATION).is_file():
-        raise ValueError(f"Expect a run folder with a {CONFIGURATION}, actual: {run}")
-    return from_json((run / CONFIGURATION).read_text())
+    return from_json(read_configuration(run), run / CONFIGURATION)

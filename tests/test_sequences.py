@@ -19,6 +19,7 @@ from expirespan.sequences.model import SequenceModel
 from expirespan.sequences.recall import Copy, CopyConfig
 from expirespan.sequences.text import Text, TextConfig
 from expirespan.sequences.training import Evaluator, SequenceConfig, SequenceTrainer, evaluate
+from torch.utils.tensorboard import SummaryWriter
 
 SMALL = "--width 16 --ff-width 16 --max-span 100 --ramp 4 --memory-budget 10 --segment 16 --batch-size 4"
 COPY = "--task copy --task-args length=2 distractors=9 symbols=4"
@@ -234,6 +235,16 @@ def test_files_that_are_damaged_or_of_another_run_are_refused(tmp_path: Path) ->
         with pytest.raises(SystemExit, match=message) as error:
             train_sequence.main(["--resume", str(folder), *("--updates 4".split() if "updates" not in changes else [])])
         assert "\n" not in str(error.value)
+    for wrong in (b"", b"[", b"\xff\xfe", b"[" * 10**5):
+        configuration.write_bytes(wrong)
+        for program, words in ((train_sequence.main, ["--resume", str(folder)]), (evaluate_main, [str(folder)])):
+            with pytest.raises(SystemExit, match=r"The configuration of the run can't be read: .*config\.json:") as end:
+                program([*words, "--threads", "1"])
+            assert "\n" not in str(end.value)
+    configuration.unlink()
+    for words in ([str(folder)], [str(folder), "--windows", "2"]):  # which an agent's evaluation has not
+        with pytest.raises(SystemExit, match=rf"Expect a run folder with a config\.json, actual: {folder}"):
+            evaluate_main(words)
 
 
 def test_a_run_of_the_first_format_goes_on(tmp_path: Path) -> None:
@@ -290,6 +301,38 @@ def test_a_text_that_was_changed_is_noticed_and_one_that_was_moved_is_found(
     assert read(folder / "checkpoint.safetensors")[1].updates == 4
 
 
+def test_a_full_disk_leaves_the_last_checkpoint_and_says_how_to_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = run(tmp_path / "run", f"{COPY} {SMALL} --updates 2 --evaluate-every 0 --timeline-every 0")
+    before = (folder / "checkpoint.safetensors").read_bytes()
+
+    def full(path: Path, data: bytes) -> int:
+        path.open("wb").close()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    said = r"checkpoint\.safetensors could not be written, and is what it was before: No space"
+    with pytest.raises(SystemExit, match=said):
+        train_sequence.main(["--resume", str(folder), "--updates", "4"])
+    hint = f"Training stopped. Its checkpoint is of 2 updates; go on with: expirespan-train-sequence --resume {folder}"
+    assert hint in capsys.readouterr().err
+    assert (folder / "checkpoint.safetensors").read_bytes() == before and not list(folder.glob(".*"))
+
+
+def test_training_goes_on_where_events_can_not_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(SummaryWriter, "add_scalar", full)
+    run(tmp_path / "run", f"{COPY} {SMALL} --updates 3 --log-every 1 --evaluate-every 0 --timeline-every 0")
+    said = capsys.readouterr()
+    assert "Trained for 3 updates" in said.out
+    assert said.err.count("events can't be written at 1 updates, training goes on, its curves end here") == 1
+
+
 def test_a_folder_whose_process_was_killed_at_its_very_beginning_is_new(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
@@ -320,6 +363,8 @@ def test_what_cannot_be_done_for_a_run_is_told_before_the_work(tmp_path: Path) -
         (f"--spans --record-steps {10**15}", f"Expect `record_steps`, {TOO_LARGE} {10**15} "),
         (f"--json {tmp_path}", "Expect `json` to be a file in an existing folder, actual: "),
         (f"--json {tmp_path / 'none' / 'x.json'}", "Expect `json` to be a file in an existing folder, actual: "),
+        ("--prompt x", "Expect `prompt` to come with `sample_text`, actual: x alone"),
+        ("--temperature 2", "Expect `temperature` to come with `sample_text`, actual: 2.0 alone"),
         ("--sample-text 5 --spans", "Expect `spans` not to be given beside `sample_text`, actual: True"),
         ("--sample-text 5 --task-args a=b", "Expect `task_args` not to be given beside `sample_text`"),
         ("--windows 4 --forget 1000", "Expect `forget` to name steps that are read, up to 1. after a reset, actual"),
