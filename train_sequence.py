@@ -4,7 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -92,7 +92,7 @@ class Training:
             self.recording = RecordTokens(make_episode(config, "valid", 0, config.timeline_steps), "valid-0")
         self.signal: int | None = None
         self.evaluated: Evaluation | None = None
-        if (run / CHECKPOINT).is_file():
+        if (run / CHECKPOINT).exists():
             restore(run / CHECKPOINT, self.trainer, self.evaluator)
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
@@ -183,7 +183,7 @@ def train(config: TrainSequenceConfig) -> int | None:
             replace_file(run / CONFIGURATION, lambda path: path.write_text(to_json(config)))
         events = Events(run, training.trainer.updates if earlier else None)
         tell(f"Training into {run}; watch it with: {command('tensorboard')} --logdir {quote(str(run))}")
-        with on_signals(training.interrupt):
+        with on_signals(training.interrupt), telling_how_to_go_on(run):
             training.learn(events)
     stopped = training.signal if training.trainer.updates < config.updates else None
     if first:
@@ -211,6 +211,16 @@ def how_to_go_on(run: Path) -> str:
     if (run / CHECKPOINT).is_file():
         saved = f"Its checkpoint is of {read(run / CHECKPOINT)[1].updates:,} updates"
     return f"{saved}; go on with: {command('expirespan-train-sequence')} --resume {quote(str(run))}"
+
+
+@contextmanager
+def telling_how_to_go_on(run: Path) -> Iterator[None]:
+    """Let an error in training say what is saved and how to go on from there."""
+    try:
+        yield
+    except Exception:
+        tell(f"Training stopped. {how_to_go_on(run)}", file=sys.stderr)
+        raise
 
 
 def closing_lines(run: Path, training: Training, stopped: bool) -> Iterator[str]:
