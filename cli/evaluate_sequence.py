@@ -132,8 +132,10 @@ def evaluate_model(
     if isinstance(stream, Text) and config.data is None:
         stream.check_content(stood)
     check_core(config, model)
-    look = Look(config, asked, model if config.cut_span is None else cut_spans(model, config.cut_span), updates)
-    begun, windows = time.perf_counter(), None if whole else config.windows or DRAWN_WINDOWS
+    windows = None if whole else config.windows or DRAWN_WINDOWS
+    changed = model if config.cut_span is None else cut_spans(model, config.cut_span)
+    look = Look(config, asked, changed, updates, windows)
+    begun = time.perf_counter()
     found = evaluate(model, stream, asked.learning.segment, windows)
     seconds = time.perf_counter() - begun
     if not found.scored:
@@ -142,7 +144,7 @@ def evaluate_model(
     print(f"{config.run}, {config.split}:")
     print(*lines(found, text, seconds, found.steps), sep="\n")
     figures = asdict(found) | {"bits": found.bits, "split": config.split, "run": str(config.run)}
-    figures |= look.print_figures(found, windows)
+    figures |= look.print_figures(found)
     if config.json is not None:
         config.json.write_text(json.dumps(figures, indent=2))
     for path in look.files():

@@ -357,7 +357,9 @@ def test_where_nothing_is_scored_there_are_no_figures(
         evaluate_main([str(folder), "--windows", "1"])
 
 
-def test_what_cannot_be_done_for_a_run_is_told_before_the_work(tmp_path: Path) -> None:
+def test_what_cannot_be_done_for_a_run_is_told_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = run(tmp_path / "run", f"{COPY} {SMALL} --updates 2 --evaluate-every 0")
     asked = (
         (f"--spans --record-steps {10**15}", f"Expect `record_steps`, {TOO_LARGE} {10**15} "),
@@ -370,7 +372,9 @@ def test_what_cannot_be_done_for_a_run_is_told_before_the_work(tmp_path: Path) -
         ("--windows 4 --forget 1000", "Expect `forget` to name steps that are read, up to 1. after a reset, actual"),
     )
     for words, message in asked:
+        capsys.readouterr()
         with pytest.raises(SystemExit, match=message):
             evaluate_main([str(folder), *words.split()])
+        assert not capsys.readouterr().out
     with pytest.raises(SystemExit, match="Expect `core` to be expire-span, that of the run to resume, actual: lstm"):
         train_sequence.main(["--resume", str(folder), "--core", "lstm"])
