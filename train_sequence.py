@@ -218,7 +218,7 @@ def telling_how_to_go_on(run: Path) -> Iterator[None]:
     """Let an error in training say what is saved and how to go on from there."""
     try:
         yield
-    except Exception:
+    except (Exception, KeyboardInterrupt):  # the second Ctrl-C
         tell(f"Training stopped. {how_to_go_on(run)}", file=sys.stderr)
         raise
 
