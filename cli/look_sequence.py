@@ -1,5 +1,6 @@
 """What expirespan-evaluate shows of a sequence run beside its figures: recordings, pictures, changes of the memory."""
 
+import os
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -53,6 +54,9 @@ class Look:
     ) -> None:
         self.config, self.task, self.model, self.updates, self.windows = config, task, model, updates, windows
         self.passage: Passage | None = None
+        if (config.timeline or config.spans or config.record) and not os.access(config.run, os.W_OK):
+            said = "a folder that may be written to, for pictures and recordings"
+            raise ValueError(f"Expect `run` to be {said}, actual: {config.run}")
         if config.replace is not None:
             if task.task in DRAWN:
                 raise ValueError(f"Expect `replace` with a text, actual: {config.replace!r} with {task.task}")

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -173,10 +174,14 @@ def parse(args: list[str]) -> TrainSequenceConfig:
 
 
 def check_data(data: Path | None) -> None:
-    """Raise ValueError where a file of text is not there, or holds nothing."""
-    if data is not None and not data.is_file():
+    """Raise ValueError where a file of text is not there, can't be read or holds nothing."""
+    if data is None:
+        return
+    if not data.is_file():
         raise ValueError(f"Expect `data` to be an existing file, actual: {data}")
-    if data is not None and not data.stat().st_size:
+    if not os.access(data, os.R_OK):
+        raise ValueError(f"Expect `data` to be a file that may be read, actual: {data}")
+    if not data.stat().st_size:
         raise ValueError(f"Expect `data` to be a file that holds text, actual: {data}, which is empty")
 
 

@@ -333,6 +333,20 @@ def test_training_goes_on_where_events_can_not_be_written(
     assert said.err.count("events can't be written at 1 updates, training goes on, its curves end here") == 1
 
 
+def test_files_that_may_not_be_read_or_written_are_named_before_the_work(
+    tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = run(tmp_path / "run", f"{COPY} {SMALL} --updates 1 --evaluate-every 0 --timeline-every 0")
+    capsys.readouterr()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) not in (folder, text))
+    for option in ("--spans", "--timeline", "--record=1"):
+        with pytest.raises(SystemExit, match=f"Expect `run` to be a folder that may be written to, .*: {folder}"):
+            evaluate_main([str(folder), option])
+    with pytest.raises(SystemExit, match=f"Expect `data` to be a file that may be read, actual: {text}"):
+        train_sequence.main(["--task", "text", "--data", str(text)])
+    assert not capsys.readouterr().out
+
+
 def test_a_folder_whose_process_was_killed_at_its_very_beginning_is_new(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
