@@ -20,6 +20,18 @@ def check_whole(name: str, value: object, *, at_least: int, at_most: int = EXACT
     return number
 
 
+MOST_LAYERS = 1024
+
+
+def check_sizes(config: object, *names: str) -> None:
+    """Sizes of a network that a configuration has under these names, each at least 1, `layers` at most `MOST_LAYERS`.
+
+    Layers are made one by one: so many that they don't fit into memory would take it all before they fail.
+    """
+    for name in names:
+        check_whole(name, getattr(config, name), at_least=1, at_most=MOST_LAYERS if name == "layers" else EXACT)
+
+
 def check_bool(name: str, value: object) -> bool:
     """True or False."""
     if not isinstance(value, bool):

@@ -4,7 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from expirespan import processes
 from expirespan.agents.checkpoint.file import replace_file
-from expirespan.cli.arguments import options
+from expirespan.cli.arguments import options, within_memory
 from expirespan.cli.run_folder import CONFIGURATION, agreed, check_new, command, in_use, known, on_signals
 from expirespan.cli.sequence_config import (
     CHECKPOINT,
@@ -25,6 +25,7 @@ from expirespan.cli.sequence_config import (
     make_stream,
     parse,
     read_run,
+    sizes,
     to_json,
 )
 from expirespan.cli.workers import check_rows, leave_one, run_workers, tell
@@ -35,7 +36,7 @@ from expirespan.train_agent import check_device
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-ANEW = ("updates", "learning_rate", "device", "workers", "timeline_every")
+ANEW = ("updates", "learning_rate", "device", "data", "workers", "timeline_every")
 """Options that may change when a run is resumed."""
 
 
@@ -91,7 +92,7 @@ class Training:
             self.recording = RecordTokens(make_episode(config, "valid", 0, config.timeline_steps), "valid-0")
         self.signal: int | None = None
         self.evaluated: Evaluation | None = None
-        if (run / CHECKPOINT).is_file():
+        if (run / CHECKPOINT).exists():
             restore(run / CHECKPOINT, self.trainer, self.evaluator)
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
@@ -157,7 +158,7 @@ def train(config: TrainSequenceConfig) -> int | None:
     """Train, or go on training; the number of the signal that stopped it, None at its end.
 
     Raises ValueError, before any training, where this configuration can't be trained, or where another process trains
-    in the folder.
+    in the folder; in the first update, too, where there is no memory for it.
     """
     if (resume := config.resume) is not None:
         config = resumed(config, resume)
@@ -167,7 +168,7 @@ def train(config: TrainSequenceConfig) -> int | None:
         config = replace(config, workers=processes.count())
     check_device("cpu" if config.device is None else config.device)
     torch.set_num_threads(config.threads)
-    with ExitStack() as held:
+    with ExitStack() as held, within_memory(sizes(config)):
         if earlier and first:
             held.enter_context(in_use(run))
         training = Training(config, run)
@@ -182,7 +183,7 @@ def train(config: TrainSequenceConfig) -> int | None:
             replace_file(run / CONFIGURATION, lambda path: path.write_text(to_json(config)))
         events = Events(run, training.trainer.updates if earlier else None)
         tell(f"Training into {run}; watch it with: {command('tensorboard')} --logdir {quote(str(run))}")
-        with on_signals(training.interrupt):
+        with on_signals(training.interrupt), telling_how_to_go_on(run):
             training.learn(events)
     stopped = training.signal if training.trainer.updates < config.updates else None
     if first:
@@ -210,6 +211,16 @@ def how_to_go_on(run: Path) -> str:
     if (run / CHECKPOINT).is_file():
         saved = f"Its checkpoint is of {read(run / CHECKPOINT)[1].updates:,} updates"
     return f"{saved}; go on with: {command('expirespan-train-sequence')} --resume {quote(str(run))}"
+
+
+@contextmanager
+def telling_how_to_go_on(run: Path) -> Iterator[None]:
+    """Let an error in training say what is saved and how to go on from there."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt):  # the second Ctrl-C
+        tell(f"Training stopped. {how_to_go_on(run)}", file=sys.stderr)
+        raise
 
 
 def closing_lines(run: Path, training: Training, stopped: bool) -> Iterator[str]:

@@ -119,6 +119,29 @@ def _whole(name: str, text: str) -> str:
     return str(int(number))
 
 
+SIZES = (
+    *("width", "ff_width", "layers", "convolution", "position_window", "window", "compressed"),
+    *("segment", "batch_size", "timeline_steps"),
+)
+"""Options that the memory a training takes goes by."""
+LACKING = re.compile("allocate memory|out of memory|Storage size calculation overflowed|Maximum allowed dimension")
+"""How torch says that there is no memory for something, and NumPy where it doesn't raise MemoryError."""
+
+
+@contextlib.contextmanager
+def within_memory(sizes: Mapping[str, Any]) -> Iterator[None]:
+    """Let a lack of memory become a ValueError that names the largest of these sizes; what is no number is ignored."""
+    try:
+        yield
+    except (MemoryError, RuntimeError, ValueError) as error:
+        said = " ".join(str(error).split())
+        if not (isinstance(error, MemoryError) or LACKING.search(said)):
+            raise
+        number, name = max((value, name) for name, value in sizes.items() if isinstance(value, int))
+        rule = f"Expect `{name}`, the largest size, to be one for which there is memory, actual: {number}"
+        raise ValueError(f"{rule} ({said})") from error
+
+
 def check_target(name: str, path: Path) -> None:
     """Raise ValueError where no file can be written to a path."""
     if path.is_dir() or not path.parent.is_dir():

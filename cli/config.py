@@ -20,7 +20,7 @@ from ..memory import (
     core_config,
 )
 from .arguments import check_options, given, options, parse_env_args, read, with_options
-from .run_folder import CONFIGURATION
+from .run_folder import CONFIGURATION, UNREADABLE, read_configuration
 from .stages import CHANGEABLE, as_arguments, check_changeable, differences, in_stage, read_stage_file
 
 CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
@@ -193,7 +193,7 @@ def to_json(stages: Stages) -> str:
 
 def from_json(text: str, path: Path = Path(CONFIGURATION)) -> Stages:
     """The stages that `to_json` wrote.  Raises ValueError, which names the path, where the text is not of this kind."""
-    with reading(f"The configuration of the run can't be read: {path}"):
+    with reading(f"{UNREADABLE}: {path}"):
         values = json.loads(text)
         older = "format" not in values
         if (written_as := values.pop("format", FORMAT)) not in (2, FORMAT):
@@ -241,9 +241,7 @@ def _read_stage(values: dict[str, Any], parts: dict[str, Any], table: dict[str, 
 
 def read_stages(run: Path) -> Stages:
     """The stages of a run folder.  Raises ValueError where it has no configuration."""
-    if not (run / CONFIGURATION).is_file():
-        raise ValueError(f"Expect a run folder with a {CONFIGURATION}, actual: {run}")
-    return from_json((run / CONFIGURATION).read_text(), run / CONFIGURATION)
+    return from_json(read_configuration(run), run / CONFIGURATION)
 
 
 def read_run(run: Path) -> TrainConfig:

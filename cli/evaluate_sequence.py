@@ -8,42 +8,53 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from ..agents.checkpoint.schema import reading
 from ..analysis.evaluation import check_keeps_memories
 from ..analysis.interventions import check_editable, cut_spans
 from ..sequences.checkpoint import restore_weights
 from ..sequences.model import SequenceModel
 from ..sequences.streams import Stream
+from ..sequences.text import Text
 from ..sequences.training import Evaluation, evaluate, make_model
-from .arguments import read
+from .arguments import read, within_memory
 from .evaluate_sequence_config import EvaluateSequenceConfig
 from .look_sequence import Look
-from .run_folder import CONFIGURATION
-from .sequence_config import CHECKPOINT, DRAWN, KIND, TrainSequenceConfig, make_stream, read_run
+from .run_folder import CONFIGURATION, UNREADABLE, read_configuration
+from .sequence_config import CHECKPOINT, DRAWN, KIND, TrainSequenceConfig, check_data, make_stream, read_run, sizes
 
 DRAWN_WINDOWS = 100
 """Windows of an evaluation on a task that never ends."""
 
 
 def is_sequence_run(args: list[str]) -> bool:
-    """Whether one of these arguments is a run folder of expirespan-train-sequence."""
-    for word in args:
-        file = Path(word) / CONFIGURATION
-        if not word.startswith("-") and file.is_file():
-            try:
-                return json.loads(file.read_text()).get("kind") == KIND
-            except (ValueError, AttributeError):
-                return False
+    """Whether the first of these arguments that is a run folder is one of expirespan-train-sequence.
+
+    Which options there are goes by it.  So ValueError is raised here where its configuration can't be read, and where
+    the arguments begin with something else than a run folder or an option.
+    """
+    runs = [Path(word) for word in args if not word.startswith("-") and (Path(word) / CONFIGURATION).is_file()]
+    if not runs and args and not args[0].startswith("-"):
+        runs = [Path(args[0])]
+    for run in runs[:1]:
+        text = read_configuration(run)
+        with reading(f"{UNREADABLE}: {run / CONFIGURATION}"):
+            document = json.loads(text)
+        return isinstance(document, dict) and document.get("kind") == KIND
     return False
 
 
-def load(run: Path, config: TrainSequenceConfig, device: str) -> tuple[SequenceModel, int]:
-    """The model of a run folder, and the updates it has had.  Raises FileNotFoundError where there is none yet."""
-    stream = make_stream(config, "valid")
-    model = make_model(config.memory, stream.vocabulary, stream.classes, config.learning)
-    updates = restore_weights(run / CHECKPOINT, model)
-    return model.to(device).eval(), updates
+def load(run: Path, config: TrainSequenceConfig, device: str) -> tuple[SequenceModel, int, dict[str, np.ndarray]]:
+    """The model of a run folder, the updates it has had, and where its stream stood.
+
+    Raises FileNotFoundError where there is none yet.
+    """
+    task = make_stream(config, "valid") if config.task in DRAWN else Text
+    model = make_model(config.memory, task.vocabulary, task.classes, config.learning)
+    updates, stood = restore_weights(run / CHECKPOINT, model)
+    return model.to(device).eval(), updates, stood
 
 
 @torch.no_grad()
@@ -79,25 +90,53 @@ def evaluate_run(args: list[str], check_device: Any) -> None:
     check_device(config.device)
     torch.set_num_threads(config.threads)
     trained = read_run(config.run)
-    model, updates = load(config.run, trained, config.device)
-    text = trained.task not in DRAWN
-    if config.sample_text:
-        if not text:
-            raise ValueError(f"Expect `sample_text` to be 0 for a task other than text, actual: {config.sample_text}")
-        torch.manual_seed(config.seed)
-        if config.cut_span is not None:
-            model = cut_spans(model, config.cut_span)
-        written = sample(model, os.fsencode(config.prompt), config.sample_text, config.temperature)
-        print(config.prompt + written.decode(errors="replace"))
-        return
     learning = replace(trained.learning, batch_size=config.batch_size or trained.learning.batch_size)
     asked = replace(trained, learning=learning, task_args=config.task_args or trained.task_args)
+    asked = replace(asked, data=config.data or trained.data)
+    with within_memory(sizes(asked) | {"timeline_steps": 0, "record_steps": config.record_steps}):
+        model, updates, stood = load(config.run, trained, config.device)
+        if config.sample_text:
+            write_text(config, trained, model)
+        else:
+            evaluate_model(config, asked, model, updates, stood)
+
+
+def write_text(config: EvaluateSequenceConfig, trained: TrainSequenceConfig, model: SequenceModel) -> None:
+    """Print what a model of text writes after a prompt.  Raises ValueError for a model of something else."""
+    if trained.task in DRAWN:
+        raise ValueError(f"Expect `sample_text` to be 0 for a task other than text, actual: {config.sample_text}")
+    torch.manual_seed(config.seed)
+    if config.cut_span is not None:
+        model = cut_spans(model, config.cut_span)
+    prompt = os.fsencode(config.prompt)
+    written = sample(model, prompt, config.sample_text, config.temperature)
+    print((prompt + written).decode(errors="replace"))
+
+
+def evaluate_model(
+    config: EvaluateSequenceConfig,
+    asked: TrainSequenceConfig,
+    model: SequenceModel,
+    updates: int,
+    stood: dict[str, np.ndarray],
+) -> None:
+    """Print the figures of a model on the task asked for, and write what is asked for beside them.
+
+    `updates` and `stood` are those of its training, and of its stream.
+    """
+    text = asked.task not in DRAWN
+    check_data(asked.data)
     whole = text and config.windows is None
-    check_same_task(model, make_stream(asked, config.split, whole=whole))
+    stream = make_stream(asked, config.split, whole=whole)
+    check_same_task(model, stream)
+    if isinstance(stream, Text) and config.data is None:
+        stream.check_content(stood)
     check_core(config, model)
-    look = Look(config, asked, model if config.cut_span is None else cut_spans(model, config.cut_span), updates)
-    begun, windows = time.perf_counter(), None if whole else config.windows or DRAWN_WINDOWS
-    found = evaluate(model, make_stream(asked, config.split, whole=whole), trained.learning.segment, windows)
+    windows = None if whole else config.windows or DRAWN_WINDOWS
+    changed = model if config.cut_span is None else cut_spans(model, config.cut_span)
+    look = Look(config, asked, changed, updates, windows)
+    begun = time.perf_counter()
+    found = evaluate(model, stream, asked.learning.segment, windows)
     seconds = time.perf_counter() - begun
     if not found.scored:
         said = "at which no step is scored"
@@ -105,7 +144,7 @@ def evaluate_run(args: list[str], check_device: Any) -> None:
     print(f"{config.run}, {config.split}:")
     print(*lines(found, text, seconds, found.steps), sep="\n")
     figures = asdict(found) | {"bits": found.bits, "split": config.split, "run": str(config.run)}
-    figures |= look.print_figures(found, windows)
+    figures |= look.print_figures(found)
     if config.json is not None:
         config.json.write_text(json.dumps(figures, indent=2))
     for path in look.files():

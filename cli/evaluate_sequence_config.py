@@ -20,6 +20,8 @@ class EvaluateSequenceConfig:
     """Run folder of expirespan-train-sequence."""
     split: Literal["train", "valid", "test"] = "test"
     """Which part of the data."""
+    data: Path | None = None
+    """Of a text: another file than the one trained on, or the same where it has been moved."""
     windows: int | None = None
     """Windows of the training's length to read.  None for the whole split of a text, once, and for 100 of a task that
     never ends."""
@@ -83,14 +85,18 @@ class EvaluateSequenceConfig:
             parse_replacement(self.replace)
         if self.json is not None:
             check_target("json", self.json)
-        if self.sample_text:
-            self._check_sample()
+        self._check_sample()
         if self.attention and not self.record:
             raise ValueError("Expect `attention` to come with `record`, actual: record 0")
 
     def _check_sample(self) -> None:
-        """Raise ValueError for an option that a sampled text makes no use of."""
-        used = ("run", "device", "threads", "sample_text", "prompt", "temperature", "seed", "cut_span")
+        """Raise ValueError for an option that a sampled text makes no use of, or that nothing else does."""
+        alone = ("prompt", "temperature", "seed")
+        used = ("run", "device", "threads", "sample_text", "cut_span", *alone)
         for option in fields(self):
-            if option.name not in used and (value := getattr(self, option.name)) != option.default:
+            if option.name == "run" or (value := getattr(self, option.name)) == option.default:
+                continue
+            if self.sample_text and option.name not in used:
                 raise ValueError(f"Expect `{option.name}` not to be given beside `sample_text`, actual: {value}")
+            if not self.sample_text and option.name in alone:
+                raise ValueError(f"Expect `{option.name}` to come with `sample_text`, actual: {value} alone")

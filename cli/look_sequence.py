@@ -1,7 +1,8 @@
 """What expirespan-evaluate shows of a sequence run beside its figures: recordings, pictures, changes of the memory."""
 
+import os
 from collections.abc import Iterator
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from ..analysis.sequence_effects import (
     standard_effects,
 )
 from ..sequences.model import SequenceModel
+from ..sequences.streams import Stream, Window
 from ..sequences.text import split_of
 from ..sequences.training import Evaluation, evaluate
 from ..tab.summary import write_episode
@@ -38,14 +40,23 @@ from .sequence_config import DRAWN, TrainSequenceConfig, make_episode, make_stre
 class Look:
     """A run that is looked into: what is asked for, its task and its model.
 
-    The first recording is made, and what can't be had raises ValueError, at once.
+    The first recording is made, and what can't be had raises ValueError, at once.  So many windows of the task are
+    evaluated, None for a text as a whole.
     """
 
     def __init__(
-        self, config: EvaluateSequenceConfig, task: TrainSequenceConfig, model: SequenceModel, updates: int
+        self,
+        config: EvaluateSequenceConfig,
+        task: TrainSequenceConfig,
+        model: SequenceModel,
+        updates: int,
+        windows: int | None,
     ) -> None:
-        self.config, self.task, self.model, self.updates = config, task, model, updates
+        self.config, self.task, self.model, self.updates, self.windows = config, task, model, updates, windows
         self.passage: Passage | None = None
+        if (config.timeline or config.spans or config.record) and not os.access(config.run, os.W_OK):
+            said = "a folder that may be written to, for pictures and recordings"
+            raise ValueError(f"Expect `run` to be {said}, actual: {config.run}")
         if config.replace is not None:
             if task.task in DRAWN:
                 raise ValueError(f"Expect `replace` with a text, actual: {config.replace!r} with {task.task}")
@@ -54,6 +65,18 @@ class Look:
         if config.timeline or config.spans or config.record or config.memory_report:
             make_episode(task, config.split, max(config.record - 1, 0), config.record_steps)
             _ = self.first
+        if config.forget and max(config.forget) > (last := longest_read(self.window)):
+            said = f"steps that are read, up to {last:,} after a reset"
+            raise ValueError(f"Expect `forget` to name {said}, actual: {max(config.forget)}")
+
+    def stream(self) -> Stream:
+        """The stream that is evaluated, from its beginning."""
+        return make_stream(self.task, self.config.split, whole=self.windows is None)
+
+    @cached_property
+    def window(self) -> Window:
+        """All that is evaluated of the stream."""
+        return read_all(self.stream(), self.task.learning.segment, self.windows)
 
     @cached_property
     def first(self) -> EpisodeTrace:
@@ -70,10 +93,10 @@ class Look:
         """Of the pictures."""
         return f"{self.task.task}, {self.config.split}, {summary(self.first)}"
 
-    def print_figures(self, found: Evaluation, windows: int | None) -> dict[str, Any]:
+    def print_figures(self, found: Evaluation) -> dict[str, Any]:
         """Print what is kept, and the answers once the memory is changed; the same as JSON knows it.
 
-        `found` is the evaluation of the model as it is, on so many windows.
+        `found` is the evaluation of the model as it is.
         """
         config, figures = self.config, {}
         if config.memory_report:
@@ -81,7 +104,7 @@ class Look:
             numbers = memory_numbers(traces, budget_of(self.task.pressure))
             print("\n".join(report_lines(numbers)))
             figures["kept"] = finite(numbers)
-        if effects := self._effects(found, windows):
+        if effects := self._effects(found):
             print("\n".join(effect_lines(effects)))
             figures["effects"] = finite(effects)
         if config.replace is not None and self.passage is not None:
@@ -91,24 +114,21 @@ class Look:
             figures["replaced"] = finite(replaced)
         return figures
 
-    def _effects(self, found: Evaluation, windows: int | None) -> dict[str, Answers]:
+    def _effects(self, found: Evaluation) -> dict[str, Answers]:
         """Answers as it is and under each change that is asked for; nothing where none is."""
         config, segment = self.config, self.task.learning.segment
-        stream = partial(make_stream, self.task, config.split, whole=windows is None)
         effects = {"as it is": Answers.of(found)}
         if config.cut_span is not None:
-            effects[f"spans cut to {config.cut_span:g}"] = Answers.of(evaluate(self.model, stream(), segment, windows))
+            effects[f"spans cut to {config.cut_span:g}"] = Answers.of(
+                evaluate(self.model, self.stream(), segment, self.windows)
+            )
         if config.forget or (config.memory_report and self.task.task in DRAWN):  # a text marks no step
-            window = read_all(stream(), segment, windows)
-            marked = relevance(stream(), window)
+            marked = relevance(self.stream(), self.window)
             if config.forget:
-                if max(config.forget) > (last := longest_read(window)):
-                    said = f"steps that are read, up to {last:,} after a reset"
-                    raise ValueError(f"Expect `forget` to name {said}, actual: {max(config.forget)}")
                 change = forget_steps(config.forget)
-                effects["chosen steps forgotten"] = answers_under(self.model, window, marked, change)
+                effects["chosen steps forgotten"] = answers_under(self.model, self.window, marked, change)
             if config.memory_report:
-                effects |= standard_effects(self.model, window, marked)
+                effects |= standard_effects(self.model, self.window, marked)
         return effects if len(effects) > 1 else {}
 
     def files(self) -> Iterator[Path]:

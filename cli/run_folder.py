@@ -11,7 +11,8 @@ from shutil import which
 from types import FrameType
 
 from .. import processes
-from ..agents.checkpoint.file import remove_unfinished
+from ..agents.checkpoint.file import remove_unfinished, unfinished
+from ..agents.checkpoint.schema import reading
 
 try:
     import fcntl
@@ -23,6 +24,7 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if 
 
 
 CONFIGURATION = "config.json"
+UNREADABLE = "The configuration of the run can't be read"
 
 
 def command(program: str) -> str:
@@ -32,14 +34,25 @@ def command(program: str) -> str:
 
 
 def check_new(run: Path) -> Path:
-    """The folder of a new run.  Raises ValueError where it holds anything or can't be made."""
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+    """The folder of a new run.  Raises ValueError where it holds anything or can't be made.
+
+    What a process that was killed at its very beginning left unfinished is nothing.
+    """
+    if run.exists() and (not run.is_dir() or set(run.iterdir()) - unfinished(run)):
         hint = f"; go on with it by --resume {run}" if (run / CONFIGURATION).is_file() else ""
         raise ValueError(f"Expect `out` to be a new or empty folder, actual: {run}{hint}")
     there = next(folder for folder in (run, *run.parents) if folder.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise ValueError(f"Expect `out` to be a folder that can be made, actual: {run}; {there} can't be written to")
     return run
+
+
+def read_configuration(run: Path) -> str:
+    """The text of a run folder's configuration.  Raises ValueError where there is none, or what is there is no text."""
+    if not (file := run / CONFIGURATION).is_file():
+        raise ValueError(f"Expect a run folder with a {CONFIGURATION}, actual: {run}")
+    with reading(f"{UNREADABLE}: {file}"):
+        return file.read_text()
 
 
 def known(resume: Path | None, out: Path | None) -> Path | None:

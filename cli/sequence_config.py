@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -20,10 +21,10 @@ from ..sequences.recall import AssociativeRecall, AssociativeRecallConfig, Copy,
 from ..sequences.streams import Stream
 from ..sequences.text import SPLITS, Text, TextConfig
 from ..sequences.training import SequenceConfig
-from .arguments import given, parse_env_args, read
+from .arguments import SIZES, given, options, parse_env_args, read
 from .config import MOST_THREADS, MOST_WORKERS, check_core_given
 from .presets import PRESETS, with_preset
-from .run_folder import CONFIGURATION
+from .run_folder import CONFIGURATION, UNREADABLE, read_configuration
 
 CHECKPOINT = "checkpoint.safetensors"
 KIND = "sequence"
@@ -50,7 +51,8 @@ class TrainSequenceConfig:
     """What is learned: the next byte of a file (text), where two objects collided last (collision), to repeat tokens
     after distractors (copy), values by their keys (recall)."""
     data: Path | None = None
-    """The file of text: any bytes."""
+    """The file of text: any bytes.  A run keeps its absolute path and a digest: a file that has been moved may be named
+    anew, one with other bytes is refused."""
     task_args: tuple[str, ...] = ()
     """Arguments of the task, as NAME=VALUE; docs/sequences.md lists them."""
     core: str = "expire-span"
@@ -71,7 +73,7 @@ class TrainSequenceConfig:
     """Run folder, which must not exist or be empty; runs/TASK-TIME where None."""
     resume: Path | None = None
     """Run folder to go on with.  Its configuration stands in place of the defaults, and only updates, learning_rate,
-    device, workers and timeline_every may be given anew."""
+    device, data, workers and timeline_every may be given anew."""
     log_every: int = 50
     """Updates between two points of the curves."""
     checkpoint_every: int = 1_000
@@ -122,6 +124,12 @@ def task_config(config: TrainSequenceConfig) -> Any:
     return kind(**values, **({} if config.data is None else {"path": str(config.data)}))
 
 
+def sizes(config: TrainSequenceConfig) -> dict[str, Any]:
+    """What the memory that a training takes goes by, the arguments of its task included."""
+    named = options(config)
+    return {name: named[name] for name in SIZES if name in named} | parse_env_args(config.task_args, "task_args")
+
+
 def make_stream(config: TrainSequenceConfig, split: str, *, whole: bool = False) -> Stream:
     """The stream of a split (train, valid or test); of text as a `whole` where it is to be read once.
 
@@ -161,9 +169,20 @@ def parse(args: list[str]) -> TrainSequenceConfig:
         raise ValueError(f"Expect `core` to be {default.core}, that of the run to resume, actual: {asked['core']}")
     check_core_given(asked, default.core, default.memory)
     config = read(tyro.conf.OmitArgPrefixes[TrainSequenceConfig], args, "expirespan-train-sequence", default)
-    if config.data is not None and not config.data.is_file():
-        raise ValueError(f"Expect `data` to be an existing file, actual: {config.data}")
-    return config
+    check_data(config.data)
+    return config if config.data is None else replace(config, data=config.data.absolute())
+
+
+def check_data(data: Path | None) -> None:
+    """Raise ValueError where a file of text is not there, can't be read or holds nothing."""
+    if data is None:
+        return
+    if not data.is_file():
+        raise ValueError(f"Expect `data` to be an existing file, actual: {data}")
+    if not os.access(data, os.R_OK):
+        raise ValueError(f"Expect `data` to be a file that may be read, actual: {data}")
+    if not data.stat().st_size:
+        raise ValueError(f"Expect `data` to be a file that holds text, actual: {data}, which is empty")
 
 
 GROUPS, PATHS = ("memory", "pressure", "learning"), ("data", "out", "resume")
@@ -185,9 +204,9 @@ def to_json(config: TrainSequenceConfig) -> str:
     return json.dumps({"format": FORMAT, "kind": KIND} | asdict(config), indent=2, default=str)
 
 
-def from_json(text: str) -> TrainSequenceConfig:
-    """The configuration that `to_json` wrote.  Raises ValueError where the text is not of this kind."""
-    with reading("The configuration of the run can't be read"):
+def from_json(text: str, path: Path = Path(CONFIGURATION)) -> TrainSequenceConfig:
+    """The configuration that `to_json` wrote.  Raises ValueError, which names the path, where it is no such text."""
+    with reading(f"{UNREADABLE}: {path}"):
         values = json.loads(text)
         for name, wanted in (("format", FORMAT), ("kind", KIND)):
             if (found := values.pop(name, None)) != wanted:
@@ -205,6 +224,4 @@ def from_json(text: str) -> TrainSequenceConfig:
 
 def read_run(run: Path) -> TrainSequenceConfig:
     """The configuration of a run folder.  Raises ValueError where it has none of this kind."""
-    if not (run / CONFIGURATION).is_file():
-        raise ValueError(f"Expect a run folder with a {CONFIGURATION}, actual: {run}")
-    return from_json((run / CONFIGURATION).read_text())
+    return from_json(read_configuration(run), run / CONFIGURATION)

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ..checks import check_whole
+from ..checks import check_sizes
 from .attention import split_heads
 from .core import CoreConfig, CoreOutput, MemoryCore, Record, TensorState, check_segment, episode_time, segment_starts
 from .transformer import Block
@@ -43,8 +43,7 @@ class GatedDeltaNetConfig(CoreConfig):
     """Steps that queries, keys and values are mixed from, the present one included."""
 
     def __post_init__(self) -> None:
-        for name in ("layers", "width", "heads", "ff_width", "convolution"):
-            check_whole(name, getattr(self, name), at_least=1)
+        check_sizes(self, "layers", "width", "heads", "ff_width", "convolution")
         if self.width % self.heads:
             raise ValueError(f"Expect `width` to be a multiple of `heads` ({self.heads}), actual: {self.width}")
 

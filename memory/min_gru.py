@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ..checks import check_whole
+from ..checks import check_sizes
 from .core import CoreConfig, CoreOutput, MemoryCore, Record, TensorState, check_segment, next_time
 from .transformer import Block
 
@@ -29,8 +29,7 @@ class MinGRUConfig(CoreConfig):
     """Hidden width of the feed-forward half of a layer."""
 
     def __post_init__(self) -> None:
-        for name in ("layers", "width", "ff_width"):
-            check_whole(name, getattr(self, name), at_least=1)
+        check_sizes(self, "layers", "width", "ff_width")
 
     def build(self) -> "MinGRU":
         """A new core with these settings."""

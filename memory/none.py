@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ..checks import check_whole
+from ..checks import check_sizes
 from .core import CoreConfig, CoreOutput, MemoryCore, Record, TensorState, check_segment, next_time
 from .transformer import feed_forward
 
@@ -25,8 +25,7 @@ class NoMemoryConfig(CoreConfig):
     """Hidden width of the feed-forward halves."""
 
     def __post_init__(self) -> None:
-        for name in ("layers", "width", "ff_width"):
-            check_whole(name, getattr(self, name), at_least=1)
+        check_sizes(self, "layers", "width", "ff_width")
 
     def build(self) -> "NoMemory":
         """A new core with these settings."""

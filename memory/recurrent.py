@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence, pad_sequence
 
-from ..checks import check_whole
+from ..checks import check_sizes
 from .core import CoreConfig, CoreOutput, MemoryCore, Record, TensorState, check_segment, next_time
 
 
@@ -20,8 +20,7 @@ class _RecurrentConfig(CoreConfig):
     """Size of inputs, outputs and of each layer's state (D)."""
 
     def __post_init__(self) -> None:
-        for name in ("layers", "width"):
-            check_whole(name, getattr(self, name), at_least=1)
+        check_sizes(self, "layers", "width")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from ..checks import check_whole
+from ..checks import check_sizes, check_whole
 from .core import CoreConfig, MemoryCore
 from .expire_span.budget import PressureConfig
 from .expire_span.config import ExpireSpanConfig
@@ -36,8 +36,7 @@ class WindowConfig(CoreConfig):
     """Steps before the present one that each layer sees (N); 0 for no memory."""
 
     def __post_init__(self) -> None:
-        for name in ("layers", "width", "heads", "ff_width"):
-            check_whole(name, getattr(self, name), at_least=1)
+        check_sizes(self, "layers", "width", "heads", "ff_width")
         check_whole("window", self.window, at_least=0)
         if self.width % self.heads:
             raise ValueError(f"Expect `width` to be a multiple of `heads` ({self.heads}), actual: {self.width}")

@@ -173,9 +173,12 @@ def joined(parts: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     return whole
 
 
-def restore_weights(path: Path, model: torch.nn.Module) -> int:
-    """Give a model its weights alone; the updates that they have had.  Raises as `restore` does."""
+def restore_weights(path: Path, model: torch.nn.Module) -> tuple[int, dict[str, np.ndarray]]:
+    """Give a model its weights alone; the updates that they have had, and the state of the stream that these were of.
+
+    Raises as `restore` does.
+    """
     tensors, document = read(path)
     with reading(f"{path} is a checkpoint of another model"):
         model.load_state_dict(under("model", tensors))
-    return document.updates
+    return document.updates, {name: tensor.numpy() for name, tensor in under("stream", tensors).items()}

@@ -5,11 +5,15 @@ contiguous streams.  The target of a byte is the byte after it.  As in the paper
 offset, the same in all streams, and at their end anew at another one, with a reset.  So the last bytes of a stream are
 read more often than the first.
 
-The file is mapped into memory, so that it may be larger than that.
+The file is mapped into memory, so that it may be larger than that.  It is read once beforehand, for a digest by which a
+training that goes on knows its data.
 """
 
+import hashlib
+import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +33,8 @@ class TextConfig:
     shares: tuple[float, ...] = (0.9, 0.05, 0.05)
     """Of the file's bytes for train, valid and test, in that order."""
     separator: int | None = None
-    """The byte that ends a document: the step after it is a reset.  None: memory goes on through all documents."""
+    """The byte that ends a document, which the file must hold: the step after it is a reset.  None: memory goes on
+    through all documents."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.shares, tuple) or len(self.shares) != len(SPLITS):
@@ -48,7 +53,7 @@ class Text:
     With `whole`, for evaluation, the split is read once, from its beginning: its bytes but the first are each scored
     once, what lies beyond is 0 and IGNORED, and `ended` tells that nothing is left to score.
 
-    Raises ValueError where the file is missing or empty, or has too few bytes in this split.
+    Raises ValueError where the file is missing or empty, lacks the separator, or has too few bytes in this split.
     """
 
     vocabulary = classes = 256
@@ -61,7 +66,11 @@ class Text:
         self.whole = check_bool("whole", whole)
         self._seed = check_whole("seed", seed, at_least=0)
         self._bytes = split_of(config, split)
+        self._content = content_of(Path(config.path))
         scored = len(self._bytes) - 1
+        if scored < 1:
+            said = f"leave at least 2 bytes of {config.path} for {split}"
+            raise ValueError(f"Expect `shares` to {said}, actual: {len(self._bytes)}, by {config.shares}")
         if self.batch_size > scored:
             raise ValueError(
                 f"Expect `batch_size` to be less than the {len(self._bytes)} bytes of {config.path} for {split}, "
@@ -112,12 +121,14 @@ class Text:
         return Window(np.where(scored, found[:, 1:-1], 0), np.where(scored, found[:, 2:], IGNORED), resets & scored)
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Number of the pass through the streams, offset within them, and bytes of the split, by which to know it."""
+        """Number of the pass through the streams, offset within them, bytes of the split and digest of the file."""
         numbers = {"pass": self._pass, "position": self._position, "bytes": len(self._bytes)}
-        return {name: np.array(number) for name, number in numbers.items()}
+        return {name: np.array(number) for name, number in numbers.items()} | {"content": self._content.copy()}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         """Go on from a `state_dict` (`streams.Stream`)."""
+        self.check_content(state)
+        state = {"content": self._content} | dict(state)
         ranges = {
             "pass": (0, 0 if self.whole else EXACT),
             "position": (0, self._length if self.whole else self._length - 1),
@@ -125,6 +136,15 @@ class Text:
         }
         check_state(state, self.state_dict(), ranges)
         self._pass, self._position = int(state["pass"]), int(state["position"])
+
+    def check_content(self, state: Mapping[str, np.ndarray]) -> None:
+        """Raise ValueError where a `state_dict` is of a file with other bytes.
+
+        One of before their digest was stored is taken for one of the same.
+        """
+        if not np.array_equal(state.get("content", self._content), self._content):
+            said = "hold the bytes that were trained on"
+            raise ValueError(f"Expect `path` to {said}, actual: {self.config.path}, which holds others")
 
 
 def split_of(config: TextConfig, split: str) -> np.ndarray:
@@ -136,6 +156,24 @@ def split_of(config: TextConfig, split: str) -> np.ndarray:
     size = path.stat().st_size
     if not size:
         raise ValueError(f"Expect `path` to be a file that holds text, actual: {config.path}, which is empty")
+    if config.separator is not None:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            if text.find(bytes([config.separator])) < 0:
+                said = f"{config.separator}, which is not in it"
+                raise ValueError(f"Expect `separator` to be a byte of {config.path}, actual: {said}")
     ends = np.rint(size * np.cumsum([0, *config.shares])).astype(int)
     number = SPLITS.index(split)
     return np.asarray(np.memmap(path, np.uint8, mode="r"))[ends[number] : ends[number + 1]]
+
+
+def content_of(path: Path) -> np.ndarray:
+    """SHA-256 of a file, uint8 [32]."""
+    found = path.stat()
+    return np.frombuffer(_digest(path, found.st_size, found.st_mtime_ns), np.uint8)
+
+
+@lru_cache(maxsize=4)
+def _digest(path: Path, size: int, changed: int) -> bytes:
+    """Of a file that has this size and was last changed then, so that streams of the same file read it once."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()

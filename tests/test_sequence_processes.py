@@ -75,7 +75,7 @@ def outcome(case: str, folder: Path, go_on_from: Path | None = None) -> dict[str
         "weights": trainer.model.state_dict(),
         "figures": trainer.take_figures() | {"live": found.pop("live")} | found,
         "state": trainer.state.tensors(),
-        "stream": {name: int(array) for name, array in trainer.stream.state_dict().items()},
+        "stream": {name: array.tolist() for name, array in trainer.stream.state_dict().items()},
     }
 
 

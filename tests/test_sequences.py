@@ -19,9 +19,11 @@ from expirespan.sequences.model import SequenceModel
 from expirespan.sequences.recall import Copy, CopyConfig
 from expirespan.sequences.text import Text, TextConfig
 from expirespan.sequences.training import Evaluator, SequenceConfig, SequenceTrainer, evaluate
+from torch.utils.tensorboard import SummaryWriter
 
 SMALL = "--width 16 --ff-width 16 --max-span 100 --ramp 4 --memory-budget 10 --segment 16 --batch-size 4"
 COPY = "--task copy --task-args length=2 distractors=9 symbols=4"
+TOO_LARGE = "the largest size, to be one for which there is memory, actual:"
 TINY: dict[str, dict[str, Any]] = {
     name: {"width": 16} if name in ("lstm", "gru") else {"width": 16, "ff_width": 16} for name in CORES
 }
@@ -85,7 +87,7 @@ def test_a_run_goes_on_with_what_may_change_and_nothing_else(tmp_path: Path) -> 
     assert (config.updates, config.learning.learning_rate, config.timeline_every) == (10_000, 1e-3, 3)
     assert (config.resume, config.memory, config.task_args) == (None, before.memory, before.task_args)
     for words in ("--seed 1", "--width 32", "--preset collision-16k"):
-        said = "no other options than updates, learning_rate, device, workers and timeline_every, actual: "
+        said = "no other options than updates, learning_rate, device, data, workers and timeline_every, actual: "
         with pytest.raises(SystemExit, match=f"Expect `resume` with {said}{words.split()[0][2:]}"):
             train_sequence.main(["--resume", str(folder), *words.split()])
     train_sequence.main(["--resume", str(folder), "--updates", "3", "--learning-rate", "1e-3"])
@@ -176,6 +178,8 @@ def test_a_run_is_evaluated_and_writes_text(tmp_path: Path, text: Path, capsys: 
         ("--task text", "Expect `data` to be a file for the task text, actual: None"),
         ("--task copy --data x", "Expect `data` to be None for the task copy, actual: x"),
         ("--task text --data nowhere", "Expect `data` to be an existing file, actual: nowhere"),
+        ("--task text --data .", "Expect `data` to be an existing file, actual: ."),
+        ("--task text --data /dev/null", "Expect `data` to be an existing file, actual: /dev/null"),
         ("--task copy --task-args length", "Expect `task_args` to be NAME=VALUE, actual: 'length'"),
         ("--task copy --task-args length=5 length=6", "Expect `task_args` to name length once, actual: 'length=6' as"),
         ("--task copy --memory-budget 5", "Expect `memory_budget` to be at least 16, which a layer holds with a ramp"),
@@ -189,6 +193,12 @@ def test_a_run_is_evaluated_and_writes_text(tmp_path: Path, text: Path, capsys: 
         ("--task copy --segmnet 3", "Expect only options that --help lists, actual: --segmnet; did you mean --segment"),
         ("--task copy --weight-decay 0.1", "Expect `weight_decay` to come with adamw, actual: 0.1 with adam"),
         ("--task copy --tied", "Expect `tied` to be False where the classes"),
+        ("--task copy --layers 1025", "Expect `layers` to be at most 1024, actual: 1025"),
+        (f"--task copy --ff-width {10**15}", f"Expect `ff_width`, {TOO_LARGE} {10**15} "),
+        (f"--task copy --core gru --width {10**10}", f"Expect `width`, {TOO_LARGE} {10**10} "),
+        (f"--task copy --timeline-steps {10**15}", f"Expect `timeline_steps`, {TOO_LARGE} {10**15} "),
+        (f"--task copy --task-args symbols={10**15}", f"Expect `symbols`, {TOO_LARGE} {10**15} "),
+        (f"--task collision --task-args colors={10**15}", f"Expect `colors`, {TOO_LARGE} {10**15} "),
         ("--resume nowhere", "Expect a run folder with a config.json, actual: nowhere"),
         ("--resume", "Expect `resume` to come with a value, actual: none"),
         ("--task copy --device cudda", "Expect `device` to be cpu"),
@@ -225,6 +235,16 @@ def test_files_that_are_damaged_or_of_another_run_are_refused(tmp_path: Path) ->
         with pytest.raises(SystemExit, match=message) as error:
             train_sequence.main(["--resume", str(folder), *("--updates 4".split() if "updates" not in changes else [])])
         assert "\n" not in str(error.value)
+    for wrong in (b"", b"[", b"\xff\xfe", b"[" * 10**5):
+        configuration.write_bytes(wrong)
+        for program, words in ((train_sequence.main, ["--resume", str(folder)]), (evaluate_main, [str(folder)])):
+            with pytest.raises(SystemExit, match=r"The configuration of the run can't be read: .*config\.json:") as end:
+                program([*words, "--threads", "1"])
+            assert "\n" not in str(end.value)
+    configuration.unlink()
+    for words in ([str(folder)], [str(folder), "--windows", "2"]):  # which an agent's evaluation has not
+        with pytest.raises(SystemExit, match=rf"Expect a run folder with a config\.json, actual: {folder}"):
+            evaluate_main(words)
 
 
 def test_a_run_of_the_first_format_goes_on(tmp_path: Path) -> None:
@@ -255,6 +275,86 @@ def test_a_signal_saves_and_the_training_goes_on(
     assert read(tmp_path / "run" / "checkpoint.safetensors")[1].updates == 30
 
 
+def test_a_text_that_was_changed_is_noticed_and_one_that_was_moved_is_found(
+    tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = run(tmp_path / "run", f"--task text --data text {SMALL} --updates 2 --evaluate-every 0 --timeline-every 0")
+    monkeypatch.chdir(folder)  # a relative path is of where the run began
+    evaluate_main([str(folder)])
+    resume, moved = ["--resume", str(folder), "--updates"], tmp_path / "moved"
+    train_sequence.main([*resume, "3"])
+    text.rename(moved)
+    for program, words in ((train_sequence.main, [*resume, "4"]), (evaluate_main, [str(folder)])):
+        with pytest.raises(SystemExit, match=r"Expect `data` to be an existing file, actual: .*text"):
+            program(words)
+    evaluate_main([str(folder), "--data", str(moved)])
+    evaluate_main([str(folder), "--sample-text", "3"])  # which needs no file
+    train_sequence.main([*resume, "4", "--data", str(moved)])
+    assert read_run(folder).data == moved
+    data = moved.read_bytes()
+    moved.write_bytes(data[:-1] + b"!")
+    for program, words in ((train_sequence.main, [*resume, "5"]), (evaluate_main, [str(folder)])):
+        with pytest.raises(SystemExit, match=r"Expect `path` to hold the bytes that were trained on, actual: .*moved"):
+            program(words)
+    evaluate_main([str(folder), "--data", str(moved)])  # another file, asked for
+    assert read(folder / "checkpoint.safetensors")[1].updates == 4
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_and_says_how_to_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = run(tmp_path / "run", f"{COPY} {SMALL} --updates 2 --evaluate-every 0 --timeline-every 0")
+    before = (folder / "checkpoint.safetensors").read_bytes()
+
+    def full(path: Path, data: bytes) -> int:
+        path.open("wb").close()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    said = r"checkpoint\.safetensors could not be written, and is what it was before: No space"
+    with pytest.raises(SystemExit, match=said):
+        train_sequence.main(["--resume", str(folder), "--updates", "4"])
+    hint = f"Training stopped. Its checkpoint is of 2 updates; go on with: expirespan-train-sequence --resume {folder}"
+    assert hint in capsys.readouterr().err
+    assert (folder / "checkpoint.safetensors").read_bytes() == before and not list(folder.glob(".*"))
+
+
+def test_training_goes_on_where_events_can_not_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(SummaryWriter, "add_scalar", full)
+    run(tmp_path / "run", f"{COPY} {SMALL} --updates 3 --log-every 1 --evaluate-every 0 --timeline-every 0")
+    said = capsys.readouterr()
+    assert "Trained for 3 updates" in said.out
+    assert said.err.count("events can't be written at 1 updates, training goes on, its curves end here") == 1
+
+
+def test_files_that_may_not_be_read_or_written_are_named_before_the_work(
+    tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = run(tmp_path / "run", f"{COPY} {SMALL} --updates 1 --evaluate-every 0 --timeline-every 0")
+    capsys.readouterr()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) not in (folder, text))
+    for option in ("--spans", "--timeline", "--record=1"):
+        with pytest.raises(SystemExit, match=f"Expect `run` to be a folder that may be written to, .*: {folder}"):
+            evaluate_main([str(folder), option])
+    with pytest.raises(SystemExit, match=f"Expect `data` to be a file that may be read, actual: {text}"):
+        train_sequence.main(["--task", "text", "--data", str(text)])
+    assert not capsys.readouterr().out
+
+
+def test_a_folder_whose_process_was_killed_at_its_very_beginning_is_new(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / ".config.json.7.unfinished").write_text("{")
+    run(folder, f"{COPY} {SMALL} --updates 2 --evaluate-every 0 --timeline-every 0")
+    assert sorted(path.name.split(".")[0] for path in folder.iterdir()) == ["checkpoint", "config", "events"]
+
+
 def test_where_nothing_is_scored_there_are_no_figures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
@@ -271,17 +371,24 @@ def test_where_nothing_is_scored_there_are_no_figures(
         evaluate_main([str(folder), "--windows", "1"])
 
 
-def test_what_cannot_be_done_for_a_run_is_told_before_the_work(tmp_path: Path) -> None:
+def test_what_cannot_be_done_for_a_run_is_told_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = run(tmp_path / "run", f"{COPY} {SMALL} --updates 2 --evaluate-every 0")
     asked = (
+        (f"--spans --record-steps {10**15}", f"Expect `record_steps`, {TOO_LARGE} {10**15} "),
         (f"--json {tmp_path}", "Expect `json` to be a file in an existing folder, actual: "),
         (f"--json {tmp_path / 'none' / 'x.json'}", "Expect `json` to be a file in an existing folder, actual: "),
+        ("--prompt x", "Expect `prompt` to come with `sample_text`, actual: x alone"),
+        ("--temperature 2", "Expect `temperature` to come with `sample_text`, actual: 2.0 alone"),
         ("--sample-text 5 --spans", "Expect `spans` not to be given beside `sample_text`, actual: True"),
         ("--sample-text 5 --task-args a=b", "Expect `task_args` not to be given beside `sample_text`"),
         ("--windows 4 --forget 1000", "Expect `forget` to name steps that are read, up to 1. after a reset, actual"),
     )
     for words, message in asked:
+        capsys.readouterr()
         with pytest.raises(SystemExit, match=message):
             evaluate_main([str(folder), *words.split()])
+        assert not capsys.readouterr().out
     with pytest.raises(SystemExit, match="Expect `core` to be expire-span, that of the run to resume, actual: lstm"):
         train_sequence.main(["--resume", str(folder), "--core", "lstm"])

@@ -163,7 +163,9 @@ def test_a_separator_resets_after_it(tmp_path: Path, whole: bool) -> None:
         ({"path": "."}, "Expect `path` to be a file, actual: ., which is not"),
         ({"content": b""}, "Expect `path` to be a file that holds text, actual: .*text, which is empty"),
         ({"content": b"abcdefghij"}, "Expect `batch_size` to be less than the 9 bytes of .*text for train, actual: 9"),
-        ({"shares": (0.0, 1.0, 0.0)}, "Expect `batch_size` to be less than the 0 bytes of .*text for train, actual: 9"),
+        ({"shares": (0.0, 1.0, 0.0)}, "Expect `shares` to leave at least 2 bytes of .*text for train, actual: 0, by"),
+        ({"content": b"a"}, "Expect `shares` to leave at least 2 bytes of .*text for train, actual: 1, by"),
+        ({"separator": 0}, "Expect `separator` to be a byte of .*text, actual: 0, which is not in it"),
         ({"split": "dev"}, "Expect `split` to be one of train, valid, test, actual: 'dev'"),
         ({"batch_size": 0}, "Expect `batch_size` to be at least 1, actual: 0"),
         ({"seed": -1}, "Expect `seed` to be at least 0, actual: -1"),
@@ -222,8 +224,13 @@ def test_a_state_of_another_stream_is_refused(kind: str, make: Callable[..., Str
             stream.load_state_dict(state | {"position": np.full((2, ROWS, 2), np.nan)})
     if kind == "text":
         (tmp_path / "text").write_bytes(PERIODS * 24)
+        with pytest.raises(ValueError, match=r"Expect `path` to hold the bytes that were trained on, actual: .*text"):
+            make(kind).load_state_dict(state)
+        del state["content"]  # as of before it was stored
         with pytest.raises(ValueError, match="Expect the array `bytes` to be from 1037 to 1037, actual: 994"):
             make(kind).load_state_dict(state)
+        (tmp_path / "text").write_bytes(PERIODS * 23)
+        make(kind).load_state_dict(state)
 
 
 def decoded(stream: Collision, frames: int) -> tuple[np.ndarray, np.ndarray]:

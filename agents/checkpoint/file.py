@@ -72,9 +72,14 @@ def replace_by_copy(source: Path, path: Path) -> None:
     replace_file(path, lambda unfinished: copyfile(source, unfinished))
 
 
+def unfinished(folder: Path) -> set[Path]:
+    """What a killed process left beside the files that it was to replace."""
+    return set(folder.glob(".*.unfinished"))
+
+
 def remove_unfinished(folder: Path) -> None:
-    """Remove what a killed process left beside the files that it was to replace."""
-    for path in folder.glob(".*.unfinished"):
+    """Remove what a killed process left."""
+    for path in unfinished(folder):
         path.unlink(missing_ok=True)
 
 
@@ -83,18 +88,18 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
 
     Raises OSError that names the file where it can't be written: the disk is full, the folder gone or read-only.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
-        write(unfinished)
-        with unfinished.open("rb") as file:
+        write(beside)
+        with beside.open("rb") as file:
             os.fsync(file.fileno())
-        unfinished.replace(path)
+        beside.replace(path)
     except OSError as error:
         said = f"{path} could not be written, and is what it was before: {error.strerror or error}"
         raise OSError(error.errno, said) from error
     finally:
         with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
+            beside.unlink(missing_ok=True)
 
 
 def find_checkpoint(path: str | os.PathLike[str]) -> Path:

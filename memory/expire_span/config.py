@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ...checks import check_choice, check_fraction, check_not_negative, check_positive, check_whole
+from ...checks import check_choice, check_fraction, check_not_negative, check_positive, check_sizes, check_whole
 from ..core import CoreConfig
 
 if TYPE_CHECKING:
@@ -54,8 +54,7 @@ class ExpireSpanConfig(CoreConfig):
     """Normalise the input of each half of a layer; False normalises its output, as the first transformers did."""
 
     def __post_init__(self) -> None:
-        for name in ("layers", "width", "heads", "ff_width"):
-            check_whole(name, getattr(self, name), at_least=1)
+        check_sizes(self, "layers", "width", "heads", "ff_width")
         if self.width % self.heads:
             raise ValueError(f"Expect `width` to be a multiple of `heads` ({self.heads}), actual: {self.width}")
         for name in ("max_span", "ramp"):
