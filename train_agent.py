@@ -17,7 +17,7 @@ from expirespan.agents.callbacks import CheckpointCallback, ProgressCallback
 from expirespan.agents.checkpoint.file import read_checkpoint, replace_file, under
 from expirespan.agents.checkpoint.model import stored_spaces
 from expirespan.agents.learn.on_policy import MemoryOnPolicyAlgorithm
-from expirespan.cli.arguments import foreign_place, options, parse_env_args
+from expirespan.cli.arguments import foreign_place, options, parse_env_args, sizes_of, within_memory
 from expirespan.cli.config import (
     ALGORITHMS,
     BEST,
@@ -204,7 +204,7 @@ def train(*stages: TrainConfig) -> int | None:
         check_rows("num_envs", stage.num_envs, processes.count())
     check_device(stages[0].device or "cpu")
     torch.set_num_threads(stages[0].threads)
-    with ExitStack() as held:
+    with ExitStack() as held, within_memory(sizes_of(stages[-1])):
         # Before its checkpoint is read, which another training may be about to replace.
         if earlier and not processes.rank():
             held.enter_context(in_use(run))

@@ -121,11 +121,16 @@ def _whole(name: str, text: str) -> str:
 
 SIZES = (
     *("width", "ff_width", "layers", "convolution", "position_window", "window", "compressed"),
-    *("segment", "batch_size", "timeline_steps"),
+    *("num_envs", "n_steps", "segment", "batch_size", "timeline_steps"),
 )
 """Options that the memory a training takes goes by."""
 LACKING = re.compile("allocate memory|out of memory|Storage size calculation overflowed|Maximum allowed dimension")
 """How torch says that there is no memory for something, and NumPy where it doesn't raise MemoryError."""
+
+
+def sizes_of(config: Any) -> dict[str, Any]:
+    """The `SIZES` among the options of a configuration, with their values."""
+    return {name: value for name, value in options(config).items() if name in SIZES}
 
 
 @contextlib.contextmanager

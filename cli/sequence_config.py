@@ -21,7 +21,7 @@ from ..sequences.recall import AssociativeRecall, AssociativeRecallConfig, Copy,
 from ..sequences.streams import Stream
 from ..sequences.text import SPLITS, Text, TextConfig
 from ..sequences.training import SequenceConfig
-from .arguments import SIZES, given, options, parse_env_args, read
+from .arguments import given, parse_env_args, read, sizes_of
 from .config import MOST_THREADS, MOST_WORKERS, check_core_given
 from .presets import PRESETS, with_preset
 from .run_folder import CONFIGURATION, UNREADABLE, read_configuration
@@ -126,8 +126,7 @@ def task_config(config: TrainSequenceConfig) -> Any:
 
 def sizes(config: TrainSequenceConfig) -> dict[str, Any]:
     """What the memory that a training takes goes by, the arguments of its task included."""
-    named = options(config)
-    return {name: named[name] for name in SIZES if name in named} | parse_env_args(config.task_args, "task_args")
+    return sizes_of(config) | parse_env_args(config.task_args, "task_args")
 
 
 def make_stream(config: TrainSequenceConfig, split: str, *, whole: bool = False) -> Stream:
