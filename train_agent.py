@@ -230,8 +230,9 @@ def train_in(run: Path, stages: Stages, held: ExitStack, resumes: bool) -> int |
     tell_what_differs(model, at, stages[number - 1].env if at.stage == number else "")
     saving = CheckpointCallback(run / CHECKPOINT, run / BEST, stages[0].checkpoint_every)
     logger = Logger(str(run), [Events(run, model.num_timesteps if resumes else None)] if first else [])
-    tell(f"Training into {run}; watch it with: {command('tensorboard')} --logdir {quote(str(run))}")
     with on_signals(saving.interrupt), telling_how_to_go_on(run):
+        processes.gathered(None)  # from now on a signal to any of them is heard by all
+        tell(f"Training into {run}; watch it with: {command('tensorboard')} --logdir {quote(str(run))}")
         progress = train_stage(model, stages, number, saving, logger)
         while number < len(stages) and not saving.stopping:
             number += 1

@@ -182,8 +182,9 @@ def train(config: TrainSequenceConfig) -> int | None:
                 held.enter_context(in_use(run))
             replace_file(run / CONFIGURATION, lambda path: path.write_text(to_json(config)))
         events = Events(run, training.trainer.updates if earlier else None)
-        tell(f"Training into {run}; watch it with: {command('tensorboard')} --logdir {quote(str(run))}")
         with on_signals(training.interrupt), telling_how_to_go_on(run):
+            processes.gathered(None)  # from now on a signal to any of them is heard by all
+            tell(f"Training into {run}; watch it with: {command('tensorboard')} --logdir {quote(str(run))}")
             training.learn(events)
     stopped = training.signal if training.trainer.updates < config.updates else None
     if first:

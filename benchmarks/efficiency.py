@@ -32,6 +32,8 @@ from held_memory import Size, in_training, size
 RESULTS = Path(__file__).parents[1] / "docs" / "data" / "efficiency.csv"
 SLOTS = ("expire-span", "dense", "transformer-xl", "gtrxl", "adaptive-span", "compressive")
 FIELDS: tuple[str, ...] = (*Size._fields, "layers", "rows", "device", "milliseconds", "megabytes", "commit")
+BESIDE = ("width", "live", "context", "layers", "rows", "device", "commit")
+"""What lines that are compared have in common."""
 
 
 def milliseconds(trainer: SequenceTrainer) -> float:
@@ -117,13 +119,16 @@ def groups(cores: list[str], widths: list[int], lives: list[int], contexts: list
 
 
 def table(results: Path) -> Iterator[str]:
-    """The CSV as a Markdown table, with what each core takes beside the dense Expire-Span of the same memories."""
+    """The CSV as a Markdown table, with what each core takes beside the dense Expire-Span of the same memories.
+
+    Only what was measured at the same commit, and so side by side, is compared.
+    """
     found = sorted(lines(results), key=lambda line: [int(line[name]) for name in ("width", "live", "context")])
-    dense = {(of["width"], of["live"], of["context"]): of for of in found if of["core"] == "dense"}
+    dense = {tuple(of[name] for name in BESIDE): of for of in found if of["core"] == "dense"}
     yield "| width | live memories | context | core | ms | MB | time / dense | memory / dense |"
     yield "|---|---|---|---|---|---|---|---|"
     for line in found:
-        beside = dense.get((line["width"], line["live"], line["context"]))
+        beside = dense.get(tuple(line[name] for name in BESIDE))
         cells = [line["width"], *(f"{int(line[name]):,}" if line[name] != "0" else "" for name in ("live", "context"))]
         cells += [line["core"], *(f"{float(line[name]):,.0f}" for name in ("milliseconds", "megabytes"))]
         for name in ("milliseconds", "megabytes"):

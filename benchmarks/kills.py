@@ -116,6 +116,8 @@ def killed(run: Path, arguments: list[str], draw: random.Random, counts: Counter
         return False, "" if code == 1 else f"exit {code}"
     if "expirespan-train: interrupted" in words and number == signal.SIGINT:  # before training began
         return False, "" if (code, after) == (130, before) else f"exit {code}, {before} steps became {after}"
+    if code == 128 + number and "Training into" not in words:  # not all processes hear signals yet
+        return False, "" if after == before else f"{number.name}: {before} steps became {after}"
     if code == 128 + number:
         stopped = re.search(r"Stopped and saved at ([\d,]+) steps", words)
         saved = stopped is not None and int(stopped[1].replace(",", "")) == after
