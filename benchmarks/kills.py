@@ -128,6 +128,8 @@ def killed(run: Path, arguments: list[str], draw: random.Random, counts: Counter
 def differences(run: Path, whole: Path) -> str:
     """What a run that was killed has otherwise than one that was not."""
     tensors, others = (read_checkpoint(folder / CHECKPOINT)[0] for folder in (run, whole))
+    if tensors.keys() != others.keys():
+        return f"tensors are there in one alone: {sorted(tensors.keys() ^ others.keys())}"[:300]
     if other := [name for name in others if not torch.equal(tensors[name], others[name])]:
         return f"{len(other)} tensors are others, {other[0]} among them"
     if left := list(run.glob("*unfinished*")) + list(run.glob(".*unfinished*")):
