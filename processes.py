@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, TypeVar
 
 import torch
@@ -122,6 +123,28 @@ def all_of_them(own: bool) -> bool:
 def largest(own: int) -> int:
     """All: the largest of the processes' numbers."""
     return max(gathered(own))
+
+
+class Stop:
+    """A stop of the training that a signal to any of the processes asks for, and that all of them agree on."""
+
+    def __init__(self) -> None:
+        self.asked: int | None = None
+        """The signal that has asked this process."""
+        self.signal: int | None = None
+        """The one that all have agreed to stop for."""
+
+    def interrupt(self, number: int, frame: FrameType | None) -> None:
+        """A signal handler: ask for a stop.  The first one counts: a launcher sends others to those that still run."""
+        self.asked = self.asked or number
+
+    def agree(self) -> bool:
+        """All: whether one of the processes has been asked to stop.
+
+        A signal that arrives during or after this counts the next time, so that no process stops alone.
+        """
+        self.signal = largest(self.asked or 0) or None
+        return self.signal is not None
 
 
 def mean_figures(own: Mapping[str, float]) -> dict[str, float]:

@@ -230,18 +230,18 @@ def train_in(run: Path, stages: Stages, held: ExitStack, resumes: bool) -> int |
     tell_what_differs(model, at, stages[number - 1].env if at.stage == number else "")
     saving = CheckpointCallback(run / CHECKPOINT, run / BEST, stages[0].checkpoint_every)
     logger = Logger(str(run), [Events(run, model.num_timesteps if resumes else None)] if first else [])
-    with on_signals(saving.interrupt), telling_how_to_go_on(run):
+    with on_signals(saving.stop.interrupt), telling_how_to_go_on(run):
         processes.gathered(None)  # from now on a signal to any of them is heard by all
         tell(f"Training into {run}; watch it with: {command('tensorboard')} --logdir {quote(str(run))}")
         progress = train_stage(model, stages, number, saving, logger)
-        while number < len(stages) and not saving.stopping:
+        while number < len(stages) and not saving.stop.agree():
             number += 1
             model = agent(stages, number, run)
             progress = train_stage(model, stages, number, saving, logger)
     saving.stopped = saving.stopped or number < len(stages)  # or asked to in the last rollout of a stage
     if first:
         print(*closing_lines(run, saving, progress), sep="\n")
-    return saving.signal if saving.stopped else None
+    return saving.stop.signal if saving.stopped else None
 
 
 def tell_what_differs(model: MemoryOnPolicyAlgorithm, at: Position, env: str) -> None:

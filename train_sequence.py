@@ -10,7 +10,6 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from shlex import quote
-from types import FrameType
 from typing import Any
 
 import torch
@@ -90,19 +89,10 @@ class Training:
         self.recording: RecordTokens | None = None
         if config.timeline_every and model.core.keeps_memories and not processes.rank():
             self.recording = RecordTokens(make_episode(config, "valid", 0, config.timeline_steps), "valid-0")
-        self.signal: int | None = None
+        self.stop = processes.Stop()
         self.evaluated: Evaluation | None = None
         if (run / CHECKPOINT).exists():
             restore(run / CHECKPOINT, self.trainer, self.evaluator)
-
-    def interrupt(self, number: int, frame: FrameType | None) -> None:
-        """A signal handler: ask for a stop.  The first one counts: a launcher sends others to those that still run."""
-        self.signal = self.signal or number
-
-    def stopping(self) -> bool:
-        """Whether a signal has asked one of the processes to stop."""
-        self.signal = processes.largest(self.signal or 0) or None
-        return self.signal is not None
 
     def save(self) -> None:
         """Write a checkpoint, which all processes do together."""
@@ -115,7 +105,7 @@ class Training:
         how = {"unit": "update", "dynamic_ncols": True, "disable": processes.rank() > 0}
         with tqdm(total=config.updates, initial=trainer.updates, **how) as bar:
             begun, first = time.perf_counter(), trainer.updates
-            while trainer.updates < config.updates and not self.stopping():
+            while trainer.updates < config.updates and not self.stop.agree():
                 trainer.update()
                 bar.update()
                 done = trainer.updates
@@ -132,7 +122,7 @@ class Training:
                 if done % config.checkpoint_every == 0:
                     self.save()
         self.save()
-        if self.recording is not None and self.signal is None:
+        if self.recording is not None and self.stop.signal is None:
             self.recording.write(trainer.model, events.writer, trainer.updates)
 
 
@@ -182,11 +172,11 @@ def train(config: TrainSequenceConfig) -> int | None:
                 held.enter_context(in_use(run))
             replace_file(run / CONFIGURATION, lambda path: path.write_text(to_json(config)))
         events = Events(run, training.trainer.updates if earlier else None)
-        with on_signals(training.interrupt), telling_how_to_go_on(run):
+        with on_signals(training.stop.interrupt), telling_how_to_go_on(run):
             processes.gathered(None)  # from now on a signal to any of them is heard by all
             tell(f"Training into {run}; watch it with: {command('tensorboard')} --logdir {quote(str(run))}")
             training.learn(events)
-    stopped = training.signal if training.trainer.updates < config.updates else None
+    stopped = training.stop.signal if training.trainer.updates < config.updates else None
     if first:
         print(*closing_lines(run, training, stopped is not None), sep="\n")
     return stopped

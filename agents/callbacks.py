@@ -4,7 +4,6 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -39,21 +38,11 @@ class CheckpointCallback(MemoryCallback):
     def __init__(self, path: Path, best: Path, every: int) -> None:
         super().__init__()
         self.path, self.best, self.every = path, best, every
-        self.signal: int | None = None
-        """What asked for a stop."""
+        self.stop = processes.Stop()
         self.stopped = False
         self.saved_at = 0
         self._next = 0
         self._standing = (0, 0.0)
-
-    @property
-    def stopping(self) -> bool:
-        """Whether a stop was asked for."""
-        return self.signal is not None
-
-    def interrupt(self, number: int, frame: FrameType | None) -> None:
-        """A signal handler: ask for a stop.  The first one counts: a launcher sends others to those that still run."""
-        self.signal = self.signal or number
 
     def _on_training_start(self) -> None:
         self._next = self.num_timesteps + self.every
@@ -64,11 +53,11 @@ class CheckpointCallback(MemoryCallback):
 
     def _on_rollout_start(self) -> None:
         # Called before the first step of a rollout: the update after the last one is done.
-        self.signal = processes.largest(self.signal or 0) or None
-        if self.stopping or self.model.num_timesteps >= self._next:
+        stopping = self.stop.agree()
+        if stopping or self.model.num_timesteps >= self._next:
             self.save()
             self._next = self.saved_at + self.every
-            self.stopped = self.stopping
+            self.stopped = stopping
 
     def save(self) -> None:
         """Write a checkpoint now, and before it what has been logged: training would go on past what is lost."""

@@ -1,5 +1,6 @@
 """Several processes that train one agent: the same training as one process with all of their environments."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -190,3 +191,18 @@ def test_environments_that_can_not_be_shared_out_are_refused(tmp_path: Path) -> 
 
 if __name__ == "__main__":  # forked, so that what takes long to import is imported once
     start_processes(one_of_two, (Path(sys.argv[1]),), nprocs=2, start_method="fork")
+
+
+def test_a_signal_while_processes_agree_on_a_stop_counts_at_the_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was forgotten, or heard by one process alone, whose next message the others took for another."""
+    stop = processes.Stop()
+
+    def gathered(own: int) -> list[int]:
+        stop.interrupt(signal.SIGTERM, None)  # as its handler is called once the communication has returned
+        return [own, 0]
+
+    assert not stop.agree()
+    monkeypatch.setattr(processes, "gathered", gathered)
+    assert not stop.agree() and stop.signal is None
+    stop.interrupt(signal.SIGHUP, None)  # the launcher's
+    assert stop.agree() and stop.signal == signal.SIGTERM
