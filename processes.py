@@ -26,6 +26,10 @@ SIGNAL_OF_PARENTS_DEATH = 1
 """PR_SET_PDEATHSIG of Linux."""
 
 
+LAUNCHER = "EXPIRESPAN_LAUNCHER"
+"""In the environment of processes that `--workers` starts: the number of the process that started them."""
+
+
 class OthersEnded(RuntimeError):
     """Another process of the training has ended, so this one can't go on."""
 
@@ -67,6 +71,9 @@ def joined_by_torchrun() -> Iterator[None]:
         return
     if sys.platform == "linux":  # where the launcher is killed, stop as it would have asked for
         ctypes.CDLL(None).prctl(SIGNAL_OF_PARENTS_DEATH, signal.SIGTERM)
+        # Nobody tells of a death before that, and the meeting with the others would be waited for in vain.
+        if (launcher := os.environ.get(LAUNCHER)) and os.getppid() != int(launcher):
+            raise OthersEnded(f"Expect process {launcher}, which started this one, to go on, actual: it has ended")
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield

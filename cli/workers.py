@@ -43,6 +43,7 @@ def run_workers(
         max_restarts=0,
         shutdown_timeout=PATIENCE,
     )
+    os.environ[processes.LAUNCHER] = str(os.getpid())
     try:
         elastic_launch(config, sys.executable)("-m", module, *args)
     except SignalException as stop:
@@ -56,6 +57,8 @@ def run_workers(
         number, code = next(iter((killed or codes).items()))
         killed_by = signal.Signals(-code).name
         sys.exit(f"{prog}: process {number} of {workers} was ended by {killed_by}. {how_to_go_on(run)}")
+    finally:
+        del os.environ[processes.LAUNCHER]  # of a torchrun that this process may start, another one
 
 
 def check_rows(name: str, rows: int, workers: int) -> None:

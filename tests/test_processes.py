@@ -1,10 +1,13 @@
 """Several processes that train one agent: the same training as one process with all of their environments."""
 
+import ctypes
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -206,3 +209,15 @@ def test_a_signal_while_processes_agree_on_a_stop_counts_at_the_next_time(monkey
     assert not stop.agree() and stop.signal is None
     stop.interrupt(signal.SIGHUP, None)  # the launcher's
     assert stop.agree() and stop.signal == signal.SIGTERM
+
+
+def test_a_process_whose_launcher_has_ended_already_does_not_wait_for_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "none", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv(processes.LAUNCHER, str(os.getpid()))  # who is not its own parent
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(prctl=lambda *_: 0))
+    with pytest.raises(processes.OthersEnded, match="which started this one, to go on, actual: it has ended"):
+        with processes.joined_by_torchrun():
+            pass
