@@ -161,7 +161,7 @@ class SequenceTask:
         """See `Task`; the share of a step in a window of one row."""
         torch.set_num_threads(1)
         config = read_sequence_run(run)
-        model, _ = load_sequence_model(run, config, "cpu")
+        model, *_ = load_sequence_model(run, config, "cpu")
         segment = config.learning.segment
         stream = make_stream(replace(config, learning=replace(config.learning, batch_size=1)), "test")
         state, sizes, spent = model.core.initial_state(1), [], []
