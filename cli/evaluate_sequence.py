@@ -33,10 +33,10 @@ def is_sequence_run(args: list[str]) -> bool:
     """Whether the first of these arguments that is a run folder is one of expirespan-train-sequence.
 
     Which options there are goes by it.  So ValueError is raised here where its configuration can't be read, and where
-    the arguments begin with something else than a run folder or an option.
+    the arguments begin with another folder.
     """
     runs = [Path(word) for word in args if not word.startswith("-") and (Path(word) / CONFIGURATION).is_file()]
-    if not runs and args and not args[0].startswith("-"):
+    if not runs and args and Path(args[0]).is_dir():
         runs = [Path(args[0])]
     for run in runs[:1]:
         text = read_configuration(run)
