@@ -24,8 +24,6 @@ from torch import distributed as dist
 Value = TypeVar("Value")
 SIGNAL_OF_PARENTS_DEATH = 1
 """PR_SET_PDEATHSIG of Linux."""
-
-
 LAUNCHER = "EXPIRESPAN_LAUNCHER"
 """In the environment of processes that `--workers` starts: the number of the process that started them."""
 

@@ -193,8 +193,8 @@ def train(*stages: TrainConfig) -> int | None:
     """Train through these stages (`parse_stages`), one for a plain run, or go on training.
 
     Returns the number of the signal that stopped it, None at its end.  Raises ValueError, before any training, where a
-    stage can't be trained or not after the ones before, or where another training goes on in the folder.  Several
-    processes (processes.py) train one agent.
+    stage can't be trained or not after the ones before, or where another training goes on in the folder; later, too,
+    where there is no memory for it.  Several processes (processes.py) train one agent.
     """
     if (resume := stages[0].resume) is not None:
         stages = resumed(stages[0], resume)

@@ -108,8 +108,7 @@ def test_what_is_not_stored_is_neither_read_nor_written() -> None:
     assert [tuple(memory.hidden.shape) for memory in nothing] == [(ROWS, 1, WIDTH)] * 3
     assert not any(memory.live.any() for memory in nothing)
     x, resets = inputs(steps=3)
-    with torch.no_grad():
-        state = core(x, empty, resets).state
+    state = core(x, empty, resets).state
     assert not any(memory.live.any() for memory in state.read(torch.tensor([3, -1])))
     for written, content in ((torch.tensor([1, 1]), nothing), (torch.tensor([5, 7]), state.read(torch.tensor([0, 1])))):
         after = state.write(written, content, everyone)

@@ -119,8 +119,10 @@ class LayerMemory:
     def write(self, written: Int[Tensor, " B"], content: "LayerMemory", where: Bool[Tensor, " B"]) -> "LayerMemory":
         """In the rows `where`, put the content of one slot, all but its birth, into the live memory of step `written`.
 
-        Rows in which either isn't live stay as they are.
+        Rows in which either isn't live stay as they are.  Where one has no keys and values, what comes of it has none.
         """
+        if self.has_keys != content.has_keys:
+            return self.without_keys().write(written, content.without_keys(), where)
         chosen = self.live & (self.birth == written.unsqueeze(1)) & (where & content.live[:, 0]).unsqueeze(1)
         whole = chosen.unsqueeze(2)
         return replace(
